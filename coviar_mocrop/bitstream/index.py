@@ -1,0 +1,111 @@
+"""Which packet holds which frame, and where the key frames are: found without decoding where possible.
+
+Containers that store true presentation times (mp4, Matroska, MPEG-TS, ...) tell the display order from the
+packets alone. AVI and raw streams do not when there are B-frames (and packed B-frames put two frames into
+one packet), so there one decoding pass, without any pixel conversion, finds the order once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from coviar_mocrop.bitstream.types import Gop
+
+_UNTIMED_FORMATS = {"avi", "h264", "m4v", "mpegvideo"}
+"""Containers whose packet times do not tell the display order of B-frames."""
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """The frames of a stream.
+
+    Attributes:
+        packet_of_frame: int64 [frames], the packet (decoding order) that each frame (display order) is in.
+        frame_of_packet: int64 [packets], its inverse; -1 where a packet gives no frame.
+        key_frames: int64 [key frames], ascending, display order; the first is 0.
+        key_packets: int64, ascending, the packets that decoding can start at.
+        reordered: whether display order differs from decoding order, that is, there are B-frames.
+    """
+
+    packet_of_frame: NDArray[np.int64]
+    frame_of_packet: NDArray[np.int64]
+    key_frames: NDArray[np.int64]
+    key_packets: NDArray[np.int64]
+    reordered: bool
+
+    @property
+    def num_frames(self) -> int:
+        """Frames in display order."""
+        return len(self.packet_of_frame)
+
+    def key_span(self, frame: int) -> tuple[int, int]:
+        """First and last frame (display order) of the real GOP that holds ``frame``."""
+        position = int(np.searchsorted(self.key_frames, frame, side="right")) - 1
+        end = self.key_frames[position + 1] if position + 1 < len(self.key_frames) else self.num_frames
+        return int(self.key_frames[position]), int(end) - 1
+
+    def packets(self, first: int, last: int) -> list[int]:
+        """Packets, in decoding order, that frames ``first`` (a key frame) to ``last`` need.
+
+        Frames that are shown before the key frame but come after it in the file refer to the GOP before;
+        they are left out, so that a GOP decodes to the same bytes however one arrives at it.
+        """
+        # the key frame itself may be one that an edit list hides
+        before = int(np.searchsorted(self.key_packets, self.packet_of_frame[first], side="right")) - 1
+        start = int(self.key_packets[max(before, 0)])
+        end = int(self.packet_of_frame[first : last + 1].max())
+        needed = self.frame_of_packet[start : end + 1]
+        # a packet without a frame of its own can still carry data (packed B-frames' placeholders)
+        return [start + int(i) for i in np.flatnonzero((needed >= first) | (needed < 0))]
+
+    def gops(self, anchor_every: int | None) -> list[Gop]:
+        """Cut at key frames, and every ``anchor_every`` frames inside longer GOPs (None: key frames only)."""
+        cut: list[Gop] = []
+        ends = [*self.key_frames[1:].tolist(), self.num_frames]
+        for start, end in zip(self.key_frames.tolist(), ends, strict=True):
+            step = anchor_every or (end - start)
+            cut.extend(Gop(at, min(step, end - at)) for at in range(start, end, step))
+        return cut
+
+
+def has_true_times(packets: list[av.Packet], format_name: str, may_reorder: bool) -> bool:
+    """Whether the packets alone tell the display order."""
+    if not may_reorder:
+        return True
+    times = {packet.pts for packet in packets}
+    complete = None not in times and len(times) == len(packets)
+    return complete and not (set(format_name.split(",")) & _UNTIMED_FORMATS)
+
+
+def index_from_packets(packets: list[av.Packet], may_reorder: bool) -> FrameIndex | None:
+    """Index by presentation times, or by decoding order where the codec does not reorder.
+
+    Returns None if no packet gives a frame. Packets before the first key frame, and those that the
+    container's edit list discards, give none.
+    """
+    keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
+    first_key = keys[0] if keys else 0
+    shown = [n for n in range(first_key, len(packets)) if not packets[n].is_discard]
+    if may_reorder:
+        shown.sort(key=lambda n: (packets[n].pts, n))
+        if first_key in shown:  # what is shown before the first key frame refers to frames that are not there
+            shown = shown[shown.index(first_key) :]
+    return index_from_order(len(packets), shown, keys or [0])
+
+
+def index_from_order(num_packets: int, order: list[int], key_packets: list[int]) -> FrameIndex | None:
+    """Index from packet numbers in display order."""
+    if not order:
+        return None
+    packet_of_frame = np.asarray(order, dtype=np.int64)
+    frame_of_packet = np.full(num_packets, -1, dtype=np.int64)
+    frame_of_packet[packet_of_frame] = np.arange(len(order))
+    starts = np.unique(np.asarray(key_packets, dtype=np.int64))
+    key_frames = np.sort(frame_of_packet[starts])
+    key_frames = np.unique(np.append(key_frames[key_frames >= 0], 0))
+    reordered = bool((np.diff(packet_of_frame) < 0).any())
+    return FrameIndex(packet_of_frame, frame_of_packet, key_frames, starts, reordered)

@@ -1,0 +1,124 @@
+"""Writing the canonical form: fixed GOP, no B-frames, one reference, no scene cut, by PyAV alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Literal
+
+import av
+import av.error
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from coviar_mocrop.errors import VideoError
+from coviar_mocrop.files import whole_file
+
+Codec = Literal["h264", "mpeg4"]
+CANONICAL_SIZE = (340, 256)
+"""Width and height that CoViAR resizes every video to."""
+
+
+def encode(
+    frames: Iterable[NDArray[np.uint8] | VideoFrame],
+    path: str | os.PathLike[str],
+    *,
+    codec: Codec = "h264",
+    size: tuple[int, int] | None = None,
+    frame_rate: float = 25.0,
+    gop: int = 12,
+    quality: int | None = None,
+) -> int:
+    """Encode frames in the canonical form; the container follows from the suffix.
+
+    Args:
+        frames: uint8 [H, W, 3] RGB arrays, or PyAV frames.
+        path: file to write, whole or not at all. ``.m4v`` and ``.h264`` are raw streams.
+        codec: ``h264`` or ``mpeg4`` (Part 2).
+        size: (width, height), made even; None: that of the first frame.
+        frame_rate: frames per second.
+        gop: frames from one key frame to the next.
+        quality: H.264 constant rate factor (default 23) or MPEG-4 quantiser (default 4); smaller is better.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        VideoError: there is no frame, or the encoder refuses.
+    """
+    rate = Fraction(frame_rate).limit_denominator(1001)
+    options = {
+        "h264": {"preset": "fast", "crf": str(quality or 23), "x264-params": "scenecut=0:ref=1:bframes=0"},
+        "mpeg4": {"sc_threshold": "1000000000", "qmin": str(quality or 4), "qmax": str(quality or 4)},
+    }[codec]
+    raw = {".m4v": "m4v", ".h264": "h264"}.get(os.path.splitext(os.fspath(path))[1])
+    count = 0
+    try:
+        with whole_file(path) as temporary, av.open(str(temporary), "w", format=raw) as container:
+            stream: VideoStream | None = None
+            for item in frames:
+                frame = item if isinstance(item, VideoFrame) else VideoFrame.from_ndarray(item, format="rgb24")
+                if stream is None:
+                    width, height = size or (frame.width, frame.height)
+                    name = "libx264" if codec == "h264" else "mpeg4"
+                    stream = container.add_stream(name, rate=rate, options=options)
+                    stream.width, stream.height = width + width % 2, height + height % 2
+                    stream.pix_fmt = "yuv420p"
+                    stream.codec_context.gop_size = gop
+                    stream.codec_context.max_b_frames = 0
+                    stream.codec_context.thread_count = 1  # same bytes on every machine
+                picture = frame.reformat(stream.width, stream.height, format="yuv420p")
+                picture.pts, picture.time_base = count, 1 / rate
+                picture.pict_type = 0  # the source's picture types must not force key frames
+                container.mux(stream.encode(picture))
+                count += 1
+            if stream is None:
+                raise VideoError(f"{os.fspath(path)}: no frame to write")
+            container.mux(stream.encode(None))
+    except av.error.FFmpegError as error:
+        raise VideoError(f"{os.fspath(path)}: cannot be encoded ({error.strerror})") from error
+    return count
+
+
+def transcode(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    codec: Codec = "h264",
+    size: tuple[int, int] | None = CANONICAL_SIZE,
+    gop: int = 12,
+    quality: int | None = None,
+) -> int:
+    """Transcode any video to the canonical form; sound is dropped, rotation metadata is applied.
+
+    Args:
+        source: any video FFmpeg decodes, HEVC, VP9 and AV1 included.
+        target: file to write, whole or not at all.
+        codec: ``h264`` or ``mpeg4`` (Part 2).
+        size: (width, height) as displayed; None keeps the source's.
+        gop: frames from one key frame to the next.
+        quality: see :func:`encode`.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        VideoError: the source cannot be read, or the target not be encoded.
+    """
+    from coviar_mocrop.bitstream.pyav_reader import PyavReader
+    from coviar_mocrop.bitstream.rotate import rotate_picture
+
+    reader = PyavReader(source)
+    try:
+        spans = [reader.index.key_span(int(key)) for key in reader.index.key_frames]
+        pictures = (
+            np.ascontiguousarray(rotate_picture(frame.rgb(), reader.rotation))
+            for frame in reader.frames(spans, vectors=False, pixels=True)
+        )
+        rate = reader.frame_rate or 25.0
+        return encode(pictures, target, codec=codec, size=size, frame_rate=rate, gop=gop, quality=quality)
+    finally:
+        reader.close()

@@ -1,0 +1,21 @@
+"""From lists of videos to batches of I-frames, motion or residuals, cropped by the clip's shared box."""
+
+from coviar_mocrop.data.boxes import BoxCache, boxes_of_list
+from coviar_mocrop.data.dataset import ClipDataset, EpochSampler, collate
+from coviar_mocrop.data.lists import Clip, VideoList, read_classes, read_list, write_list
+from coviar_mocrop.data.settings import DataSettings, InputSettings
+
+__all__ = [
+    "BoxCache",
+    "Clip",
+    "ClipDataset",
+    "DataSettings",
+    "EpochSampler",
+    "InputSettings",
+    "VideoList",
+    "boxes_of_list",
+    "collate",
+    "read_classes",
+    "read_list",
+    "write_list",
+]

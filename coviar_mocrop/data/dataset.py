@@ -1,0 +1,148 @@
+"""Clips of one representation, sampled, cropped and scaled; the same bytes whatever the number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from coviar_mocrop.bitstream import Kind, open_video
+from coviar_mocrop.data.lists import VideoList
+from coviar_mocrop.data.segments import middle_frames, places, random_frames
+from coviar_mocrop.data.settings import DataSettings, InputSettings
+from coviar_mocrop.data.transforms import cut, testing_windows, training_window
+from coviar_mocrop.errors import CoviarMocropError, DataError
+from coviar_mocrop.files import inside
+from coviar_mocrop.mocrop import CropBox
+
+
+class Sample(NamedTuple):
+    """One clip: ``frames`` float32 [T, C, size, size], or None with ``error`` where it cannot be read."""
+
+    frames: Tensor | None
+    label: int
+    number: int
+    error: str = ""
+
+
+class Batch(NamedTuple):
+    """Clips that could be read: ``frames`` [N, T, C, size, size]; ``errors`` by number of those that could not."""
+
+    frames: Tensor
+    labels: Tensor
+    numbers: Tensor
+    errors: dict[int, str]
+
+
+class ClipDataset(Dataset[Sample]):
+    """The clips of a list in one representation.
+
+    Items are asked for by (epoch, index): the pair and the seed decide all that is random, so neither the
+    number of workers nor an interruption changes a bit.
+    """
+
+    def __init__(
+        self,
+        videos: VideoList,
+        kind: Kind,
+        size: int,
+        data: DataSettings,
+        inputs: InputSettings,
+        *,
+        boxes: Mapping[str, CropBox] | None = None,
+        training: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Describe the clips; no file is touched.
+
+        Args:
+            videos: what to read.
+            kind: ``iframe``, ``mv`` or ``residual``.
+            size: side of the square inputs, pixels.
+            data: root, backend, ``on_error``.
+            inputs: segments, crops, augmentation.
+            boxes: by path; None: no MoCrop.
+            training: random segments, crops and flips; else the fixed ones of testing.
+            seed: of all randomness.
+        """
+        self.videos, self.kind, self.size = videos, kind, size
+        self.data, self.inputs = data, inputs
+        self.boxes = boxes
+        self.training = training
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """Read a clip.
+
+        Raises:
+            CoviarMocropError: the clip cannot be used and ``on_error`` is ``raise``.
+        """
+        epoch, index = key
+        clip = self.videos.clips[index]
+        try:
+            frames = self._frames(clip.path, np.random.default_rng([self.seed, epoch, index]))
+        except CoviarMocropError as error:
+            if self.data.on_error == "raise":
+                raise
+            return Sample(None, clip.label, index, str(error))
+        return Sample(frames, clip.label, index)
+
+    def _frames(self, name: str, generator: np.random.Generator) -> Tensor:
+        box = self.boxes.get(name) if self.boxes is not None else None
+        if self.boxes is not None and box is None:
+            raise DataError(f"{name}: has no crop box; its motion vectors could not be read")
+        path = inside(self.data.root, name)
+        with open_video(path, self.data.backend, self.data.anchor_every) as video:
+            total = video.info.num_frames
+            if self.training:
+                drawn = random_frames(total, self.inputs.segments, self.kind, generator)
+            else:
+                drawn = middle_frames(total, self.inputs.test_segments, self.kind)
+            wanted = places(video.gops, drawn, self.kind)
+            unique = sorted(set(wanted))  # short clips ask for the same frame more than once
+            raw = video.read(self.kind, unique)
+        frame_size = (raw.shape[1], raw.shape[2])
+        if self.training:
+            windows = [training_window(frame_size, box, self.inputs.scales, self.inputs.flip, generator)]
+        else:
+            windows = testing_windows(frame_size, box, self.inputs.test_crops)
+        row = {place: number for number, place in enumerate(unique)}
+        order = [row[place] for place in wanted]
+        return torch.cat([cut(self.kind, raw, window, self.size)[order] for window in windows])
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack the clips that could be read."""
+    good = [sample for sample in samples if sample.frames is not None]
+    frames = [sample.frames for sample in good if sample.frames is not None]
+    return Batch(
+        torch.stack(frames) if frames else torch.empty(0),
+        torch.tensor([sample.label for sample in good], dtype=torch.int64),
+        torch.tensor([sample.number for sample in good], dtype=torch.int64),
+        {sample.number: sample.error for sample in samples if sample.frames is None},
+    )
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Keys (epoch, index) of an epoch, shuffled by seed and epoch alone; set ``epoch`` before each pass."""
+
+    def __init__(self, size: int, *, shuffle: bool, seed: int = 0) -> None:
+        """``size`` clips; without ``shuffle`` in the list's order."""
+        self.size, self.shuffle, self.seed = size, shuffle, seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.size)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
+        return ((self.epoch, int(index)) for index in order)

@@ -1,0 +1,43 @@
+"""Where clips come from, and what is cut out of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Setting = Literal["baseline", "efficiency", "attention"]
+
+
+class DataSettings(BaseModel):
+    """Files, lists and how they are read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    root: str = Field("data", description="folder that the paths in the lists start from")
+    train_list: str | None = Field(None, description="video list to train on: `path class label` lines")
+    test_list: str | None = Field(None, description="video list to test on")
+    classes: str = Field(..., description="class names, one a line, in the order of the labels")
+    cache: str = Field(".cache", description="folder of the box cache")
+    backend: Literal["auto", "pyav", "mvextractor"] = Field("auto", description="reader of the bitstream")
+    anchor_every: int | None = Field(12, ge=1, description="longest GOP; longer ones are cut (null: never)")
+    on_error: Literal["raise", "skip"] = Field(
+        "raise", description="a video that cannot be used: stop, or leave it out and say so"
+    )
+    workers: int = Field(2, ge=0, description="processes that read; the results do not depend on it")
+
+
+class InputSettings(BaseModel):
+    """What a network gets to see of a clip."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    full_size: int = Field(224, ge=16, le=1024, description="input size, pixels, of baseline and attention")
+    reduced_size: int = Field(192, ge=16, le=1024, description="input size, pixels, of efficiency")
+    segments: int = Field(3, ge=1, description="frames per clip in training")
+    test_segments: int = Field(25, ge=1, description="frames per clip in testing")
+    test_crops: Literal[1, 10] = Field(1, description="1: the middle; 10: four corners and middle, flipped too")
+    scales: tuple[float, ...] = Field(
+        (1.0, 0.875, 0.75, 0.66), min_length=1, description="training crops, as shares of the side"
+    )
+    flip: bool = Field(True, description="flip half of the training clips left to right")

@@ -1,0 +1,174 @@
+"""Torchvision classifiers with their input channels and their classifier replaced."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from coviar_mocrop.errors import CheckpointError, ModelError
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network from [N, C, H, W] to logits [N, classes], and the names of the layers that recipes treat apart.
+
+    Attributes:
+        net: the network.
+        stem: names (in ``net``) of the first convolution and of the first BatchNorm, where there is one.
+        classifier: name of the last layer.
+    """
+
+    net: nn.Module
+    stem: tuple[str, ...]
+    classifier: str
+
+
+def create_backbone(
+    name: str, num_classes: int, in_channels: int = 3, weights: str | None = None, dropout: float = 0.0
+) -> Backbone:
+    """Build a torchvision classifier.
+
+    Args:
+        name: torchvision's name of it, such as ``resnet152``.
+        num_classes: outputs.
+        in_channels: if not 3, the first convolution is replaced; with pretrained weights each input channel
+            gets the mean of the RGB weights (CoViAR; MoCLIP-Lite).
+        weights: None, a torchvision weights name, or the path of a local state dict.
+        dropout: in front of the classifier.
+
+    Raises:
+        ModelError: no such classifier, no such weights, or one whose first or last layer cannot be replaced.
+        CheckpointError: the weights file is missing, damaged or of another architecture.
+    """
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    if name not in classifiers:
+        import difflib
+
+        near = difflib.get_close_matches(name, classifiers, 1)
+        hint = f"did you mean {near[0]}?" if near else "see torchvision.models.list_models()"
+        raise ModelError(f"backbone {name!r} is not a torchvision classifier; {hint}")
+    local = weights is not None and (os.sep in weights or os.path.splitext(weights)[1] != "")
+    extra: dict[str, Any] = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    try:
+        net = torchvision.models.get_model(name, weights=None if local else weights, **extra)
+    except (KeyError, ValueError, AttributeError) as error:
+        known = [entry.name for entry in torchvision.models.get_model_weights(name)]
+        raise ModelError(f"{name} has no weights {weights!r}; choose from {', '.join(known)}") from error
+    except OSError as error:  # URLError is one
+        raise ModelError(
+            f"the weights {weights!r} of {name} cannot be downloaded ({error}); give the path of a local file "
+            "in model.weights, or null to train from scratch"
+        ) from error
+    for auxiliary in ("aux1", "aux2", "AuxLogits"):  # training heads of GoogLeNet and Inception
+        if hasattr(net, auxiliary):
+            setattr(net, auxiliary, None)
+            net.aux_logits = False
+    classifier = _find_classifier(net, name)
+    if local:
+        assert weights is not None
+        load_local_weights(net, weights, classifier)
+    stem = _find_stem(net, name)
+    if in_channels != 3:
+        _replace_stem(net, stem[0], in_channels, pretrained=weights is not None)
+    _replace_classifier(net, classifier, num_classes, dropout)
+    return Backbone(net, stem, f"{classifier}.1" if dropout else classifier)
+
+
+def read_state_dict(path: str) -> dict[str, torch.Tensor]:
+    """A state dict from a file, nothing in it executed.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, unsafe, or holds no state dict.
+    """
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such weights file") from error
+    except Exception as error:  # torch.load fails in many ways on foreign bytes
+        raise CheckpointError(
+            f"{path}: is not a safe PyTorch file ({type(error).__name__}); only plain tensors are loaded"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not loaded or not all(torch.is_tensor(v) for v in loaded.values()):
+        raise CheckpointError(f"{path}: holds no state dict (a dictionary of tensors)")
+    return loaded
+
+
+def load_local_weights(net: nn.Module, path: str, classifier: str) -> None:
+    """Load a state dict in torchvision's layout; a classifier of another size is left out.
+
+    Raises:
+        CheckpointError: the file cannot be read, or a key is missing, left over or of another shape.
+    """
+    state, own = read_state_dict(path), net.state_dict()
+    for key in (f"{classifier}.weight", f"{classifier}.bias"):
+        if key in own and (key not in state or state[key].shape != own[key].shape):
+            state[key] = own[key]
+    missing, left_over = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    differing = [key for key in own if key in state and state[key].shape != own[key].shape]
+    for what, keys in (("lacks", missing), ("has left over", left_over), ("has other shapes for", differing)):
+        if keys:
+            raise CheckpointError(
+                f"{path}: {what} {len(keys)} entries, first {keys[0]}; is it of another architecture?"
+            )
+    net.load_state_dict(state)
+
+
+def _find_stem(net: nn.Module, name: str) -> tuple[str, ...]:
+    convolution = next((key for key, m in net.named_modules() if isinstance(m, nn.Conv2d)), None)
+    if convolution is None or net.get_submodule(convolution).in_channels != 3:
+        raise ModelError(f"backbone {name!r}: has no first convolution on 3 channels to replace")
+    norm = next((key for key, m in net.named_modules() if isinstance(m, nn.BatchNorm2d)), None)
+    return (convolution,) if norm is None else (convolution, norm)
+
+
+def _find_classifier(net: nn.Module, name: str) -> str:
+    for key, module in reversed(list(net.named_modules())):
+        if getattr(module, "out_features", getattr(module, "out_channels", None)) == 1000:
+            return key
+    raise ModelError(f"backbone {name!r}: has no classifier of 1000 classes to replace")
+
+
+def _set(net: nn.Module, key: str, module: nn.Module) -> None:
+    parent, _, name = key.rpartition(".")
+    setattr(net.get_submodule(parent), name, module)
+
+
+def _replace_stem(net: nn.Module, key: str, in_channels: int, *, pretrained: bool) -> None:
+    old = net.get_submodule(key)
+    assert isinstance(old, nn.Conv2d)
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    with torch.no_grad():
+        if pretrained:
+            new.weight.copy_(old.weight.mean(dim=1, keepdim=True).expand_as(new.weight))
+            if new.bias is not None and old.bias is not None:
+                new.bias.copy_(old.bias)
+        else:
+            nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    _set(net, key, new)
+
+
+def _replace_classifier(net: nn.Module, key: str, num_classes: int, dropout: float) -> None:
+    old = net.get_submodule(key)
+    new: nn.Module
+    if isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
+    elif isinstance(old, nn.Conv2d):  # SqueezeNet
+        new = nn.Conv2d(old.in_channels, num_classes, kernel_size=1)
+    else:
+        raise ModelError(f"classifier {key!r} is a {type(old).__name__}; only linear ones can be replaced")
+    _set(net, key, nn.Sequential(nn.Dropout(dropout), new) if dropout else new)

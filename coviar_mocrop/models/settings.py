@@ -1,0 +1,22 @@
+"""What a stream network is made of."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ModelSettings(BaseModel):
+    """Settings of :func:`~coviar_mocrop.models.create_stream`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str = Field(
+        "resnet18",
+        description="any torchvision classifier by name, such as resnet152, swin_b, efficientnet_b1",
+    )
+    weights: str | None = Field(
+        None,
+        description="null: from scratch; a torchvision weights name (DEFAULT, IMAGENET1K_V1, ...); or the path "
+        "of a local state dict in torchvision's layout",
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the classifier")

@@ -1,0 +1,100 @@
+"""Score files: what one stream says of every test clip, with the settings that made it.
+
+An ``.npz`` without pickled objects: ``names`` (str [clips]), ``labels`` (int64 [clips]), ``scores``
+(float32 [clips, classes]), ``classes`` (str [classes]) and ``settings`` (a JSON string).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coviar_mocrop.errors import ScoreError
+from coviar_mocrop.files import whole_file
+
+
+@dataclass
+class Scores:
+    """Clip scores of one stream.
+
+    Attributes:
+        names: str [clips], as in the video list.
+        labels: int64 [clips].
+        scores: float32 [clips, classes], mean logits over segments and crops.
+        classes: str [classes].
+        settings: what made them: stream, setting, segments, GFLOPs, seed, ...
+    """
+
+    names: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.str_]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def check(self, source: str) -> None:
+        """Whether the parts fit each other.
+
+        Raises:
+            ScoreError: they do not; ``source`` names them in the message.
+        """
+        clips, classes = len(self.names), len(self.classes)
+        if self.scores.shape != (clips, classes) or self.labels.shape != (clips,):
+            raise ScoreError(
+                f"{source}: {clips} names and {classes} classes, but scores {self.scores.shape} and labels "
+                f"{self.labels.shape}; test the stream again"
+            )
+        if not clips:
+            raise ScoreError(f"{source}: holds no clip; test the stream again")
+        if not np.isfinite(self.scores).all():
+            raise ScoreError(f"{source}: holds scores that are not finite; train the stream again")
+        if clips and not (self.labels.min() >= 0 and self.labels.max() < classes):
+            raise ScoreError(f"{source}: labels do not lie in 0..{classes - 1}; test the stream again")
+
+
+def save_scores(path: str | os.PathLike[str], scores: Scores) -> None:
+    """Write a score file, whole or not at all.
+
+    Raises:
+        ScoreError: the parts do not fit each other.
+    """
+    scores.check(os.fspath(path))
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(
+            file,
+            names=np.asarray(scores.names, dtype=np.str_),
+            labels=np.asarray(scores.labels, dtype=np.int64),
+            scores=np.asarray(scores.scores, dtype=np.float32),
+            classes=np.asarray(scores.classes, dtype=np.str_),
+            settings=np.asarray(json.dumps(scores.settings)),
+        )
+
+
+def load_scores(path: str | os.PathLike[str]) -> Scores:
+    """Read a score file; nothing pickled is ever loaded.
+
+    Raises:
+        ScoreError: the file is missing, damaged, or not a score file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            loaded = Scores(
+                names=file["names"],
+                labels=file["labels"].astype(np.int64),
+                scores=file["scores"].astype(np.float32),
+                classes=file["classes"],
+                settings=json.loads(str(file["settings"])),
+            )
+    except FileNotFoundError as error:
+        raise ScoreError(f"{path}: no such score file; make it with tools/test_stream.py") from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise ScoreError(f"{path}: is not a readable score file ({error}); test the stream again") from error
+    if loaded.names.dtype.kind != "U" or loaded.classes.dtype.kind != "U":
+        raise ScoreError(f"{path}: names and classes must be text; test the stream again")
+    loaded.check(os.fspath(path))
+    return loaded
