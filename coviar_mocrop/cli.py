@@ -1,0 +1,46 @@
+"""What all tools share: errors as one line, exit codes, `--set`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+
+from coviar_mocrop.errors import CoviarMocropError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a tool's ``main``; what a user can cause ends in one line on stderr and exit code 2, not a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main()
+    except CoviarMocropError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:  # `tool | head`
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def parser(description: str, examples: str = "") -> argparse.ArgumentParser:
+    """An argument parser that keeps line breaks and shows examples at the end of ``--help``."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=f"examples:\n{examples}" if examples else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_set_argument(arguments: argparse.ArgumentParser) -> None:
+    """Add ``--set key=value``."""
+    arguments.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override settings by their dotted name, such as --set setting=efficiency train.epochs=5",
+    )
