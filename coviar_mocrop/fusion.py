@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,28 @@ def resolve_weights(streams: Mapping[str, Scores], weights: Mapping[str, float] 
     if not any(resolved.values()):
         raise ScoreError("all weights are 0; give at least one above 0")
     return resolved
+
+
+def common_clips(streams: Mapping[str, Scores]) -> dict[str, Scores]:
+    """Every stream's scores of the clips that all of them hold, in the first one's order.
+
+    For streams that were tested with ``on_error: skip`` and left out different clips.
+
+    Raises:
+        ScoreError: they have no clip in common.
+    """
+    shared = set.intersection(*(set(scores.names.tolist()) for scores in streams.values()))
+    if not shared:
+        raise ScoreError(f"{', '.join(streams)} have no clip in common; test them on the same list")
+    order = [name for name in next(iter(streams.values())).names.tolist() if name in shared]
+    common = {}
+    for stream, scores in streams.items():
+        row = {name: number for number, name in enumerate(scores.names.tolist())}
+        rows = np.array([row[name] for name in order])
+        common[stream] = replace(
+            scores, names=scores.names[rows], labels=scores.labels[rows], scores=scores.scores[rows]
+        )
+    return common
 
 
 def _require_same(first_name: str, first: Scores, name: str, other: Scores) -> None:

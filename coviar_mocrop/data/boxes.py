@@ -99,23 +99,22 @@ def boxes_of_list(
     if not missing:
         return boxes, errors
     fresh: dict[str, CropBox] = {}
+    pool = ThreadPoolExecutor(max(workers, 1))  # threads, because decoding lets go of Python's lock
     try:
-        # threads, because decoding lets go of Python's lock
-        with ThreadPoolExecutor(max(workers, 1)) as pool:
-            jobs = {
-                pool.submit(box_of_file, inside(cache.root, name), cache.settings, backend): name for name in missing
-            }
-            bar = tqdm(as_completed(jobs), "crop boxes", len(jobs), unit="clip", disable=not progress)
-            for done in bar:
-                try:
-                    fresh[jobs[done]] = done.result()
-                except VideoError as error:
-                    errors[jobs[done]] = error
-                if len(fresh) >= _SAVE_EVERY:
-                    boxes.update(fresh)
-                    cache.put(fresh)
-                    fresh = {}
+        jobs = {
+            pool.submit(box_of_file, inside(cache.root, name), cache.settings, backend): name for name in missing
+        }
+        for done in tqdm(as_completed(jobs), "crop boxes", len(jobs), unit="clip", disable=not progress):
+            try:
+                fresh[jobs[done]] = done.result()
+            except VideoError as error:
+                errors[jobs[done]] = error
+            if len(fresh) >= _SAVE_EVERY:
+                boxes.update(fresh)
+                cache.put(fresh)
+                fresh = {}
     finally:
+        pool.shutdown(cancel_futures=True)  # whoever stops it does not want to wait for what is queued
         if fresh:
             cache.put(fresh)
     return {**boxes, **fresh}, errors

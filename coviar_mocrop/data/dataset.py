@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ class Sample(NamedTuple):
     label: int
     number: int
     error: str = ""
+    seconds: float = 0.0
+    """Time it took to read, crop and scale."""
 
 
 class Batch(NamedTuple):
@@ -36,6 +39,8 @@ class Batch(NamedTuple):
     labels: Tensor
     numbers: Tensor
     errors: dict[int, str]
+    seconds: float
+    """Reading time of all clips together."""
 
 
 class ClipDataset(Dataset[Sample]):
@@ -85,6 +90,7 @@ class ClipDataset(Dataset[Sample]):
             CoviarMocropError: the clip cannot be used and ``on_error`` is ``raise``.
         """
         epoch, index = key
+        start = time.perf_counter()
         clip = self.videos.clips[index]
         try:
             frames = self._frames(clip.path, np.random.default_rng([self.seed, epoch, index]))
@@ -92,7 +98,7 @@ class ClipDataset(Dataset[Sample]):
             if self.data.on_error == "raise":
                 raise
             return Sample(None, clip.label, index, str(error))
-        return Sample(frames, clip.label, index)
+        return Sample(frames, clip.label, index, seconds=time.perf_counter() - start)
 
     def _frames(self, name: str, generator: np.random.Generator) -> Tensor:
         box = self.boxes.get(name) if self.boxes is not None else None
@@ -127,6 +133,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         torch.tensor([sample.label for sample in good], dtype=torch.int64),
         torch.tensor([sample.number for sample in good], dtype=torch.int64),
         {sample.number: sample.error for sample in samples if sample.frames is None},
+        sum(sample.seconds for sample in samples),
     )
 
 

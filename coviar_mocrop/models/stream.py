@@ -44,8 +44,7 @@ class StreamNet(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """Clip logits [N, classes]: the mean over segments (and crops) of clips [N, T, C, H, W]."""
         frames = rearrange(clips, "n t c h w -> (n t) c h w")
-        if frames.is_cuda or clips.shape[2] == 3:
-            frames = frames.contiguous(memory_format=torch.channels_last)
+        frames = frames.contiguous(memory_format=torch.channels_last)  # fastest on CPUs and GPUs alike
         logits = self.frame_logits(frames)
         return rearrange(logits, "(n t) k -> n t k", n=clips.shape[0]).mean(dim=1)
 

@@ -1,0 +1,148 @@
+"""Settings of a run: YAML files that build on one another, composed and checked.
+
+A file may name others under ``base`` (a path or a list, relative to itself); its own keys win, section by
+section. Lists and single values are replaced whole. ``--set a.b=c`` comes last.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coviar_mocrop.data.settings import DataSettings, InputSettings, Setting
+from coviar_mocrop.engine.recipe import TrainSettings
+from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.mocrop import MoCropSettings
+from coviar_mocrop.models import ModelSettings, Representation
+
+
+class Config(BaseModel):
+    """All settings of one stream's run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stream: Representation = Field(..., description="iframe | mv | residual")
+    setting: Setting = Field(
+        "baseline",
+        description="baseline: uncropped at full size; efficiency: MoCrop box at reduced size; attention: "
+        "MoCrop box at full size",
+    )
+    output: str = Field("runs/unnamed", description="folder of the run")
+    seed: int = Field(0, ge=0, description="of everything random")
+    data: DataSettings
+    input: InputSettings = InputSettings()
+    mocrop: MoCropSettings = MoCropSettings()
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+
+    @property
+    def crops(self) -> bool:
+        """Whether clips are cropped by their MoCrop box."""
+        return self.setting != "baseline"
+
+    @property
+    def size(self) -> int:
+        """Side of the network's input, pixels."""
+        return self.input.reduced_size if self.setting == "efficiency" else self.input.full_size
+
+
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
+    """Read, compose and check a configuration.
+
+    Args:
+        path: YAML file.
+        overrides: ``a.b=value`` items; values are YAML.
+
+    Raises:
+        ConfigError: naming the file, the key, and the nearest valid key or the valid range.
+    """
+    merged = _read(Path(path), ())
+    return build_config(merged, overrides, str(path))
+
+
+def build_config(values: dict[str, Any], overrides: Sequence[str], source: str) -> Config:
+    """Check settings from elsewhere (a checkpoint), with overrides; see :func:`load_config`."""
+    for item in overrides:
+        key, separator, text = item.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {item}: expected key=value, such as train.epochs=5")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {item}: the value is not YAML ({_first_line(error)})") from error
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        values = _merge(values, nested)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_explain(error)}") from None
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: builds on itself through 'base'")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such configuration file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML ({_first_line(error)})") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected 'key: value' lines")
+    bases = values.pop("base", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = _merge(merged, _read(path.parent / base, (*seen, path.resolve())))
+    return _merge(merged, values)
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem in one line."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        valid = _valid_keys(location[:-1])
+        near = difflib.get_close_matches(location[-1], valid, 1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(sorted(valid))}"
+        return f"unknown key {key!r}; {hint}{more}"
+    if problem["type"] == "missing":
+        return f"key {key!r} is missing{more}"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"key {key!r} is {problem['input']!r}; {message}{more}"
+
+
+def _valid_keys(section: list[str]) -> list[str]:
+    model: Any = Config
+    for part in section:
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,1 @@
+"""Training and testing streams: the loop, the recipe, checkpoints."""

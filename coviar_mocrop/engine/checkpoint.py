@@ -1,0 +1,58 @@
+"""Checkpoints: plain tensors and plain values, written whole or not at all, loaded without running anything."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from coviar_mocrop.errors import CheckpointError
+from coviar_mocrop.files import whole_file
+from coviar_mocrop.models.stream import StreamNet
+
+FORMAT = 1
+
+
+def save_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+    """Write ``content`` (tensors, numbers, text, lists and dictionaries of those)."""
+    with whole_file(path) as temporary:
+        torch.save({"format": FORMAT, **content}, temporary)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint of ours.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, unsafe, or not a checkpoint of this project.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint; make one with tools/train_stream.py") from error
+    except IsADirectoryError as error:
+        raise CheckpointError(f"{path}: is a folder; give the checkpoint in it, such as best.pt") from error
+    except Exception as error:  # torch.load fails in many ways on foreign bytes
+        raise CheckpointError(
+            f"{path}: is damaged or not a safe checkpoint ({type(error).__name__}); only plain tensors are loaded"
+        ) from error
+    needed = ("format", "model", "config", "classes")
+    if not isinstance(content, dict) or any(key not in content for key in needed):
+        raise CheckpointError(f"{path}: is not a checkpoint of tools/train_stream.py")
+    if content["format"] != FORMAT:
+        raise CheckpointError(f"{path}: has format {content['format']}, this version reads {FORMAT}")
+    return content
+
+
+def load_model_state(model: StreamNet, state: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Load weights into ``model``.
+
+    Raises:
+        CheckpointError: they belong to another architecture or number of classes.
+    """
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        detail = lines[1] if len(lines) > 1 else lines[0]
+        raise CheckpointError(f"{path}: does not fit the network ({detail})") from error

@@ -1,0 +1,163 @@
+"""Testing a stream: scores of every clip, what they cost and how long they took."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from coviar_mocrop.compute import StreamCost, count_flops
+from coviar_mocrop.config import Config, build_config, load_config
+from coviar_mocrop.data.dataset import Batch, ClipDataset
+from coviar_mocrop.engine.checkpoint import load_checkpoint, load_model_state
+from coviar_mocrop.engine.device import Compute, choose_compute
+from coviar_mocrop.engine.loading import SkipLog, create_loader, open_clips
+from coviar_mocrop.errors import CheckpointError, DataError
+from coviar_mocrop.models import create_stream
+from coviar_mocrop.models.stream import StreamNet
+from coviar_mocrop.scores import Scores
+
+
+@dataclass(frozen=True)
+class LoadedStream:
+    """A trained stream and the settings it was trained with."""
+
+    model: StreamNet
+    config: Config
+    classes: tuple[str, ...]
+
+
+def load_stream(
+    checkpoint: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    config_file: str | os.PathLike[str] | None = None,
+) -> LoadedStream:
+    """Load a stream from a checkpoint.
+
+    Args:
+        checkpoint: made by training.
+        overrides: ``a.b=value`` items on top of the settings, such as ``setting=efficiency``.
+        config_file: settings to use in place of those in the checkpoint; they must describe the same network.
+
+    Raises:
+        CheckpointError: the file cannot be used, or does not fit the settings.
+        ConfigError: a setting is wrong.
+    """
+    content = load_checkpoint(checkpoint)
+    if config_file is not None:
+        config = load_config(config_file, overrides)
+    else:
+        config = build_config(content["config"], overrides, str(checkpoint))
+    classes = tuple(content["classes"])
+    # the weights come from the checkpoint; fetching published ones first would be wasted
+    model = create_stream(config.stream, len(classes), config.model.model_copy(update={"weights": None}))
+    load_model_state(model, content["model"], checkpoint)
+    return LoadedStream(model.eval(), config, classes)
+
+
+def stream_cost(model: StreamNet, config: Config) -> StreamCost:
+    """What testing costs by the compute model."""
+    per_frame = count_flops(model, (1, 1, model.in_channels, config.size, config.size))
+    return StreamCost(per_frame, config.input.test_segments * config.input.test_crops)
+
+
+def score_checkpoint(
+    checkpoint: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    config_file: str | os.PathLike[str] | None = None,
+) -> Scores:
+    """Score the test list with a trained stream.
+
+    Raises:
+        CoviarMocropError: of whatever kind the input deserves.
+    """
+    stream = load_stream(checkpoint, overrides, config_file)
+    dataset, skipped = open_clips(stream.config, "test")
+    if dataset.videos.classes != stream.classes:
+        raise CheckpointError(
+            f"{checkpoint}: was trained on other classes than {stream.config.data.classes} names "
+            f"({len(stream.classes)} against {len(dataset.videos.classes)})"
+        )
+    compute = choose_compute(stream.config.train)
+    model = stream.model.to(memory_format=torch.channels_last).to(compute.device)
+    loader, _ = create_loader(dataset, stream.config)
+    scored = score_clips(model, loader, dataset, compute, skipped, str(stream.config.stream))
+    skipped.summarise()
+    scored.settings.update(describe(stream.model, stream.config), checkpoint=os.fspath(checkpoint))
+    return scored
+
+
+def describe(model: StreamNet, config: Config) -> dict[str, Any]:
+    """The settings that a score file carries."""
+    cost = stream_cost(model, config)
+    return {
+        "stream": config.stream,
+        "setting": config.setting,
+        "backbone": config.model.backbone,
+        "size": config.size,
+        "segments": config.input.test_segments,
+        "crops": config.input.test_crops,
+        "seed": config.seed,
+        "gflops_per_frame": cost.gflops_per_frame,
+        "gflops_per_clip": cost.gflops_per_clip,
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def score_clips(
+    model: StreamNet,
+    loader: DataLoader[Any],
+    dataset: ClipDataset,
+    compute: Compute,
+    skipped: SkipLog,
+    title: str,
+) -> Scores:
+    """Mean logits of every clip that can be read, in the list's order.
+
+    ``settings`` of the result hold ``ms_read`` and ``ms_network``: per clip, on this machine.
+
+    Raises:
+        DataError: no clip could be read.
+    """
+    numbers, rows = [], []
+    seconds_read = seconds_network = 0.0
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), tqdm(total=len(dataset), desc=f"test {title}", unit="clip", leave=False) as bar:
+        batch: Batch
+        for batch in loader:
+            bar.update(len(batch.labels) + len(batch.errors))
+            skipped.add(batch.errors)
+            if not len(batch.labels):
+                continue
+            start = time.perf_counter()
+            with compute.autocast():
+                logits = model(batch.frames.to(compute.device))
+            rows.append(logits.float().cpu().numpy())
+            seconds_network += time.perf_counter() - start
+            seconds_read += batch.seconds
+            numbers.append(batch.numbers.numpy())
+    model.train(was_training)
+    if not numbers:
+        raise DataError(f"none of the {len(dataset)} test clips could be read: {next(iter(skipped.reasons.values()))}")
+    number = np.concatenate(numbers)
+    clips = [dataset.videos.clips[i] for i in number]
+    return Scores(
+        names=np.array([clip.path for clip in clips]),
+        labels=np.array([clip.label for clip in clips], dtype=np.int64),
+        scores=np.concatenate(rows),
+        classes=np.array(dataset.videos.classes),
+        settings={
+            "ms_read": 1e3 * seconds_read / len(number),
+            "ms_network": 1e3 * seconds_network / len(number),
+            "compute": str(compute),
+            "skipped": len(skipped.reasons),
+        },
+    )

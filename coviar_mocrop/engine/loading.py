@@ -1,0 +1,111 @@
+"""From settings to batches: lists read, boxes ready, unusable clips told of once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+from torch.utils.data import DataLoader
+
+from coviar_mocrop.config import Config
+from coviar_mocrop.data import (
+    BoxCache,
+    ClipDataset,
+    EpochSampler,
+    VideoList,
+    boxes_of_list,
+    collate,
+    read_classes,
+    read_list,
+)
+from coviar_mocrop.data.dataset import Sample
+from coviar_mocrop.errors import ConfigError, DataError, VideoError
+from coviar_mocrop.mocrop import CropBox
+
+Part = Literal["train", "test"]
+logger = logging.getLogger(__name__)
+
+
+class SkipLog:
+    """Clips left out: each is logged once, and the number at the end."""
+
+    def __init__(self, videos: VideoList) -> None:
+        """For clips of ``videos``."""
+        self._videos = videos
+        self.reasons: dict[str, str] = {}
+
+    def add(self, errors: Mapping[int, str]) -> None:
+        """Errors by the clip's number in the list."""
+        for number, reason in errors.items():
+            self.add_named(self._videos.clips[number].path, reason)
+
+    def add_named(self, name: str, reason: str) -> None:
+        """One error by the clip's path."""
+        if name not in self.reasons:
+            self.reasons[name] = reason
+            logger.warning("skipped %s", reason)
+
+    def summarise(self) -> None:
+        """Say how many were left out."""
+        if self.reasons:
+            logger.warning("%d of %d clips were skipped", len(self.reasons), len(self._videos))
+
+
+def open_clips(config: Config, part: Part) -> tuple[ClipDataset, SkipLog]:
+    """The clips of a list, with their boxes where the setting crops.
+
+    Raises:
+        ConfigError: the settings name no such list.
+        ListError: the list does not parse.
+        VideoError: a clip has no box and ``on_error`` is ``raise``.
+        DataError: no clip is left.
+    """
+    path = config.data.train_list if part == "train" else config.data.test_list
+    if path is None:
+        raise ConfigError(f"data.{part}_list is not set; name a video list")
+    videos = read_list(path, read_classes(config.data.classes))
+    skipped = SkipLog(videos)
+    boxes: dict[str, CropBox] | None = None
+    if config.crops:
+        boxes, errors = find_boxes(config, videos)
+        for name, error in errors.items():
+            if config.data.on_error == "raise":
+                raise error
+            skipped.add_named(name, str(error))
+        videos = replace(videos, clips=tuple(clip for clip in videos.clips if clip.path in boxes))
+        if not videos.clips:
+            raise DataError(f"{path}: none of its clips can be used; the first: {next(iter(errors.values()))}")
+    dataset = ClipDataset(
+        videos,
+        config.stream,
+        config.size,
+        config.data,
+        config.input,
+        boxes=boxes,
+        training=part == "train",
+        seed=config.seed,
+    )
+    return dataset, skipped
+
+
+def find_boxes(config: Config, videos: VideoList) -> tuple[dict[str, CropBox], dict[str, VideoError]]:
+    """The MoCrop boxes of a list, by path, from the cache or computed; and errors."""
+    cache = BoxCache(config.data.cache, config.data.root, config.mocrop)
+    return boxes_of_list(videos.clips, cache, backend=config.data.backend, workers=config.data.workers)
+
+
+def create_loader(dataset: ClipDataset, config: Config) -> tuple[DataLoader[Sample], EpochSampler]:
+    """Batches of a dataset; set the sampler's epoch before each pass."""
+    sampler = EpochSampler(len(dataset), shuffle=dataset.training, seed=config.seed)
+    loader = DataLoader(
+        dataset,
+        batch_size=config.train.batch_size if dataset.training else config.train.test_batch_size,
+        sampler=sampler,
+        num_workers=config.data.workers,
+        collate_fn=collate,
+        persistent_workers=config.data.workers > 0,
+        pin_memory=config.train.device != "cpu",
+    )
+    return loader, sampler

@@ -1,0 +1,105 @@
+"""Optimizer and schedule: CoViAR's recipe and what from-scratch training wants, as settings."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from coviar_mocrop.models import StreamNet
+
+
+class RateFactors(BaseModel):
+    """Learning rate factors by part of the network (CoViAR: 1, 0.1 for motion and residual, 0.01)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classifier: float = Field(1.0, ge=0, description="last layer")
+    stem: float = Field(1.0, ge=0, description="first convolution, first BatchNorm, data_bn")
+    rest: float = Field(1.0, ge=0, description="everything between")
+
+
+class TrainSettings(BaseModel):
+    """How a stream is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(10, ge=1)
+    batch_size: int = Field(16, ge=1, description="clips per step")
+    test_batch_size: int = Field(8, ge=1, description="clips per step in testing")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam")
+    lr: float = Field(1e-3, gt=0, description="of the classifier; other parts by their factors")
+    eps: float = Field(1e-8, gt=0, description="of Adam (CoViAR: 1e-3)")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
+    weight_decay: float = Field(1e-4, ge=0, description="none on biases and normalisation")
+    rate_factors: RateFactors = RateFactors()
+    schedule: Literal["step", "cosine", "constant"] = Field("cosine")
+    steps: tuple[int, ...] = Field((), description="epochs at which 'step' multiplies the rate by 0.1")
+    warmup_epochs: int = Field(0, ge=0, description="the rate rises linearly over these first")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    grad_clip: float | None = Field(None, gt=0, description="largest gradient norm")
+    test_every: int = Field(0, ge=0, description="test every so many epochs and keep the best (0: at the end)")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the hardware computes in it, else fp32"
+    )
+    device: str = Field("auto", description="auto: cuda where there is one, else cpu")
+    threads: int | None = Field(None, ge=1, description="compute threads (null: PyTorch's choice)")
+
+
+def parameter_groups(model: StreamNet, settings: TrainSettings) -> list[dict[str, Any]]:
+    """Parameters by rate factor, biases and normalisation without weight decay (CoViAR, section 5)."""
+    factors = settings.rate_factors
+    norm_weights = {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm))
+    }
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if name.startswith(f"{model.classifier_name}."):
+            factor = factors.classifier
+        elif any(name.startswith(f"{stem}.") for stem in model.stem_names):
+            factor = factors.stem
+        else:
+            factor = factors.rest
+        decays = not (name.endswith(".bias") or name in norm_weights)
+        groups.setdefault((factor, decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": settings.lr * factor,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+        }
+        for (factor, decays), parameters in groups.items()
+    ]
+
+
+def create_optimizer(model: StreamNet, settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimizer over :func:`parameter_groups`."""
+    groups = parameter_groups(model, settings)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=settings.lr, eps=settings.eps)
+
+
+def create_schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings, steps_per_epoch: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The schedule, stepped once per batch."""
+    total = settings.epochs * steps_per_epoch
+    warmup = min(settings.warmup_epochs * steps_per_epoch, total - 1)
+    main: torch.optim.lr_scheduler.LRScheduler
+    if settings.schedule == "step":
+        milestones = [max(epoch * steps_per_epoch - warmup, 1) for epoch in settings.steps]
+        main = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
+    elif settings.schedule == "cosine":
+        main = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(total - warmup, 1))
+    else:
+        main = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    if not warmup:
+        return main
+    rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
+    return torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, main], [warmup])

@@ -1,0 +1,42 @@
+#!/usr/bin/env python
+"""Score the test list with a trained stream."""
+
+from __future__ import annotations
+
+from coviar_mocrop.cli import add_set_argument, parser, run
+from coviar_mocrop.engine.evaluate import score_checkpoint
+from coviar_mocrop.fusion import measure
+from coviar_mocrop.scores import save_scores
+
+EXAMPLES = """\
+  python tools/test_stream.py --checkpoint runs/demo/iframe/best.pt --scores runs/demo/scores/iframe.npz
+  python tools/test_stream.py --checkpoint runs/demo/iframe/best.pt --set setting=efficiency --scores eff.npz
+  python tools/test_stream.py --checkpoint best.pt --set input.test_segments=25 input.test_crops=10 --scores s.npz
+"""
+
+
+def main() -> None:
+    """Parse, test, save."""
+    arguments = parser(
+        "Test a trained stream and write its score file (.npz: names, labels, scores, classes, settings).\n\n"
+        "The settings are those the stream was trained with; --set changes single ones.",
+        EXAMPLES,
+    )
+    arguments.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pt or last.pt of a run")
+    arguments.add_argument("--scores", required=True, metavar="OUT.npz", help="score file to write")
+    arguments.add_argument("--config", metavar="FILE", help="settings to use in place of the checkpoint's")
+    add_set_argument(arguments)
+    given = arguments.parse_args()
+    scores = score_checkpoint(given.checkpoint, given.set, given.config)
+    save_scores(given.scores, scores)
+    accuracy, facts = measure(scores), scores.settings
+    print(
+        f"{facts['stream']}, {facts['setting']}: top-1 {accuracy.top1:.1%}, top-5 {accuracy.top5:.1%} on "
+        f"{len(scores.names)} clips; {facts['gflops_per_frame']:.3f} GFLOPs per frame, "
+        f"{facts['gflops_per_clip']:.2f} per clip; {facts['ms_read']:.0f} ms reading and "
+        f"{facts['ms_network']:.0f} ms network per clip; wrote {given.scores}"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
