@@ -52,6 +52,10 @@ class Config(BaseModel):
         return self.input.reduced_size if self.setting == "efficiency" else self.input.full_size
 
 
+Layer = tuple[str, dict[str, Any]]
+"""Where settings come from, and the settings."""
+
+
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     """Read, compose and check a configuration.
 
@@ -62,12 +66,26 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     Raises:
         ConfigError: naming the file, the key, and the nearest valid key or the valid range.
     """
-    merged = _read(Path(path), ())
-    return build_config(merged, overrides, str(path))
+    return _build([*_read(Path(path), ()), *_override_layers(overrides)], str(path))
 
 
 def build_config(values: dict[str, Any], overrides: Sequence[str], source: str) -> Config:
     """Check settings from elsewhere (a checkpoint), with overrides; see :func:`load_config`."""
+    return _build([(source, values), *_override_layers(overrides)], source)
+
+
+def _build(layers: Sequence[Layer], source: str) -> Config:
+    merged: dict[str, Any] = {}
+    for _, values in layers:
+        merged = _merge(merged, values)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, layers, source)) from None
+
+
+def _override_layers(overrides: Sequence[str]) -> list[Layer]:
+    layers: list[Layer] = []
     for item in overrides:
         key, separator, text = item.partition("=")
         if not separator or not key:
@@ -75,37 +93,38 @@ def build_config(values: dict[str, Any], overrides: Sequence[str], source: str) 
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set {item}: the value is not YAML ({_first_line(error)})") from error
+            raise ConfigError(f"--set {item}: the value is not YAML ({_one_line(error)})") from error
         nested: Any = value
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        values = _merge(values, nested)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{source}: {_explain(error)}") from None
+        layers.append((f"--set {item}", nested))
+    return layers
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _read(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
+    """The file's layers: what it builds on first, itself last."""
     if path.resolve() in seen:
         raise ConfigError(f"{path}: builds on itself through 'base'")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such configuration file") from error
+        raise ConfigError(f"{path}: no such configuration file; see configs/") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML ({_first_line(error)})") from error
+        raise ConfigError(f"{path}: is not YAML ({_one_line(error)})") from error
     if values is None:
         values = {}
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path}: expected 'key: value' lines")
     bases = values.pop("base", [])
-    merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        merged = _merge(merged, _read(path.parent / base, (*seen, path.resolve())))
-    return _merge(merged, values)
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{path}: 'base' must be a path or a list of paths")
+    layers: list[Layer] = []
+    for base in bases:
+        layers += _read(path.parent / base, (*seen, path.resolve()))
+    return [*layers, (str(path), values)]
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -116,21 +135,34 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _explain(error: ValidationError) -> str:
-    """The first problem in one line."""
+def _explain(error: ValidationError, layers: Sequence[Layer], source: str) -> str:
+    """The first problem in one line, naming the file or option that it comes from."""
     problem = error.errors()[0]
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    origin = next((name for name, values in reversed(layers) if _holds(values, location)), source)
     if problem["type"] == "extra_forbidden":
         valid = _valid_keys(location[:-1])
         near = difflib.get_close_matches(location[-1], valid, 1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(sorted(valid))}"
-        return f"unknown key {key!r}; {hint}{more}"
+        hint = (
+            f"did you mean {'.'.join([*location[:-1], near[0]])!r}?" if near else f"valid: {', '.join(sorted(valid))}"
+        )
+        return f"{origin}: unknown key {key!r}; {hint}{more}"
     if problem["type"] == "missing":
-        return f"key {key!r} is missing{more}"
+        return f"{source}: key {key!r} is missing{more}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"key {key!r} is {problem['input']!r}; {message}{more}"
+    if "valid dictionary" in message:
+        message = "it is a section, with keys of its own"
+    return f"{origin}: key {key!r} is {problem['input']!r}; {message}{more}"
+
+
+def _holds(values: Any, location: Sequence[str]) -> bool:
+    for part in location:
+        if not isinstance(values, dict) or part not in values:
+            return not isinstance(values, dict)  # an item of a list: the list holds it
+        values = values[part]
+    return True
 
 
 def _valid_keys(section: list[str]) -> list[str]:
@@ -144,5 +176,5 @@ def _valid_keys(section: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _first_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())

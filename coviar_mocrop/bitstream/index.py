@@ -48,16 +48,21 @@ class FrameIndex:
         end = self.key_frames[position + 1] if position + 1 < len(self.key_frames) else self.num_frames
         return int(self.key_frames[position]), int(end) - 1
 
-    def packets(self, first: int, last: int) -> list[int]:
+    def packets(self, first: int, last: int, *, leading: bool = False) -> list[int]:
         """Packets, in decoding order, that frames ``first`` (a key frame) to ``last`` need.
 
-        Frames that are shown before the key frame but come after it in the file refer to the GOP before;
-        they are left out, so that a GOP decodes to the same bytes however one arrives at it.
+        Args:
+            first: display order.
+            last: display order, of the same GOP.
+            leading: with the frames that are shown before the key frame but come after it in the file. They
+                refer to the GOP before, so most decoders can do without them; with packed B-frames they can not.
         """
         # the key frame itself may be one that an edit list hides
         before = int(np.searchsorted(self.key_packets, self.packet_of_frame[first], side="right")) - 1
         start = int(self.key_packets[max(before, 0)])
         end = int(self.packet_of_frame[first : last + 1].max())
+        if leading:
+            return list(range(start, end + 1))
         needed = self.frame_of_packet[start : end + 1]
         # a packet without a frame of its own can still carry data (packed B-frames' placeholders)
         return [start + int(i) for i in np.flatnonzero((needed >= first) | (needed < 0))]

@@ -1,8 +1,8 @@
-"""The mvextractor backend: whole passes over streams without B-frames.
+"""The mvextractor backend: motion vectors from mvextractor, pixels and everything else from PyAV.
 
 It always decodes frame-threaded, which makes the vectors of B-frames wrong and different from run to run;
-without B-frames it agrees with PyAV bit for bit. It cannot seek, and says False for end and error alike, so
-the caller compares the number of frames with the index.
+without B-frames it agrees with PyAV bit for bit. It cannot seek, cannot choose among several video streams, and
+says False for end and error alike, so frames are counted before it is believed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coviar_mocrop.bitstream.pyav_reader import PyavReader
 from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE, DecodedFrame, no_vectors
 from coviar_mocrop.errors import VideoError
 
@@ -35,55 +36,83 @@ def is_available() -> bool:
 class MvextractorReader:
     """Decodes a file from its start; frames before a span are decoded and dropped."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Remember ``path``; every pass opens it anew.
+    def __init__(self, path: str | os.PathLike[str], pyav: PyavReader) -> None:
+        """Take over from ``pyav`` what concerns vectors; every pass opens the file anew.
 
         Raises:
-            VideoError: mvextractor is not installed.
+            VideoError: mvextractor is not installed, or cannot serve this file.
         """
         self.path = os.fspath(path)
+        self._pyav = pyav
+        self._counted = False
         if not is_available():
             raise VideoError(
                 f"{self.path}: backend mvextractor is not installed (Linux x86-64, Python up to 3.13: "
                 "pip install motion-vector-extractor); use backend='pyav'"
             )
+        if pyav.num_streams > 1:
+            raise VideoError(
+                f"{self.path}: holds {pyav.num_streams} video streams, among which mvextractor cannot choose; "
+                "use backend='pyav'"
+            )
 
     def frames(self, spans: Sequence[tuple[int, int]], *, vectors: bool, pixels: bool) -> Iterator[DecodedFrame]:
         """See :class:`~coviar_mocrop.bitstream.types.Reader`."""
-        from mvextractor.videocap import VideoCap
-
+        if not vectors:
+            yield from self._pyav.frames(spans, vectors=False, pixels=pixels)
+            return
         if not spans:
             return
+        if not self._counted:
+            self._require_every_frame()
+        pictures = self._pyav.frames(spans, vectors=False, pixels=True) if pixels else None
+        last = max(end for _, end in spans)
+        for number, (picture_type, rows) in enumerate(self._pass()):
+            if any(first <= number <= end for first, end in spans):
+                picture = next(pictures, None) if pictures else None
+                if pictures and (picture is None or picture.index != number):
+                    raise VideoError(f"{self.path}: frame {number} cannot be decoded; use backend='pyav'")
+                rgb = picture.rgb if picture else _no_pixels
+                yield DecodedFrame(number, picture_type == "B", _structured(rows), rgb)
+            if number == last:
+                return
+
+    def _pass(self) -> Iterator[tuple[str, NDArray[np.int32] | None]]:
+        """Picture type and vectors of every frame."""
+        from mvextractor.videocap import VideoCap
+
         capture: Any = VideoCap()
-        if not capture.open(self.path):
-            raise VideoError(f"{self.path}: mvextractor cannot open it; use backend='pyav'")
         try:
-            capture.set_decode_frames(pixels)
-            last = max(end for _, end in spans)
-            for number in range(last + 1):
-                success, bgr, rows, picture_type = capture.read()[:4]
+            if not capture.open(self.path):
+                raise VideoError(f"{self.path}: mvextractor cannot open it; use backend='pyav'")
+            capture.set_decode_frames(False)
+            while True:
+                try:
+                    success, _, rows, picture_type = capture.read()[:4]
+                except ValueError as error:  # the frame size changes on the way
+                    raise VideoError(f"{self.path}: mvextractor cannot read it ({error}); use 'pyav'") from error
                 if not success:
                     return
-                if any(first <= number <= end for first, end in spans):
-                    yield DecodedFrame(
-                        number,
-                        picture_type == "B",
-                        _structured(rows) if vectors else no_vectors(),
-                        _Rgb(bgr),
-                    )
+                yield picture_type, rows
         finally:
             capture.release()
+
+    def _require_every_frame(self) -> None:
+        count = sum(1 for _ in self._pass())
+        expected = self._pyav.index.num_frames
+        if count != expected:
+            raise VideoError(
+                f"{self.path}: mvextractor gives {count} of {expected} frames, so it is not known which; "
+                "use backend='pyav'"
+            )
+        self._counted = True
 
     def close(self) -> None:
         """Nothing stays open between passes."""
 
 
-class _Rgb:
-    def __init__(self, bgr: NDArray[np.uint8]) -> None:
-        self._bgr = bgr
-
-    def __call__(self) -> NDArray[np.uint8]:
-        return np.ascontiguousarray(self._bgr[..., ::-1])
+def _no_pixels() -> NDArray[np.uint8]:
+    raise AssertionError("pixels were not asked for")
 
 
 def _structured(rows: NDArray[np.int32] | None) -> NDArray[np.void]:

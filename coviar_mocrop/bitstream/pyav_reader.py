@@ -12,8 +12,10 @@ from collections.abc import Generator, Iterator, Sequence
 import av
 import av.error
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream.index import (
@@ -31,6 +33,7 @@ VECTOR_CODECS = frozenset(
 )
 """Decoders of FFmpeg that export motion vectors."""
 
+_LARGEST = 16384  # what H.264's highest level allows; coordinates are 16 bit numbers
 _B_PICTURE = 3  # AV_PICTURE_TYPE_B
 
 
@@ -44,6 +47,9 @@ class PyavReader:
             VideoError: the file is missing, unreadable, no video, or holds no decodable frame.
         """
         self.path = os.fspath(path)
+        # One converter for all frames, without threads: a converter with threads that outlives a fork (in a data
+        # loading worker) waits for them for ever when it is freed.
+        self._reformatter = VideoReformatter()
         if os.path.isdir(self.path):
             raise VideoError(f"{self.path}: is a folder; give a video file")
         try:
@@ -69,15 +75,19 @@ class PyavReader:
         context = stream.codec_context
         assert isinstance(context, VideoCodecContext)
         self._template = context
+        _use_one_thread(context)
+        self.num_streams = len(self._container.streams.video)
         self.codec = context.codec.name
         self.width, self.height = context.width, context.height
         self.frame_rate = float(getattr(stream, "average_rate", None) or 0.0)
         try:
             self._packets = [packet for packet in self._container.demux(stream) if packet.size]
-        except av.error.FFmpegError as error:
+        except (av.error.FFmpegError, IndexError) as error:  # IndexError: a stream that appears on the way
             raise VideoError(f"{self.path}: is damaged ({_reason(error)})") from error
         if not self._packets or not self.width or not self.height:
             raise VideoError(f"{self.path}: holds no video frame; copy or download it again")
+        if max(self.width, self.height) > _LARGEST:
+            raise VideoError(f"{self.path}: claims {self.width}x{self.height} pixels; it is damaged, copy it again")
         may_reorder = bool(context.has_b_frames)
         timed = has_true_times(self._packets, self._container.format.name, may_reorder)
         index = index_from_packets(self._packets, may_reorder) if timed else None
@@ -101,9 +111,11 @@ class PyavReader:
 
     def _find_rotation(self) -> int:
         """Quarter turns, counter-clockwise, of the display matrix (it rides on the decoded frames)."""
-        packets = self.index.packets(0, 0)
-        for frame in self._decode(packets, self._decoder(vectors=False, pixels=False)):
-            return round(frame.rotation / 90) % 4
+        try:  # with the stream's own decoder: the matrix is the container's, so no other knows of it
+            for frame in self._decode(self.index.packets(0, 0), self._template):
+                return round(frame.rotation / 90) % 4
+        finally:
+            self._template.flush_buffers()
         return 0
 
     def _decoder(self, *, vectors: bool, pixels: bool) -> VideoCodecContext:
@@ -111,8 +123,9 @@ class PyavReader:
         assert isinstance(context, VideoCodecContext)
         context.extradata = self._template.extradata
         context.codec_tag = self._template.codec_tag
-        context.thread_type = "SLICE"
-        context.thread_count = 1
+        # some decoders (WMV, FFV1) have no other way to know
+        context.width, context.height = self._template.width, self._template.height
+        _use_one_thread(context)
         # Damaged blocks repeat the frame before. FFmpeg's default guesses their vectors from pixels, so that
         # vectors would depend on whether the loop filter ran.
         options = {"ec": "favor_inter+deblock"}
@@ -125,6 +138,8 @@ class PyavReader:
 
     def _decode(self, numbers: Sequence[int], decoder: VideoCodecContext) -> Generator[VideoFrame, None, None]:
         """Frames of the packets ``numbers``, in display order; a packet that does not decode gives none."""
+        if not self._packets:
+            raise VideoError(f"{self.path}: was closed; open it again")
         for number in [*numbers, None]:
             try:
                 frames = decoder.decode(None if number is None else self._packets[number])
@@ -135,15 +150,24 @@ class PyavReader:
             for frame in frames:
                 assert isinstance(frame, VideoFrame)
                 yield frame
-        decoder.flush_buffers()
 
     def frames(self, spans: Sequence[tuple[int, int]], *, vectors: bool, pixels: bool) -> Iterator[DecodedFrame]:
         """See :class:`~coviar_mocrop.bitstream.types.Reader`."""
-        decoder = self._decoder(vectors=vectors, pixels=pixels)
         for first, last in spans:
-            decoded = self._decode(self.index.packets(first, last), decoder)
+            # a new decoder for each: flushing leaves damaged headers behind, and a read must not depend on others
+            decoder = self._decoder(vectors=vectors, pixels=pixels)
+            packets = self.index.packets(first, last, leading=self.codec == "mpeg4")
+            if vectors and self._template.has_b_frames and self.codec != "h264":
+                # These decoders export the vectors of a reference frame only when the next one pushes it out, not
+                # when drained. The key frame once more does that; its second appearance is dropped below.
+                packets += packets[:1]
+            decoded = self._decode(packets, decoder)
+            latest = -1
             for frame in decoded:
                 number = -1 if frame.pts is None else int(self.index.frame_of_packet[frame.pts])
+                if number <= latest:
+                    continue
+                latest = number
                 if first <= number <= last:
                     if (frame.width, frame.height) != (self.width, self.height):
                         raise VideoError(
@@ -154,12 +178,11 @@ class PyavReader:
                         number,
                         int(frame.pict_type) == _B_PICTURE,
                         _vectors_of(frame) if vectors else no_vectors(),
-                        _Rgb(frame),
+                        _Rgb(frame, self._reformatter),
                     )
                 if number == last:
                     break
             decoded.close()
-            decoder.flush_buffers()
 
     def close(self) -> None:
         """Free the file and its packets."""
@@ -170,16 +193,24 @@ class PyavReader:
 class _Rgb:
     """Converts a frame to RGB when asked, not before."""
 
-    def __init__(self, frame: VideoFrame) -> None:
-        self._frame = frame
+    def __init__(self, frame: VideoFrame, reformatter: VideoReformatter) -> None:
+        self._frame, self._reformatter = frame, reformatter
 
     def __call__(self) -> NDArray[np.uint8]:
-        rgb: NDArray[np.uint8] = self._frame.to_ndarray(format="rgb24")  # type: ignore[assignment]
+        picture = self._reformatter.reformat(self._frame, format="rgb24", threads=1)
+        rgb: NDArray[np.uint8] = picture.to_ndarray()  # type: ignore[assignment]
         return rgb
 
 
+def _use_one_thread(context: VideoCodecContext) -> None:
+    """Frame threads give wrong vectors; and any threads would be waited for in a fork, where they are not."""
+    context.thread_type = "SLICE"
+    context.thread_count = 1
+
+
 def _vectors_of(frame: VideoFrame) -> NDArray[np.void]:
-    data = frame.side_data.get("MOTION_VECTORS")
+    # not frame.side_data: the frame would keep it, and it the frame, until the garbage collector comes by
+    data = SideDataContainer(frame).get("MOTION_VECTORS")  # type: ignore[call-arg]
     if data is None:
         return no_vectors()
     # a copy, because the side data's memory goes with the frame; FFmpeg leaves the padding unset, and equal

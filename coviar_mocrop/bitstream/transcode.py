@@ -11,6 +11,7 @@ import av
 import av.error
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -49,6 +50,8 @@ def encode(
     Raises:
         VideoError: there is no frame, or the encoder refuses.
     """
+    if codec not in ("h264", "mpeg4"):
+        raise VideoError(f"{os.fspath(path)}: codec {codec!r} is unknown; choose h264 or mpeg4")
     rate = Fraction(frame_rate).limit_denominator(1001)
     options = {
         "h264": {"preset": "fast", "crf": str(quality or 23), "x264-params": "scenecut=0:ref=1:bframes=0"},
@@ -56,6 +59,7 @@ def encode(
     }[codec]
     raw = {".m4v": "m4v", ".h264": "h264"}.get(os.path.splitext(os.fspath(path))[1])
     count = 0
+    reformatter = VideoReformatter()
     try:
         with whole_file(path) as temporary, av.open(str(temporary), "w", format=raw) as container:
             stream: VideoStream | None = None
@@ -70,7 +74,8 @@ def encode(
                     stream.codec_context.gop_size = gop
                     stream.codec_context.max_b_frames = 0
                     stream.codec_context.thread_count = 1  # same bytes on every machine
-                picture = frame.reformat(stream.width, stream.height, format="yuv420p")
+                size_now = (stream.width, stream.height)
+                picture = reformatter.reformat(frame, *size_now, format="yuv420p", threads=1)
                 picture.pts, picture.time_base = count, 1 / rate
                 picture.pict_type = 0  # the source's picture types must not force key frames
                 container.mux(stream.encode(picture))
@@ -78,8 +83,11 @@ def encode(
             if stream is None:
                 raise VideoError(f"{os.fspath(path)}: no frame to write")
             container.mux(stream.encode(None))
-    except av.error.FFmpegError as error:
-        raise VideoError(f"{os.fspath(path)}: cannot be encoded ({error.strerror})") from error
+    except (av.error.FFmpegError, ValueError) as error:  # ValueError: a suffix that names no container
+        reason = getattr(error, "strerror", None) or error
+        raise VideoError(
+            f"{os.fspath(path)}: cannot be encoded as {codec} ({reason}); use .mp4, .mkv or .avi"
+        ) from error
     return count
 
 

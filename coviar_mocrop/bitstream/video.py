@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream.accumulate import Accumulator
-from coviar_mocrop.bitstream.mvextractor_reader import MvextractorReader, is_available
+from coviar_mocrop.bitstream.mvextractor_reader import MvextractorReader
 from coviar_mocrop.bitstream.pyav_reader import VECTOR_CODECS, PyavReader
 from coviar_mocrop.bitstream.rotate import rotate_motion, rotate_picture, rotate_vectors
 from coviar_mocrop.bitstream.types import KINDS, DecodedFrame, Gop, Kind, Reader, VideoInfo, no_vectors
@@ -29,9 +29,10 @@ def open_video(path: str | os.PathLike[str], backend: Backend = "auto", anchor_e
 
     Args:
         path: any container FFmpeg reads, or a raw MPEG-4 or H.264 stream.
-        backend: ``pyav``; ``mvextractor``, which reads from the start and decodes with several threads; or
-            ``auto``: mvextractor for a pass over all vectors where it is installed and the stream has no
-            B-frames (with them its vectors are wrong and vary), PyAV for everything else.
+        backend: whose motion vectors. ``pyav``: one thread, only the GOPs that are needed, the same bytes every
+            time. ``mvextractor``: from the start of the file, with several threads; the same vectors where the
+            stream has no B-frames and no damage, wrong ones that vary where it has. ``auto`` takes PyAV: it is as
+            fast on canonical video (docs/bitstream.md) and always the same. Pixels are PyAV's in any case.
         anchor_every: GOPs longer than this are cut into virtual GOPs of this many frames, whose first frame,
             decoded, serves as I-frame. None: only key frames cut.
 
@@ -61,17 +62,14 @@ class Video:
         self._rotation = self._pyav.rotation
         reordered = self._index.reordered
         self._reader: Reader = self._pyav
-        self._pass_reader: Reader = self._pyav
         if backend == "mvextractor":
-            self._reader = self._pass_reader = MvextractorReader(path)
+            self._reader = MvextractorReader(path, self._pyav)
             if reordered:
                 warnings.warn(
                     f"{self.path}: has B-frames, for which mvextractor's frame-threaded decoding gives wrong "
                     "vectors that differ from run to run; use backend='pyav'",
                     stacklevel=3,
                 )
-        elif backend == "auto" and not reordered and is_available() and self._pyav.codec in VECTOR_CODECS:
-            self._pass_reader = MvextractorReader(path)
         sides = (self._pyav.width, self._pyav.height)
         width, height = sides if self._rotation % 2 == 0 else sides[::-1]
         self.info = VideoInfo(
@@ -81,10 +79,11 @@ class Video:
             num_frames=self._index.num_frames,
             frame_rate=self._pyav.frame_rate,
             has_b_frames=reordered,
-            backend="pyav" if self._pass_reader is self._pyav else "mvextractor",
+            backend="pyav" if self._reader is self._pyav else "mvextractor",
             rotation=self._rotation,
         )
         self.gops: Sequence[Gop] = self._index.gops(anchor_every)
+        self._known_gops = frozenset(self.gops)
 
     def __enter__(self) -> Video:
         return self
@@ -113,7 +112,7 @@ class Video:
         """
         frame = self._frame_number((gop, pos))
         span = (self._index.key_span(frame)[0], frame)
-        return self._vectors_of_spans(self._reader, [span], {frame})[frame]
+        return self._vectors_of_spans([span], {frame})[frame]
 
     def accumulated_motion(self, gop: int | Gop, pos: int) -> NDArray[np.int16]:
         """Motion since the GOP's I-frame: int16 [H, W, 2], (x, y), pixels; zero at ``pos`` 0.
@@ -174,7 +173,7 @@ class Video:
         starts = {gop.start for gop in self.gops}
         state = _GopState(self._pyav.height, self._pyav.width, accumulate=accumulate)
         residuals = any(kind == "residual" for asks in wanted.values() for kind, _ in asks)
-        for decoded in self._every_frame(self._reader, spans, vectors=motion, pixels=pixels):
+        for decoded in self._every_frame(spans, vectors=motion, pixels=pixels):
             if motion:
                 state.advance(decoded, decoded.index in starts, keep_pixels=residuals)
             for kind, row in wanted.get(decoded.index, ()):
@@ -190,7 +189,7 @@ class Video:
         """Motion vectors of many frames in one pass over the GOPs they are in, pixels left alone.
 
         Args:
-            frames: display order; None: every frame of the video (with mvextractor, where ``auto`` may).
+            frames: display order; None: every frame of the video.
 
         Returns:
             One array per frame, in the order asked for; empty for I-frames.
@@ -205,30 +204,23 @@ class Video:
                 raise VideoError(f"{self.path}: has {self.info.num_frames} frames; there is no frame {frame}")
             first = self._index.key_span(frame)[0]
             last[first] = max(frame, last.get(first, frame))
-        reader = self._pass_reader if frames is None else self._reader
-        found = self._vectors_of_spans(reader, sorted(last.items()), set(wanted))
+        found = self._vectors_of_spans(sorted(last.items()), set(wanted))
         return [found[frame] for frame in wanted]
 
     # -- inside --------------------------------------------------------------------------------------
 
-    def _vectors_of_spans(
-        self, reader: Reader, spans: Sequence[tuple[int, int]], wanted: set[int]
-    ) -> dict[int, NDArray[np.void]]:
+    def _vectors_of_spans(self, spans: Sequence[tuple[int, int]], wanted: set[int]) -> dict[int, NDArray[np.void]]:
         self._require_vectors()
-        found = {decoded.index: decoded.vectors for decoded in reader.frames(spans, vectors=True, pixels=False)}
-        if len(found) < sum(end - first + 1 for first, end in spans) and reader is not self._pyav:
-            # it says "end" for an error too, so its frames may be numbered wrong from there on
-            return self._vectors_of_spans(self._pyav, spans, wanted)
+        decoded = self._reader.frames(spans, vectors=True, pixels=False)
+        found = {frame.index: frame.vectors for frame in decoded if frame.index in wanted}
         width, height = self._pyav.width, self._pyav.height
         return {
             frame: rotate_vectors(found.get(frame, no_vectors()), self._rotation, width, height) for frame in wanted
         }
 
-    def _every_frame(
-        self, reader: Reader, spans: Sequence[tuple[int, int]], *, vectors: bool, pixels: bool
-    ) -> Iterator[DecodedFrame]:
+    def _every_frame(self, spans: Sequence[tuple[int, int]], *, vectors: bool, pixels: bool) -> Iterator[DecodedFrame]:
         """The reader's frames, gaps closed: a frame that does not decode repeats the one before it."""
-        frames = reader.frames(spans, vectors=vectors, pixels=pixels)
+        frames = self._reader.frames(spans, vectors=vectors, pixels=pixels)
         ahead: DecodedFrame | None = None
         for first, last in spans:
             held: DecodedFrame | None = None
@@ -250,11 +242,13 @@ class Video:
         asked, pos = place
         if isinstance(asked, Gop):
             gop = asked
+            if gop not in self._known_gops:
+                raise VideoError(f"{self.path}: has no {gop}; take one of video.gops")
         elif 0 <= asked < len(self.gops):
             gop = self.gops[asked]
         else:
             raise VideoError(f"{self.path}: has {len(self.gops)} GOPs; there is no GOP {asked}")
-        if not 0 <= pos < gop.length or gop.start + gop.length > self.info.num_frames:
+        if not 0 <= pos < gop.length:
             raise VideoError(f"{self.path}: GOP {asked} has {gop.length} frames; there is no position {pos}")
         return gop.start + pos
 

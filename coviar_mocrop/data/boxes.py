@@ -101,9 +101,7 @@ def boxes_of_list(
     fresh: dict[str, CropBox] = {}
     pool = ThreadPoolExecutor(max(workers, 1))  # threads, because decoding lets go of Python's lock
     try:
-        jobs = {
-            pool.submit(box_of_file, inside(cache.root, name), cache.settings, backend): name for name in missing
-        }
+        jobs = {pool.submit(box_of_file, inside(cache.root, name), cache.settings, backend): name for name in missing}
         for done in tqdm(as_completed(jobs), "crop boxes", len(jobs), unit="clip", disable=not progress):
             try:
                 fresh[jobs[done]] = done.result()

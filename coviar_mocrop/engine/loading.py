@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from torch.utils.data import DataLoader
 
 from coviar_mocrop.config import Config
@@ -105,7 +107,13 @@ def create_loader(dataset: ClipDataset, config: Config) -> tuple[DataLoader[Samp
         sampler=sampler,
         num_workers=config.data.workers,
         collate_fn=collate,
+        worker_init_fn=_start_worker,
         persistent_workers=config.data.workers > 0,
-        pin_memory=config.train.device != "cpu",
+        pin_memory=torch.cuda.is_available() and config.train.device != "cpu",
     )
     return loader, sampler
+
+
+def _start_worker(number: int) -> None:
+    """Leave the parent's garbage alone: a video frame that it holds may wait for threads that are not here."""
+    gc.freeze()

@@ -14,8 +14,6 @@ from torch.utils.tensorboard.summary import hparams
 from coviar_mocrop.fusion import Accuracy
 from coviar_mocrop.report.figures import accuracy_compute_figure, confusion_figure
 
-_ORDER = ("iframe", "mv", "residual", "clip")
-
 
 def log_setting(
     folder: str | os.PathLike[str],
@@ -73,8 +71,3 @@ def log_overview(folder: str | os.PathLike[str], results: Mapping[str, Any], tab
     with SummaryWriter(str(run)) as board:
         board.add_figure("accuracy_against_gflops", accuracy_compute_figure(results["settings"]))
         board.add_text("results", table)
-
-
-def stream_order(names: list[str]) -> list[str]:
-    """I-frame, motion, residual, CLIP, then any other."""
-    return [*(name for name in _ORDER if name in names), *(name for name in names if name not in _ORDER)]

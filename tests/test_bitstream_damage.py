@@ -1,0 +1,210 @@
+"""Bad files give usable data, the same every time, or one clear error that names the file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clips import decode, every_place, record, wandering, warp, write_sound
+
+from coviar_mocrop.bitstream import open_video
+from coviar_mocrop.errors import CoviarMocropError, VideoError
+
+CLIPS: dict[str, dict[str, Any]] = {
+    "h264_b.mp4": {"b_frames": 2, "refs": 2},
+    "h264.h264": {},
+    "mpeg4.m4v": {"codec": "mpeg4"},
+    "mpeg4_b.avi": {"codec": "mpeg4", "b_frames": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Sound clips of 20 frames, 82x50 pixels, by name."""
+    folder = tmp_path_factory.mktemp("damage")
+    pictures = wandering(20, 82, 50, 6, noise=4)
+    return {name: record(pictures, folder / name, gop=8, **how).read_bytes() for name, how in CLIPS.items()}
+
+
+def outcome(path: Path, backend: Any = "auto") -> str:
+    """A hash over all that can be read, which is checked to be usable; or the error, checked to be a good one."""
+    try:
+        with open_video(path, backend=backend) as video:
+            places = every_place(video)
+            assert len(places) == video.info.num_frames > 0
+            motion, residual = video.read("mv", places), video.read("residual", places)
+            first = video.read("iframe", places)
+            vectors = video.vectors()
+        with open_video(path, backend=backend, anchor_every=1) as video:
+            pictures = video.read("iframe", every_place(video))
+    except CoviarMocropError as error:
+        message = str(error)
+        assert message.startswith(f"{path}: ")
+        assert "\n" not in message
+        return message
+    rows, columns = np.indices(motion.shape[1:3])
+    assert ((columns - motion[..., 0] >= 0) & (columns - motion[..., 0] < motion.shape[2])).all()
+    assert ((rows - motion[..., 1] >= 0) & (rows - motion[..., 1] < motion.shape[1])).all()
+    warped = np.stack([warp(*pair) for pair in zip(first, motion, strict=True)])
+    np.testing.assert_array_equal(warped + residual, pictures)
+    found = hashlib.sha256()
+    for array in (motion, residual, first, *vectors):
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def damage(data: bytes, seed: int) -> bytes:
+    """Single bytes changed, a stretch overwritten or a stretch lost."""
+    rng = np.random.default_rng(seed)
+    damaged = np.frombuffer(data, np.uint8).copy()
+    start, length = int(rng.integers(len(data))), int(rng.integers(1, len(data) // 8))
+    if seed % 3 == 0:
+        places = rng.integers(0, len(data), int(rng.integers(1, 12)))
+        damaged[places] = rng.integers(0, 256, len(places))
+    elif seed % 3 == 1:
+        stretch = damaged[start : start + length]
+        stretch[:] = rng.integers(0, 256, len(stretch))
+    else:
+        damaged = np.delete(damaged, np.s_[start : start + length])
+    return damaged.tobytes()
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_random_damage(tmp_path: Path, clips: dict[str, bytes], name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(clips[name])
+    sound = outcome(path)
+    outcomes = []
+    for seed in range(15):
+        path.write_bytes(damage(clips[name], seed))
+        outcomes.append(outcome(path))
+        assert outcome(path) == outcomes[-1], f"seed {seed} is not the same again"
+    assert sum(found != sound for found in outcomes) > 7
+    assert any(": " not in found for found in outcomes), "none was readable"
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_random_damage_with_pyav_alone(tmp_path: Path, clips: dict[str, bytes], name: str) -> None:
+    path = tmp_path / name
+    for seed in range(100, 105):
+        path.write_bytes(damage(clips[name], seed))
+        assert outcome(path, "pyav") == outcome(path, "pyav"), f"seed {seed}"
+
+
+@pytest.mark.parametrize("name", ["h264.h264", "mpeg4.m4v"])
+def test_every_way_of_reading_a_damaged_clip_gives_the_same(tmp_path: Path, clips: dict[str, bytes], name: str) -> None:
+    path = tmp_path / name
+    read = 0
+    for seed in range(0, 24, 3):
+        path.write_bytes(damage(clips[name], seed))
+        try:
+            with open_video(path) as video:
+                places = every_place(video)
+                residual = video.read("residual", places)
+                vectors = video.vectors()
+                for row, place in list(enumerate(places))[::3]:
+                    assert (video.residual(*place) == residual[row]).all(), f"seed {seed}, {place}"
+                for row, place in enumerate(places):
+                    same = video.motion_vectors(*place).tobytes() == vectors[row].tobytes()
+                    assert same, f"seed {seed}: vectors of {place} differ from those of a whole pass"
+                read += 1
+        except VideoError:
+            continue
+    assert read > 3
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".h264"])
+def test_vectors_of_damaged_blocks_do_not_depend_on_pixels(tmp_path: Path, suffix: str) -> None:
+    """Where pixels are not asked for, the loop filter does not run, from whose output a decoder may guess vectors."""
+    path = record(wandering(20, 176, 144, 6, noise=4), tmp_path / f"clip{suffix}", gop=8)
+    data = path.read_bytes()
+    read = 0
+    for seed in range(9, 60, 6):
+        path.write_bytes(damage(data, seed))
+        try:
+            with open_video(path, backend="pyav") as video:
+                places = every_place(video)
+                alone = video.read("mv", places)
+                beside = video.read_many({"mv": places, "residual": places[:1]})["mv"]
+                np.testing.assert_array_equal(alone, beside, err_msg=f"seed {seed}")
+                read += 1
+        except VideoError:
+            continue
+    assert read > 5
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_truncated_at_several_places(tmp_path: Path, clips: dict[str, bytes], name: str) -> None:
+    path = tmp_path / name
+    data = clips[name]
+    outcomes = []
+    for size in [1, 3, 20, 100, *(len(data) * part // 10 for part in range(1, 10)), len(data) - 1]:
+        path.write_bytes(data[:size])
+        outcomes.append(outcome(path))
+        assert outcome(path) == outcomes[-1], f"{size} bytes"
+    if not name.endswith(".mp4"):  # whose index comes last
+        assert sum(": " not in found for found in outcomes) > 5
+
+
+def test_frames_before_the_damage_are_untouched(tmp_path: Path, clips: dict[str, bytes]) -> None:
+    path = tmp_path / "clip.m4v"
+    path.write_bytes(clips["mpeg4.m4v"])
+    pictures = decode(path)
+    path.write_bytes(clips["mpeg4.m4v"][: len(clips["mpeg4.m4v"]) * 3 // 4])
+    with open_video(path, anchor_every=1) as video:
+        count = video.info.num_frames
+        assert 8 < count < 20
+        np.testing.assert_array_equal(video.read("iframe", every_place(video))[:-1], pictures[: count - 1])
+
+
+def test_a_lost_frame_repeats_the_one_before(tmp_path: Path) -> None:
+    """Its data are there but cannot be decoded, so that all other frames keep their number."""
+    path = record(wandering(16, 82, 50, 6, noise=4), tmp_path / "clip.mp4", gop=8)
+    pictures = decode(path)
+    with open_video(path) as video:
+        sound = video.read("mv", every_place(video))
+        lost = bytes(video._pyav._packets[11])
+    data = path.read_bytes()
+    path.write_bytes(data.replace(lost, b"\xff" * len(lost)))
+    for backend in ("pyav", "auto"):
+        with open_video(path, backend=backend, anchor_every=1) as video:  # type: ignore[arg-type]
+            assert video.info.num_frames == 16
+            found = video.read("iframe", every_place(video))
+            np.testing.assert_array_equal(found[:11], pictures[:11])
+            np.testing.assert_array_equal(found[11], pictures[10])
+        with open_video(path, backend=backend) as video:  # type: ignore[arg-type]
+            motion = video.read("mv", every_place(video))
+            residual = video.read("residual", every_place(video))
+            np.testing.assert_array_equal(motion[:11], sound[:11])
+            np.testing.assert_array_equal(motion[11], motion[8 + 3 - 1])
+            for frame, gop in [(frame, frame // 8) for frame in range(16)]:
+                rebuilt = warp(found[gop * 8], motion[frame]) + residual[frame]
+                np.testing.assert_array_equal(rebuilt, found[frame])
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav", "mvextractor"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "text", "sound", "picture data", "zeros"])
+def test_no_video(tmp_path: Path, kind: str, backend: Any) -> None:
+    path = tmp_path / "clip.mp4"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("This is a text, no video.\n" * 50)
+    elif kind == "sound":
+        write_sound(path)
+    elif kind == "picture data":
+        path.write_bytes(np.random.default_rng(0).bytes(5000))
+    elif kind == "zeros":
+        path.write_bytes(bytes(5000))
+    with pytest.raises(VideoError) as error:
+        open_video(path, backend=backend)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    expected = {"missing": "no such file", "folder": "folder", "empty": "empty", "sound": "no video stream"}
+    assert expected.get(kind, "is not a readable video") in message

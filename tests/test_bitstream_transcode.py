@@ -1,0 +1,197 @@
+"""Transcoding to the canonical form, and encoding from pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from clips import Picture, decode, decode_vectors, record, sliding, texture, turn_clockwise, wandering, write_sound
+
+from coviar_mocrop.bitstream import open_video, transcode
+from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE, encode
+from coviar_mocrop.errors import CoviarMocropError, VideoError
+
+
+@pytest.fixture(scope="module")
+def web_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """B-frames, several references, one key frame."""
+    path = tmp_path_factory.mktemp("transcode") / "web.mp4"
+    return record(wandering(30, 98, 66, 6), path, gop=250, b_frames=3, refs=4)
+
+
+def key_frames(path: Path) -> list[int]:
+    """Numbers of the packets that are marked as key frames."""
+    with av.open(os.fspath(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    return [number for number, packet in enumerate(packets) if packet.is_keyframe]
+
+
+def likeness(one: Picture, other: Picture) -> float:
+    """Peak signal-to-noise ratio, decibel."""
+    return float(10 * np.log10(255**2 / np.mean((one.astype(float) - other) ** 2)))
+
+
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("h264", ".mp4"), ("h264", ".mkv"), ("mpeg4", ".mp4"), ("mpeg4", ".m4v")]
+)
+def test_canonical_form(web_clip: Path, tmp_path: Path, codec: Any, suffix: str) -> None:
+    path = tmp_path / f"canonical{suffix}"
+    assert transcode(web_clip, path, codec=codec) == 30
+    assert key_frames(path) == [0, 12, 24]
+    frames = decode_vectors(path)
+    assert len(frames) == 30
+    assert not any(is_b for is_b, _ in frames)
+    with open_video(path, anchor_every=None) as video:
+        info = video.info
+        assert (info.codec, info.width, info.height, info.num_frames) == (codec, *CANONICAL_SIZE, 30)
+        assert not info.has_b_frames
+        assert list(video.gops) == [(0, 12), (12, 12), (24, 6)]
+        if suffix != ".m4v":
+            assert info.frame_rate == 25
+        assert video.accumulated_motion(0, 11).any()
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_scene_cuts_make_no_key_frame(tmp_path: Path) -> None:
+    source = record([texture(64, 96, seed) for seed in range(26)], tmp_path / "cuts.mkv")
+    for codec in ("h264", "mpeg4"):
+        path = tmp_path / f"{codec}.mp4"
+        transcode(source, path, codec=codec, size=None)  # type: ignore[arg-type]
+        assert key_frames(path) == [0, 12, 24]
+
+
+def test_size_gop_and_quality(web_clip: Path, tmp_path: Path) -> None:
+    transcode(web_clip, tmp_path / "same.mp4", size=None, gop=7, quality=15)
+    transcode(web_clip, tmp_path / "odd.mp4", size=(63, 47), quality=15)
+    transcode(web_clip, tmp_path / "poor.mp4", size=None, quality=45)
+    source = decode(web_clip)
+    same, poor = decode(tmp_path / "same.mp4"), decode(tmp_path / "poor.mp4")
+    assert key_frames(tmp_path / "same.mp4") == [0, 7, 14, 21, 28]
+    assert all(likeness(a, b) > 30 for a, b in zip(source, same, strict=True))
+    assert all(likeness(a, b) < 25 for a, b in zip(source, poor, strict=True))
+    assert decode(tmp_path / "odd.mp4")[0].shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("codec", ["libx265", "libvpx-vp9"])
+def test_codecs_without_vectors_gain_them(tmp_path: Path, codec: str) -> None:
+    source = record(sliding(15, 112, 96, (3, -2)), tmp_path / "source.mkv", codec=codec)
+    path = tmp_path / "target.mp4"
+    assert transcode(source, path, size=None, quality=15) == 15
+    assert all(likeness(a, b) > 30 for a, b in zip(decode(source), decode(path), strict=True))
+    with open_video(path) as video:
+        motion = video.accumulated_motion(0, 11)[36:-36, 36:-36]
+        assert np.median(motion, axis=(0, 1)).tolist() == [33, -22]
+
+
+def test_source_whose_display_order_is_not_its_packet_order(tmp_path: Path) -> None:
+    source = record(wandering(23, 64, 48, 6), tmp_path / "b.avi", codec="mpeg4", gop=6, b_frames=2, quality=10)
+    path = tmp_path / "target.mp4"
+    assert transcode(source, path, size=None, quality=10) == 23
+    assert all(likeness(a, b) > 30 for a, b in zip(decode(source), decode(path), strict=True))
+
+
+def test_rotation_is_applied(tmp_path: Path) -> None:
+    coded = record(wandering(8, 96, 64, 5), tmp_path / "coded.mp4", quality=10)
+    source = turn_clockwise(coded, tmp_path / "turned.mp4", 1)
+    path = tmp_path / "target.mp4"
+    transcode(source, path, size=None, quality=10)
+    pictures = decode(path)
+    assert pictures[0].shape == (96, 64, 3)
+    assert all(likeness(np.rot90(a, -1), b) > 30 for a, b in zip(decode(coded), pictures, strict=True))
+    with open_video(path) as video:
+        assert video.info.rotation == 0
+
+
+def test_encode_gives_the_same_frames_again(tmp_path: Path) -> None:
+    for codec in ("h264", "mpeg4"):
+        pictures = wandering(14, 96, 64, 5, noise=3)
+        for name in ("one.mkv", "two.mkv"):
+            assert encode(iter(pictures), tmp_path / name, codec=codec) == 14  # type: ignore[arg-type]
+        one, two = decode(tmp_path / "one.mkv"), decode(tmp_path / "two.mkv")
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("codec", ["h264", "mpeg4"])
+def test_frames_of_another_video_do_not_bring_their_key_frames(tmp_path: Path, codec: Any) -> None:
+    source = record(wandering(26, 64, 48, 5), tmp_path / "source.mp4", gop=5)
+    path = tmp_path / "target.mp4"
+    with av.open(os.fspath(source)) as container:
+        assert encode(container.decode(video=0), path, codec=codec) == 26
+    assert key_frames(path) == [0, 12, 24]
+
+
+def broken_source(kind: str, folder: Path) -> Path:
+    """A file that cannot be transcoded."""
+    path = folder / f"{kind}.mp4"
+    if kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("no video\n" * 100)
+    elif kind == "sound":
+        write_sound(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "sound"])
+def test_a_source_that_cannot_be_read_leaves_no_file(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "out").mkdir()
+    source = broken_source(kind, tmp_path)
+    with pytest.raises(VideoError) as error:
+        transcode(source, tmp_path / "out" / "target.mp4")
+    assert str(source) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert os.listdir(tmp_path / "out") == []
+
+
+def failing(pictures: list[Picture]) -> Iterator[Picture]:
+    """Pictures that stop with an error half-way."""
+    yield from pictures[:5]
+    raise VideoError("clip.mp4: is damaged half-way")
+
+
+def test_a_source_that_fails_half_way_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "target.mp4"
+    pictures = wandering(10, 64, 48, 5)
+    with pytest.raises(VideoError, match="half-way"):
+        encode(failing(pictures), target)
+    assert os.listdir(tmp_path) == []
+    encode(pictures, target)
+    before = target.read_bytes()
+    with pytest.raises(VideoError, match="half-way"):
+        encode(failing(pictures), target)
+    assert target.read_bytes() == before
+    assert os.listdir(tmp_path) == ["target.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("target", "how"),
+    [
+        ("target.mp4", {"pictures": 0}),
+        ("target.xyz", {}),
+        ("target", {}),
+        ("target.m4v", {"codec": "h264"}),
+        ("target.mp4", {"size": (0, 0)}),
+        ("target.mp4", {"size": (40000, 40000)}),
+        ("target.mp4", {"codec": "vp9"}),
+        ("file/target.mp4", {}),
+    ],
+)
+def test_a_target_that_cannot_be_written_leaves_no_file(tmp_path: Path, target: str, how: dict[str, Any]) -> None:
+    (tmp_path / "file").touch()
+    pictures = wandering(how.pop("pictures", 3), 64, 48, 5)
+    with pytest.raises(CoviarMocropError) as error:
+        encode(pictures, tmp_path / target, **how)
+    assert str(tmp_path / target) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_missing_folder_is_made(web_clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "some" / "folder" / "target.mp4"
+    assert transcode(web_clip, target, size=(64, 48)) == 30
+    assert len(decode(target)) == 30

@@ -1,0 +1,108 @@
+"""The compute model: every printed figure, and fvcore as cross-check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from coviar_mocrop.compute import StreamCost, count_flops, fused_cost
+from coviar_mocrop.errors import ModelError
+from coviar_mocrop.models import ModelSettings, create_stream
+
+FIGURES = [
+    ("resnet152", 224, 11.557),
+    ("resnet152", 192, 8.491),
+    ("resnet50", 224, 4.110),
+    ("resnet50", 192, 3.019),
+    ("resnet18", 224, 1.819),
+    ("resnet18", 192, 1.336),
+    ("mobilenet_v3_large", 224, 0.225),
+    ("mobilenet_v3_large", 192, 0.166),
+    ("efficientnet_b1", 224, 0.591),
+    ("efficientnet_b1", 192, 0.434),
+    ("efficientnet_b0", 224, 0.401),
+    ("efficientnet_b0", 192, 0.294),
+    ("swin_b", 224, 15.467),
+    ("swin_b", 192, 12.638),
+]
+
+
+@pytest.mark.parametrize(("name", "size", "gflops"), FIGURES)
+def test_published_figures(name: str, size: int, gflops: float) -> None:
+    with torch.device("meta"):
+        net = torchvision.models.get_model(name, num_classes=101)
+    assert round(count_flops(net, (1, 3, size, size)) / 1e9, 3) == gflops
+
+
+def test_the_coviar_result() -> None:
+    """11.6 -> 8.5 GFLOPs, counted on the stream itself."""
+    stream = create_stream("iframe", 101, ModelSettings(backbone="resnet152"))
+    before, after = (count_flops(stream, (1, 1, 3, size, size)) / 1e9 for size in (224, 192))
+    assert (f"{before:.1f}", f"{after:.1f}") == ("11.6", "8.5")
+    assert 1 - after / before == pytest.approx(0.265, abs=0.001)
+
+
+def test_two_channel_stem() -> None:
+    stream = create_stream("mv", 101, ModelSettings(backbone="efficientnet_b0"))
+    assert round(count_flops(stream.backbone, (1, 2, 224, 224)) / 1e9, 3) == 0.397
+
+
+class ClipTower(nn.Module):
+    """The visual tower of CLIP ViT-B/32: 12 pre-norm layers of width 768, then a projection to 512."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 768, 32, 32, bias=False)
+        layer = nn.TransformerEncoderLayer(768, 12, 3072, activation="gelu", batch_first=True, norm_first=True)
+        self.before, self.after = nn.LayerNorm(768), nn.LayerNorm(768)
+        self.layers = nn.TransformerEncoder(layer, 12, enable_nested_tensor=False)
+        self.projection = nn.Linear(768, 512, bias=False)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(pictures).flatten(2).transpose(1, 2)
+        tokens = torch.cat([tokens.new_zeros(len(tokens), 1, 768), tokens], dim=1)
+        return self.projection(self.after(self.layers(self.before(tokens))[:, 0]))
+
+
+def test_attention_fast_path_is_not_missed() -> None:
+    with torch.device("meta"):
+        tower = ClipTower()
+    counted = count_flops(tower, (1, 3, 224, 224))
+    assert round(counted / 1e9, 3) == 4.368
+    # 12 layers, 50 x 50 tokens, width 768, two products
+    assert count_flops(tower, (1, 3, 224, 224), fused_attention=True) - counted == 12 * 2 * 50 * 50 * 768
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v3_small", "resnet18", "swin_t", "densenet121"])
+def test_agrees_with_fvcore(name: str) -> None:
+    fvcore: Any = pytest.importorskip("fvcore.nn")
+    net = torchvision.models.get_model(name, num_classes=7).eval()
+    analysis = fvcore.FlopCountAnalysis(net, torch.zeros(1, 3, 64, 64))
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    assert count_flops(net, (1, 3, 64, 64)) == analysis.total()
+
+
+def test_counting_neither_runs_nor_changes_the_module() -> None:
+    stream = create_stream("mv", 5)
+    before = {key: value.clone() for key, value in stream.state_dict().items()}
+    stream.train()
+    flops = count_flops(stream, (1, 3, 2, 64, 64))
+    assert stream.training
+    assert flops == 3 * count_flops(stream, (1, 1, 2, 64, 64))
+    assert all(torch.equal(value, before[key]) for key, value in stream.state_dict().items())
+
+
+def test_a_shape_that_does_not_fit_is_one_clear_error() -> None:
+    with pytest.raises(ModelError, match=r"does not take an input of shape \(1, 1, 4, 64, 64\)") as caught:
+        count_flops(create_stream("iframe", 5), (1, 1, 4, 64, 64))
+    assert "\n" not in str(caught.value)
+
+
+def test_clip_costs_add_up() -> None:
+    cost = StreamCost(per_frame=2_000_000_000, frames_per_clip=250)
+    assert (cost.gflops_per_frame, cost.gflops_per_clip) == (2.0, 500.0)
+    assert fused_cost([(2.0, 500.0), (0.5, 10.0)]) == (2.5, 510.0)

@@ -1,0 +1,188 @@
+"""Score files and late fusion."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coviar_mocrop.errors import ScoreError
+from coviar_mocrop.fusion import common_clips, fuse, measure
+from coviar_mocrop.report.compare import compare
+from coviar_mocrop.report.results import results_table
+from coviar_mocrop.scores import Scores, load_scores, save_scores
+
+
+def make_scores(seed: int = 0, clips: int = 12, classes: int = 6, **settings_of: Any) -> Scores:
+    generator = np.random.default_rng(seed)
+    return Scores(
+        names=np.array([f"c/{i}.mp4" for i in range(clips)]),
+        labels=np.arange(clips) % classes,
+        scores=generator.normal(size=(clips, classes)).astype(np.float32),
+        classes=np.array([f"k{i}" for i in range(classes)]),
+        settings={"setting": "baseline", "gflops_per_frame": 1.5, "gflops_per_clip": 6.0, **settings_of},
+    )
+
+
+def test_score_files_come_back_and_hold_no_pickle(tmp_path: Path) -> None:
+    scores = make_scores(note="é")
+    save_scores(tmp_path / "s.npz", scores)
+    loaded = load_scores(tmp_path / "s.npz")
+    for name in ("names", "labels", "scores", "classes"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(scores, name))
+    assert loaded.settings == scores.settings
+    with np.load(tmp_path / "s.npz", allow_pickle=False) as raw:
+        assert {key: raw[key].dtype.kind for key in raw.files} == {
+            "names": "U",
+            "labels": "i",
+            "scores": "f",
+            "classes": "U",
+            "settings": "U",
+        }
+        assert raw["labels"].dtype == np.int64
+        assert raw["scores"].dtype == np.float32
+    assert list(tmp_path.iterdir()) == [tmp_path / "s.npz"]
+
+
+def test_broken_score_files(tmp_path: Path) -> None:
+    with pytest.raises(ScoreError, match="no such score file"):
+        load_scores(tmp_path / "none.npz")
+    save_scores(tmp_path / "s.npz", make_scores())
+    whole = (tmp_path / "s.npz").read_bytes()
+    for content in (b"", b"junk", whole[: len(whole) // 2]):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(ScoreError, match=r"bad\.npz"):
+            load_scores(tmp_path / "bad.npz")
+    pickled = np.array([{"a": 1}], dtype=object)
+    np.savez(tmp_path / "pickle.npz", names=pickled, labels=[0], scores=[[1.0]], classes=["a"], settings="{}")
+    with pytest.raises(ScoreError, match=r"pickle\.npz"):
+        load_scores(tmp_path / "pickle.npz")
+    np.savez(tmp_path / "other.npz", names=["a"])
+    with pytest.raises(ScoreError, match=r"other\.npz"):
+        load_scores(tmp_path / "other.npz")
+
+
+def test_parts_that_do_not_fit_are_not_saved(tmp_path: Path) -> None:
+    for wrong in (
+        replace(make_scores(), labels=np.array([0])),
+        replace(make_scores(), labels=np.full(12, 6)),
+        replace(make_scores(), scores=np.full((12, 6), np.nan, np.float32)),
+    ):
+        with pytest.raises(ScoreError):
+            save_scores(tmp_path / "s.npz", wrong)
+    assert not list(tmp_path.iterdir())
+
+
+@settings(max_examples=50, derandomize=True)
+@given(weights=st.tuples(*[st.floats(0.1, 5)] * 3), seed=st.integers(0, 100))
+def test_fusion_is_the_weighted_sum(weights: tuple[float, float, float], seed: int) -> None:
+    streams = {name: make_scores(seed + i) for i, name in enumerate(("iframe", "mv", "residual"))}
+    fused = fuse(streams, dict(zip(streams, weights, strict=True)))
+    expected = sum(w * s.scores.astype(float) for w, s in zip(weights, streams.values(), strict=True))
+    np.testing.assert_allclose(fused.scores, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_default_weights_are_coviars() -> None:
+    streams = {name: make_scores(i) for i, name in enumerate(("iframe", "mv", "residual"))}
+    fused = fuse(streams)
+    expected = 2 * streams["iframe"].scores + streams["mv"].scores + streams["residual"].scores
+    np.testing.assert_allclose(fused.scores, expected, rtol=1e-5)
+    assert fused.settings["weights"] == {"iframe": 2.0, "mv": 1.0, "residual": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"names": np.array([f"c/{i}.mp4" if i != 4 else "other.mp4" for i in range(12)])},
+            "names, first at 4: .*other",
+        ),
+        ({"labels": np.roll(np.arange(12) % 6, 1)}, "labels, first at 0"),
+        ({"classes": np.array(["k0", "k1", "z", "k3", "k4", "k5"])}, "classes, first at 2: k2 against z"),
+    ],
+)
+def test_score_files_that_do_not_belong_together(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ScoreError, match=says):
+        fuse({"iframe": make_scores(), "mv": replace(make_scores(1), **change)})
+    with pytest.raises(ScoreError, match="12 against 11 names"):
+        fuse({"iframe": make_scores(), "mv": make_scores(1, clips=11)})
+
+
+def test_bad_weights() -> None:
+    streams = {"iframe": make_scores(), "mv": make_scores(1)}
+    for weights in ({"clip": 1.0}, {"mv": -1.0}, {"mv": float("nan")}, {"iframe": 0.0, "mv": 0.0}):
+        with pytest.raises(ScoreError):
+            fuse(streams, weights)
+
+
+def test_common_clips() -> None:
+    first = make_scores()
+    rows = np.array([7, 3, 5])
+    second = replace(make_scores(1), names=first.names[rows], labels=first.labels[rows], scores=first.scores[rows])
+    common = common_clips({"iframe": first, "mv": second})
+    assert common["mv"].names.tolist() == [f"c/{i}.mp4" for i in (3, 5, 7)]
+    np.testing.assert_array_equal(common["mv"].scores, first.scores[[3, 5, 7]])
+    assert fuse(common).scores.shape == (3, 6)
+
+
+def test_measures_by_hand() -> None:
+    scores = replace(
+        make_scores(clips=4, classes=6),
+        labels=np.array([0, 0, 1, 2]),
+        scores=np.array(
+            [[9, 1, 2, 3, 4, 5], [1, 9, 2, 3, 4, 5], [1, 9, 2, 3, 4, 5], [9, 8, 1, 7, 6, 5]], dtype=np.float32
+        ),
+    )
+    accuracy = measure(scores)
+    assert accuracy.top1 == 0.5
+    assert accuracy.top5 == 0.5  # row 1 ranks its class last of six, and so does row 3
+    assert accuracy.confusion[0].tolist() == [1, 1, 0, 0, 0, 0]
+    assert accuracy.per_class[:3].tolist() == [0.5, 1.0, 0.0]
+    assert np.isnan(accuracy.per_class[3])
+
+
+def test_compare_writes_the_contract_and_merges_settings(tmp_path: Path) -> None:
+    for setting in ("attention", "baseline"):
+        streams = {name: make_scores(i, setting=setting) for i, name in enumerate(("residual", "mv", "iframe"))}
+        results = compare(streams, tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert list(results["settings"]) == ["baseline", "attention"]
+    for entry in results["settings"].values():
+        assert list(entry["streams"]) == ["iframe", "mv", "residual"]
+        for row in [*entry["streams"].values(), entry["fused"]]:
+            assert {"top1", "gflops_per_frame", "gflops_per_clip"} <= row.keys()
+        assert entry["fused"]["gflops_per_clip"] == 18.0
+    assert results_table(results).count("\n") == 9
+    for name in ("confusion_baseline.png", "accuracy_against_gflops.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "per_class_attention.csv").read_text().startswith("class,clips,iframe,mv,residual,fused")
+
+
+def test_tensorboard_runs_carry_the_same_tags(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags = {}
+    for setting in ("baseline", "efficiency"):
+        compare({"iframe": make_scores(setting=setting), "mv": make_scores(1, setting=setting)}, tmp_path)
+        run = EventAccumulator(str(tmp_path / setting)).Reload()
+        tags[setting] = set(run.Tags()["scalars"])
+        assert run.Scalars("gflops_per_clip/fused")[0].value == 12.0
+        assert run.Tags()["images"]
+        assert [event.step for event in run.Scalars("top1_against_mflops")] == [6000, 12000]
+    assert tags["baseline"] == tags["efficiency"]
+    assert {"top1/fused", "top1/iframe", "gflops_per_frame/mv"} <= tags["baseline"]
+    overview = EventAccumulator(str(tmp_path / "overview")).Reload()
+    assert overview.Tags()["images"] == ["accuracy_against_gflops"]
+
+
+def test_different_settings_are_not_fused_by_accident(tmp_path: Path) -> None:
+    streams = {"iframe": make_scores(setting="baseline"), "mv": make_scores(1, setting="efficiency")}
+    with pytest.raises(ScoreError, match="mv is efficiency"):
+        compare(streams, tmp_path)
+    assert "mixed" in compare(streams, tmp_path, setting="mixed")["settings"]
