@@ -88,7 +88,7 @@ def score_checkpoint(
     compute = choose_compute(stream.config.train)
     model = stream.model.to(memory_format=torch.channels_last).to(compute.device)
     loader, _ = create_loader(dataset, stream.config)
-    scored = score_clips(model, loader, dataset, compute, skipped, str(stream.config.stream))
+    scored = score_clips(model, loader, dataset, skipped, compute, stream.config.stream)
     skipped.summarise()
     scored.settings.update(describe(stream.model, stream.config), checkpoint=os.fspath(checkpoint))
     return scored
@@ -115,8 +115,8 @@ def score_clips(
     model: StreamNet,
     loader: DataLoader[Any],
     dataset: ClipDataset,
-    compute: Compute,
     skipped: SkipLog,
+    compute: Compute,
     title: str,
 ) -> Scores:
     """Mean logits of every clip that can be read, in the list's order.

@@ -108,6 +108,7 @@ def create_loader(dataset: ClipDataset, config: Config) -> tuple[DataLoader[Samp
         num_workers=config.data.workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # its own: the loader must draw nothing from what dropout draws from
         persistent_workers=config.data.workers > 0,
         pin_memory=torch.cuda.is_available() and config.train.device != "cpu",
     )

@@ -62,8 +62,8 @@ def train(config: Config, *, resume: bool = False) -> Path:
     loader, sampler = create_loader(dataset, config)
     optimizer = create_optimizer(model, config.train)
     schedule = create_schedule(optimizer, config.train, len(loader))
-    test_dataset, test_skipped = open_clips(config, "test") if config.train.test_every else (None, None)
-    test_loader = create_loader(test_dataset, config)[0] if test_dataset else None
+    test_clips = open_clips(config, "test") if config.train.test_every else None
+    test_loader = create_loader(test_clips[0], config)[0] if test_clips else None
 
     first_epoch, best = 0, -1.0
     last_path, best_path = output / "last.pt", output / "best.pt"
@@ -112,7 +112,7 @@ def train(config: Config, *, resume: bool = False) -> Path:
                     correct += float((logits.argmax(dim=1) == labels).sum())
                     seen += len(labels)
                     bar.set_postfix(loss=f"{loss_sum / seen:.3f}", top1=f"{correct / seen:.3f}", refresh=False)
-                schedule.step()
+                    schedule.step()
                 mark = time.perf_counter()
             elapsed = time.perf_counter() - start
             if not seen:
@@ -121,9 +121,8 @@ def train(config: Config, *, resume: bool = False) -> Path:
             metrics |= {"clips_per_second": seen / elapsed, "waiting_for_data": waited / elapsed}
             if not math.isfinite(metrics["loss"]):
                 raise DataError(f"the loss is not finite after epoch {epoch + 1}; lower train.lr ({config.train.lr})")
-            tests = test_loader is not None and (epoch + 1) % config.train.test_every == 0
-            if tests and test_loader is not None and test_dataset is not None and test_skipped is not None:
-                scores = score_clips(model, test_loader, test_dataset, compute, test_skipped, config.stream)
+            if test_clips and test_loader and (epoch + 1) % config.train.test_every == 0:
+                scores = score_clips(model, test_loader, *test_clips, compute, config.stream)
                 metrics["test_top1"] = measure(scores).top1
             for name, value in metrics.items():
                 board.add_scalar(f"train/{name}" if name != "test_top1" else "test/top1", value, epoch)
