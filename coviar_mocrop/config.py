@@ -16,10 +16,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coviar_mocrop.data.settings import DataSettings, InputSettings, Setting
-from coviar_mocrop.engine.recipe import TrainSettings
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.models import ModelSettings, Representation
+from coviar_mocrop.recipe import TrainSettings
 
 
 class Config(BaseModel):

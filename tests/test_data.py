@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from demo import demo_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -184,23 +185,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(demo: Path, **changes: Any) -> Config:
-    values: dict[str, Any] = {
-        "stream": "mv",
-        "setting": "efficiency",
-        "output": str(demo / "run"),
-        "data": {
-            "root": str(demo / "videos"),
-            "train_list": str(demo / "lists/train_split1.txt"),
-            "test_list": str(demo / "lists/test_split1.txt"),
-            "classes": str(demo / "lists/classes.txt"),
-            "cache": str(demo / "cache"),
-            "workers": 0,
-        },
-        "input": {"full_size": 64, "reduced_size": 48, "segments": 2, "test_segments": 3},
-    }
-    for key, value in changes.items():
-        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
-    return Config.model_validate(values)
+    return Config.model_validate(demo_settings(demo, demo / "run", **{"setting": "efficiency", **changes}))
 
 
 def test_demo_clips_are_canonical_seeded_and_of_both_codecs(demo: Path, tmp_path: Path) -> None:

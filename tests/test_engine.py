@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from demo import demo_settings
 
 from coviar_mocrop.compute import count_flops
 from coviar_mocrop.config import Config
@@ -33,24 +34,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings_of(demo: Path, output: Path, **changes: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "stream": "mv",
-        "output": str(output),
-        "data": {
-            "root": str(demo / "videos"),
-            "train_list": str(demo / "lists/train_split1.txt"),
-            "test_list": str(demo / "lists/test_split1.txt"),
-            "classes": str(demo / "lists/classes.txt"),
-            "cache": str(demo / "cache"),
-            "workers": 0,
-        },
+    small = {
         "input": {"full_size": 48, "reduced_size": 32, "segments": 1, "test_segments": 2},
         "model": {"backbone": "resnet18", "dropout": 0.2},
         "train": {"epochs": 3, "batch_size": 4, "precision": "fp32", "schedule": "cosine"},
     }
-    for key, value in changes.items():
-        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
-    return values
+    for section in small.keys() & changes.keys():
+        small[section] |= changes[section]
+    return demo_settings(demo, output, **{**changes, **small})
 
 
 def run_config(demo: Path, output: Path, **changes: Any) -> Config:

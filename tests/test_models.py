@@ -9,9 +9,9 @@ import pytest
 import torch
 import torchvision
 
-from coviar_mocrop.engine.recipe import RateFactors, TrainSettings, create_optimizer, create_schedule, parameter_groups
 from coviar_mocrop.errors import CheckpointError, ModelError
 from coviar_mocrop.models import ModelSettings, create_stream
+from coviar_mocrop.recipe import RateFactors, TrainSettings, create_optimizer, create_schedule, parameter_groups
 
 
 @pytest.mark.parametrize(

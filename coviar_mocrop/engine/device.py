@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from coviar_mocrop.engine.recipe import TrainSettings
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.recipe import TrainSettings
 
 
 @dataclass(frozen=True)

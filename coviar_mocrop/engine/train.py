@@ -22,11 +22,11 @@ from coviar_mocrop.engine.checkpoint import load_checkpoint, load_model_state, s
 from coviar_mocrop.engine.device import choose_compute
 from coviar_mocrop.engine.evaluate import score_clips, stream_cost
 from coviar_mocrop.engine.loading import create_loader, open_clips
-from coviar_mocrop.engine.recipe import create_optimizer, create_schedule
 from coviar_mocrop.errors import CheckpointError, DataError
 from coviar_mocrop.files import write_text
 from coviar_mocrop.fusion import measure
 from coviar_mocrop.models import create_stream
+from coviar_mocrop.recipe import create_optimizer, create_schedule
 from coviar_mocrop.report.pictures import log_crops
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,239 @@
+"""Classify any video with trained streams: one reading and one box for all of them, late fusion."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coviar_mocrop.bitstream import Kind, open_video
+from coviar_mocrop.data.segments import middle_frames, places
+from coviar_mocrop.data.transforms import Window, cut, testing_windows
+from coviar_mocrop.engine.device import Compute, choose_compute
+from coviar_mocrop.engine.evaluate import LoadedStream, load_stream
+from coviar_mocrop.errors import CheckpointError, DataError
+from coviar_mocrop.fusion import resolve_weights
+from coviar_mocrop.mocrop import CropBox, estimate_box
+from coviar_mocrop.scores import Scores
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".h264", ".264"}
+)
+"""What counts as a video in a folder."""
+_SHARED = ("setting", "mocrop", "data.backend", "data.anchor_every")
+"""Settings in which all streams must agree: they share one reading and one box."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the streams say about one video.
+
+    Attributes:
+        path: of the video.
+        classes: names.
+        scores: float32 [classes] by stream and ``fused``: logits, the fused ones divided by the sum of weights.
+        box: the clip's; None where the setting does not crop.
+        milliseconds: ``read``, ``box`` and each stream.
+        seen: by stream, the liveliest raw frame [H, W, C] that was read for it.
+        windows: by stream, what was cut out of it.
+        iframes: up to four, uint8 [H, W, 3]; empty where no stream reads I-frames.
+    """
+
+    path: str
+    classes: tuple[str, ...]
+    scores: dict[str, NDArray[np.float32]]
+    box: CropBox | None
+    milliseconds: dict[str, float]
+    seen: dict[str, NDArray[Any]]
+    windows: dict[str, Window]
+    iframes: list[NDArray[np.uint8]]
+
+    @property
+    def probabilities(self) -> dict[str, NDArray[np.float64]]:
+        """Softmax of the scores: float64 [classes] by stream and ``fused``."""
+        return {name: torch.from_numpy(row).double().softmax(0).numpy() for name, row in self.scores.items()}
+
+    def best(self, count: int = 5, of: str = "fused") -> list[tuple[str, float]]:
+        """The first classes and their probabilities."""
+        shares = self.probabilities[of]
+        return [(self.classes[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:count]]
+
+    def as_json(self, count: int = 5) -> dict[str, Any]:
+        """One line of the JSON output."""
+        return {
+            "video": self.path,
+            "class": self.best(1)[0][0],
+            "top": [{"class": name, "probability": round(share, 6)} for name, share in self.best(count)],
+            "streams": {name: self.best(1, name)[0][0] for name in self.scores if name != "fused"},
+            "box": None if self.box is None else [round(side, 6) for side in self.box],
+            "ms": {name: round(value, 2) for name, value in self.milliseconds.items()},
+        }
+
+
+class Predictor:
+    """Trained streams, ready for videos.
+
+    Attributes:
+        classes: names.
+        weights: of the fusion, by stream.
+        setting: baseline, efficiency or attention.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Sequence[str | os.PathLike[str]],
+        overrides: Sequence[str] = (),
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        """Load the streams.
+
+        Args:
+            checkpoints: made by training, one a stream.
+            overrides: ``a.b=value`` items on top of every stream's settings, such as ``setting=efficiency``.
+            weights: of the fusion, by stream (default 2 : 1 : 1).
+
+        Raises:
+            CheckpointError: a file cannot be used, or two do not belong together.
+            ConfigError: a setting is wrong.
+            ScoreError: a weight is for no stream, negative or not finite.
+        """
+        self._streams: dict[Kind, LoadedStream] = {}
+        if not checkpoints:
+            raise CheckpointError("no checkpoint given; give at least one best.pt")
+        for path in checkpoints:
+            stream = load_stream(path, overrides)
+            kind = stream.config.stream
+            if kind in self._streams:
+                raise CheckpointError(f"{os.fspath(path)}: is a second {kind} stream; give one checkpoint a stream")
+            self._streams[kind] = stream
+            self._require_agreement(path, stream)
+        first = next(iter(self._streams.values()))
+        self._config = first.config
+        self._compute: Compute = choose_compute(first.config.train)
+        for stream in self._streams.values():
+            stream.model.to(memory_format=torch.channels_last).to(self._compute.device)  # type: ignore[call-overload]
+        self.classes = first.classes
+        self.setting = first.config.setting
+        nothing = Scores(np.empty(0), np.empty(0), np.empty((0, 0)), np.empty(0), {})
+        self.weights = resolve_weights({kind: nothing for kind in self._streams}, weights)
+
+    def __call__(self, path: str | os.PathLike[str]) -> Prediction:
+        """Classify a video.
+
+        Raises:
+            VideoError: it cannot be read, or lacks motion vectors that the setting needs.
+        """
+        config = self._config
+        spent: dict[str, float] = {}
+        clock = _Clock(spent)
+        with open_video(path, config.data.backend, config.data.anchor_every) as video:
+            info = video.info
+            wanted = {
+                kind: places(video.gops, middle_frames(info.num_frames, stream.config.input.test_segments, kind), kind)
+                for kind, stream in self._streams.items()
+            }
+            unique = {kind: sorted(set(asked)) for kind, asked in wanted.items()}
+            raw = video.read_many(unique)
+            vectors = video.vectors() if config.crops else []
+        clock.lap("read")
+        box = None
+        if config.crops:
+            box = estimate_box(vectors, (info.height, info.width), config.mocrop)
+            clock.lap("box")
+        scores: dict[str, NDArray[np.float32]] = {}
+        windows: dict[str, Window] = {}
+        for kind, stream in self._streams.items():
+            cuts = testing_windows((info.height, info.width), box, stream.config.input.test_crops)
+            order = [unique[kind].index(place) for place in wanted[kind]]
+            frames = torch.cat([cut(kind, raw[kind], window, stream.config.size)[order] for window in cuts])
+            scores[kind] = self._logits(stream, frames)
+            windows[kind] = cuts[-1] if len(cuts) == 1 else cuts[4]  # the middle one of ten
+            clock.lap(kind)
+        total = sum(self.weights.values())
+        fused = sum(self.weights[kind] * scores[kind].astype(np.float64) for kind in self._streams) / total
+        pictures = raw.get("iframe", np.empty((0, 1, 1, 3), np.uint8))
+        chosen = np.unique(np.linspace(0, len(pictures) - 1, 4).round().astype(int)) if len(pictures) else []
+        return Prediction(
+            path=os.fspath(path),
+            classes=self.classes,
+            scores={**scores, "fused": np.asarray(fused, dtype=np.float32)},
+            box=box,
+            milliseconds=spent,
+            seen={kind: _liveliest(kind, rows) for kind, rows in raw.items()},
+            windows=windows,
+            iframes=[pictures[number].copy() for number in chosen],
+        )
+
+    def _logits(self, stream: LoadedStream, frames: Tensor) -> NDArray[np.float32]:
+        with torch.inference_mode(), self._compute.autocast():
+            logits = stream.model(frames[None].to(self._compute.device))
+        row: NDArray[np.float32] = logits[0].float().cpu().numpy()
+        return row
+
+    def _require_agreement(self, path: str | os.PathLike[str], stream: LoadedStream) -> None:
+        name, first = next(iter(self._streams.items()))
+        if stream.classes != first.classes:
+            raise CheckpointError(
+                f"{os.fspath(path)}: was trained on other classes than the {name} stream "
+                f"({len(stream.classes)} against {len(first.classes)})"
+            )
+        for key in _SHARED:
+            mine, theirs = _value(stream, key), _value(first, key)
+            if mine != theirs:
+                raise CheckpointError(
+                    f"{os.fspath(path)}: {key} differs from the {name} stream's; streams share one reading and one "
+                    f"box, so set it for all, with --set {key}=..."
+                )
+
+
+def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Files as they are, and the videos below folders, by name.
+
+    Raises:
+        DataError: a folder holds no video.
+    """
+    found: list[Path] = []
+    for item in map(Path, paths):
+        if not item.is_dir():
+            found.append(item)
+            continue
+        inside = sorted(path for path in item.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+        if not inside:
+            raise DataError(f"{item}: holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
+        found += inside
+    return found
+
+
+class _Clock:
+    """Writes the milliseconds of each lap into a dictionary."""
+
+    def __init__(self, spent: dict[str, float]) -> None:
+        self._spent, self._start = spent, time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._spent[name] = 1e3 * (now - self._start)
+        self._start = now
+
+
+def _value(stream: LoadedStream, key: str) -> Any:
+    value: Any = stream.config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _liveliest(kind: str, rows: NDArray[Any]) -> NDArray[Any]:
+    """The frame to show: the middle I-frame, or the one in which motion or residual is strongest."""
+    if kind == "iframe":
+        return rows[len(rows) // 2].copy()
+    strength = [float(np.abs(row[::4, ::4].astype(np.float32)).sum()) for row in rows]
+    return rows[int(np.argmax(strength))].copy()

@@ -1,0 +1,26 @@
+"""A tiny demo data set's settings, shared by the tests that need a whole configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def demo_settings(demo: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    """Settings of a run on ``demo`` (folders ``videos`` and ``lists``); ``changes`` are merged a section deep."""
+    values: dict[str, Any] = {
+        "stream": "mv",
+        "output": str(output),
+        "data": {
+            "root": str(demo / "videos"),
+            "train_list": str(demo / "lists/train_split1.txt"),
+            "test_list": str(demo / "lists/test_split1.txt"),
+            "classes": str(demo / "lists/classes.txt"),
+            "cache": str(demo / "cache"),
+            "workers": 0,
+        },
+        "input": {"full_size": 64, "reduced_size": 48, "segments": 2, "test_segments": 3},
+    }
+    for key, value in changes.items():
+        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
+    return values
