@@ -6,26 +6,24 @@ section. Lists and single values are replaced whole. ``--set a.b=c`` comes last.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from coviar_mocrop.data.settings import DataSettings, InputSettings, Setting
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.models import ModelSettings, Representation
 from coviar_mocrop.recipe import TrainSettings
+from coviar_mocrop.settings import Settings, explain
 
 
-class Config(BaseModel):
+class Config(Settings):
     """All settings of one stream's run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     stream: Representation = Field(..., description="iframe | mv | residual")
     setting: Setting = Field(
@@ -136,25 +134,13 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _explain(error: ValidationError, layers: Sequence[Layer], source: str) -> str:
-    """The first problem in one line, naming the file or option that it comes from."""
+    """The first problem, with the file or option that it comes from."""
     problem = error.errors()[0]
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    origin = next((name for name, values in reversed(layers) if _holds(values, location)), source)
-    if problem["type"] == "extra_forbidden":
-        valid = _valid_keys(location[:-1])
-        near = difflib.get_close_matches(location[-1], valid, 1, cutoff=0.5)
-        hint = (
-            f"did you mean {'.'.join([*location[:-1], near[0]])!r}?" if near else f"valid: {', '.join(sorted(valid))}"
-        )
-        return f"{origin}: unknown key {key!r}; {hint}{more}"
-    if problem["type"] == "missing":
-        return f"{source}: key {key!r} is missing{more}"
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    if "valid dictionary" in message:
-        message = "it is a section, with keys of its own"
-    return f"{origin}: key {key!r} is {problem['input']!r}; {message}{more}"
+    origin = source
+    if problem["type"] != "missing":
+        origin = next((name for name, values in reversed(layers) if _holds(values, location)), source)
+    return f"{origin}: {explain(error, Config)}"
 
 
 def _holds(values: Any, location: Sequence[str]) -> bool:
@@ -163,17 +149,6 @@ def _holds(values: Any, location: Sequence[str]) -> bool:
             return not isinstance(values, dict)  # an item of a list: the list holds it
         values = values[part]
     return True
-
-
-def _valid_keys(section: list[str]) -> list[str]:
-    model: Any = Config
-    for part in section:
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *get_args(annotation)]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-        if model is None:
-            return []
-    return list(model.model_fields)
 
 
 def _one_line(error: Exception) -> str:

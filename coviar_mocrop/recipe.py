@@ -5,26 +5,23 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from coviar_mocrop.models import StreamNet
+from coviar_mocrop.settings import Settings
 
 
-class RateFactors(BaseModel):
+class RateFactors(Settings):
     """Learning rate factors by part of the network (CoViAR: 1, 0.1 for motion and residual, 0.01)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     classifier: float = Field(1.0, ge=0, description="last layer")
     stem: float = Field(1.0, ge=0, description="first convolution, first BatchNorm, data_bn")
     rest: float = Field(1.0, ge=0, description="everything between")
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(Settings):
     """How a stream is trained."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(10, ge=1)
     batch_size: int = Field(16, ge=1, description="clips per step")

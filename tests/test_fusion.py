@@ -186,3 +186,21 @@ def test_different_settings_are_not_fused_by_accident(tmp_path: Path) -> None:
     with pytest.raises(ScoreError, match="mv is efficiency"):
         compare(streams, tmp_path)
     assert "mixed" in compare(streams, tmp_path, setting="mixed")["settings"]
+
+
+def test_weights_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import runpy
+    import sys
+
+    tool = Path(__file__).parent.parent / "tools" / "fuse.py"
+    for number, name in enumerate(("iframe", "mv")):
+        save_scores(tmp_path / f"{name}.npz", make_scores(number))
+    files = [f"{name}={tmp_path}/{name}.npz" for name in ("iframe", "mv")]
+    for weights, expected in ((["3", "0.5"], [3.0, 0.5]), (["mv=4"], [2.0, 4.0])):
+        with pytest.MonkeyPatch.context() as patch:
+            argv = ["fuse.py", "--scores", *files, "--weights", *weights, "--output", str(tmp_path / "out")]
+            patch.setattr(sys, "argv", argv)
+            runpy.run_path(str(tool), run_name="__main__")
+        results = json.loads((tmp_path / "out" / "results.json").read_text())
+        assert list(results["settings"]["baseline"]["fused"]["weights"].values()) == expected
+    capsys.readouterr()

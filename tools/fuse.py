@@ -12,7 +12,7 @@ from coviar_mocrop.scores import load_scores
 
 EXAMPLES = """\
   python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz --output runs/fused
-  python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz --weights iframe=1 mv=2 --output runs/fused
+  python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz --weights 2 1 1 --output runs/fused
 """
 
 
@@ -30,8 +30,8 @@ def main() -> None:
         "--weights",
         nargs="+",
         default=[],
-        metavar="STREAM=NUMBER",
-        help="fusion weights (default: iframe=2, all others 1)",
+        metavar="WEIGHT",
+        help="fusion weights, iframe=2 mv=1 ... or numbers in the order of --scores (default: iframe=2, others 1)",
     )
     arguments.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
     arguments.add_argument("--setting", help="name of the run (default: the setting in the score files)")
@@ -40,7 +40,7 @@ def main() -> None:
     )
     given = arguments.parse_args()
     streams = {name: load_scores(file) for name, file in _pairs(given.scores, "--scores").items()}
-    weights = {name: _number(name, text) for name, text in _pairs(given.weights, "--weights").items()}
+    weights = _weights(given.weights, list(streams))
     if given.common:
         before = ", ".join(f"{name} has {len(scores.names)}" for name, scores in streams.items())
         streams = common_clips(streams)
@@ -60,6 +60,14 @@ def _pairs(items: list[str], option: str) -> dict[str, str]:
             raise ScoreError(f"{option}: {name} is given twice")
         pairs[name] = value
     return pairs
+
+
+def _weights(items: list[str], streams: list[str]) -> dict[str, float]:
+    if items and not any("=" in item for item in items):
+        if len(items) != len(streams):
+            raise ScoreError(f"--weights: {len(items)} numbers for {len(streams)} streams; give one for each")
+        items = [f"{name}={item}" for name, item in zip(streams, items, strict=True)]
+    return {name: _number(name, text) for name, text in _pairs(items, "--weights").items()}
 
 
 def _number(name: str, text: str) -> float:

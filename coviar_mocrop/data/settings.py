@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from coviar_mocrop.settings import Settings
 
 Setting = Literal["baseline", "efficiency", "attention"]
 
 
-class DataSettings(BaseModel):
+class DataSettings(Settings):
     """Files, lists and how they are read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     root: str = Field("data", description="folder that the paths in the lists start from")
     train_list: str | None = Field(None, description="video list to train on: `path class label` lines")
@@ -27,10 +27,8 @@ class DataSettings(BaseModel):
     workers: int = Field(2, ge=0, description="processes that read; the results do not depend on it")
 
 
-class InputSettings(BaseModel):
+class InputSettings(Settings):
     """What a network gets to see of a clip."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     full_size: int = Field(224, ge=16, le=1024, description="input size, pixels, of baseline and attention")
     reduced_size: int = Field(192, ge=16, le=1024, description="input size, pixels, of efficiency")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from coviar_mocrop.settings import Settings
 
 
-class ModelSettings(BaseModel):
+class ModelSettings(Settings):
     """Settings of :func:`~coviar_mocrop.models.create_stream`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: str = Field(
         "resnet18",
