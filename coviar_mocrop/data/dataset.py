@@ -22,12 +22,12 @@ from coviar_mocrop.mocrop import CropBox
 
 
 class Sample(NamedTuple):
-    """One clip: ``frames`` float32 [T, C, size, size], or None with ``error`` where it cannot be read."""
+    """One clip: ``frames`` float32 [T, C, size, size], or None and the ``error`` where it cannot be used."""
 
     frames: Tensor | None
     label: int
     number: int
-    error: str = ""
+    error: CoviarMocropError | None = None
     seconds: float = 0.0
     """Time it took to read, crop and scale."""
 
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
     frames: Tensor
     labels: Tensor
     numbers: Tensor
-    errors: dict[int, str]
+    errors: dict[int, CoviarMocropError]
     seconds: float
     """Reading time of all clips together."""
 
@@ -68,7 +68,7 @@ class ClipDataset(Dataset[Sample]):
             videos: what to read.
             kind: ``iframe``, ``mv`` or ``residual``.
             size: side of the square inputs, pixels.
-            data: root, backend, ``on_error``.
+            data: root, backend, virtual GOPs.
             inputs: segments, crops, augmentation.
             boxes: by path; None: no MoCrop.
             training: random segments, crops and flips; else the fixed ones of testing.
@@ -84,20 +84,14 @@ class ClipDataset(Dataset[Sample]):
         return len(self.videos)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """Read a clip.
-
-        Raises:
-            CoviarMocropError: the clip cannot be used and ``on_error`` is ``raise``.
-        """
+        """Read a clip. An error is handed on: raised in a worker process, it would arrive wrapped in a traceback."""
         epoch, index = key
         start = time.perf_counter()
         clip = self.videos.clips[index]
         try:
             frames = self._frames(clip.path, np.random.default_rng([self.seed, epoch, index]))
         except CoviarMocropError as error:
-            if self.data.on_error == "raise":
-                raise
-            return Sample(None, clip.label, index, str(error))
+            return Sample(None, clip.label, index, error)
         return Sample(frames, clip.label, index, seconds=time.perf_counter() - start)
 
     def _frames(self, name: str, generator: np.random.Generator) -> Tensor:
@@ -132,7 +126,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         torch.stack(frames) if frames else torch.empty(0),
         torch.tensor([sample.label for sample in good], dtype=torch.int64),
         torch.tensor([sample.number for sample in good], dtype=torch.int64),
-        {sample.number: sample.error for sample in samples if sample.frames is None},
+        {sample.number: sample.error for sample in samples if sample.error is not None},
         sum(sample.seconds for sample in samples),
     )
 

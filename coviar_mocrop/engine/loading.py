@@ -23,7 +23,7 @@ from coviar_mocrop.data import (
     read_list,
 )
 from coviar_mocrop.data.dataset import Sample
-from coviar_mocrop.errors import ConfigError, DataError, VideoError
+from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, VideoError
 from coviar_mocrop.mocrop import CropBox
 
 Part = Literal["train", "test"]
@@ -31,23 +31,30 @@ logger = logging.getLogger(__name__)
 
 
 class SkipLog:
-    """Clips left out: each is logged once, and the number at the end."""
+    """Clips that cannot be used: raised, or left out, each logged once and the number at the end."""
 
-    def __init__(self, videos: VideoList) -> None:
+    def __init__(self, videos: VideoList, on_error: Literal["raise", "skip"]) -> None:
         """For clips of ``videos``."""
         self._videos = videos
+        self._on_error = on_error
         self.reasons: dict[str, str] = {}
 
-    def add(self, errors: Mapping[int, str]) -> None:
-        """Errors by the clip's number in the list."""
-        for number, reason in errors.items():
-            self.add_named(self._videos.clips[number].path, reason)
+    def add(self, errors: Mapping[int, CoviarMocropError]) -> None:
+        """Errors by the clip's number in the list.
 
-    def add_named(self, name: str, reason: str) -> None:
-        """One error by the clip's path."""
+        Raises:
+            CoviarMocropError: the first of them, where ``on_error`` is ``raise``.
+        """
+        for number, error in errors.items():
+            self.add_named(self._videos.clips[number].path, error)
+
+    def add_named(self, name: str, error: CoviarMocropError) -> None:
+        """One error by the clip's path; see :meth:`add`."""
+        if self._on_error == "raise":
+            raise error
         if name not in self.reasons:
-            self.reasons[name] = reason
-            logger.warning("skipped %s", reason)
+            self.reasons[name] = str(error)
+            logger.warning("skipped %s", error)
 
     def summarise(self) -> None:
         """Say how many were left out."""
@@ -68,14 +75,12 @@ def open_clips(config: Config, part: Part) -> tuple[ClipDataset, SkipLog]:
     if path is None:
         raise ConfigError(f"data.{part}_list is not set; name a video list")
     videos = read_list(path, read_classes(config.data.classes))
-    skipped = SkipLog(videos)
+    skipped = SkipLog(videos, config.data.on_error)
     boxes: dict[str, CropBox] | None = None
     if config.crops:
         boxes, errors = find_boxes(config, videos)
         for name, error in errors.items():
-            if config.data.on_error == "raise":
-                raise error
-            skipped.add_named(name, str(error))
+            skipped.add_named(name, error)
         videos = replace(videos, clips=tuple(clip for clip in videos.clips if clip.path in boxes))
         if not videos.clips:
             raise DataError(f"{path}: none of its clips can be used; the first: {next(iter(errors.values()))}")

@@ -20,7 +20,7 @@ from coviar_mocrop.data.transforms import Window, cut, testing_windows
 from coviar_mocrop.engine.device import Compute, choose_compute
 from coviar_mocrop.engine.evaluate import LoadedStream, load_stream
 from coviar_mocrop.errors import CheckpointError, DataError
-from coviar_mocrop.fusion import resolve_weights
+from coviar_mocrop.fusion import fuse, resolve_weights
 from coviar_mocrop.mocrop import CropBox, estimate_box
 from coviar_mocrop.scores import Scores
 
@@ -119,11 +119,11 @@ class Predictor:
         self._config = first.config
         self._compute: Compute = choose_compute(first.config.train)
         for stream in self._streams.values():
-            stream.model.to(memory_format=torch.channels_last).to(self._compute.device)  # type: ignore[call-overload]
+            stream.model.to(memory_format=torch.channels_last).to(self._compute.device)
         self.classes = first.classes
         self.setting = first.config.setting
-        nothing = Scores(np.empty(0), np.empty(0), np.empty((0, 0)), np.empty(0), {})
-        self.weights = resolve_weights({kind: nothing for kind in self._streams}, weights)
+        nothing = self._as_scores(np.zeros(len(self.classes), np.float32))
+        self.weights = resolve_weights(dict.fromkeys(self._streams, nothing), weights)
 
     def __call__(self, path: str | os.PathLike[str]) -> Prediction:
         """Classify a video.
@@ -157,20 +157,23 @@ class Predictor:
             scores[kind] = self._logits(stream, frames)
             windows[kind] = cuts[-1] if len(cuts) == 1 else cuts[4]  # the middle one of ten
             clock.lap(kind)
-        total = sum(self.weights.values())
-        fused = sum(self.weights[kind] * scores[kind].astype(np.float64) for kind in self._streams) / total
+        fused = fuse({kind: self._as_scores(row) for kind, row in scores.items()}, self.weights).scores[0]
         pictures = raw.get("iframe", np.empty((0, 1, 1, 3), np.uint8))
-        chosen = np.unique(np.linspace(0, len(pictures) - 1, 4).round().astype(int)) if len(pictures) else []
+        spread = np.linspace(0, len(pictures) - 1, min(len(pictures), 4))
         return Prediction(
             path=os.fspath(path),
             classes=self.classes,
-            scores={**scores, "fused": np.asarray(fused, dtype=np.float32)},
+            scores={**scores, "fused": fused / np.float32(sum(self.weights.values()))},
             box=box,
             milliseconds=spent,
             seen={kind: _liveliest(kind, rows) for kind, rows in raw.items()},
             windows=windows,
-            iframes=[pictures[number].copy() for number in chosen],
+            iframes=[pictures[number].copy() for number in np.unique(spread.round().astype(int))],
         )
+
+    def _as_scores(self, row: NDArray[np.float32]) -> Scores:
+        """Scores of the one clip, for the fusion."""
+        return Scores(np.array(["clip"]), np.zeros(1, np.int64), row[None], np.array(self.classes), {})
 
     def _logits(self, stream: LoadedStream, frames: Tensor) -> NDArray[np.float32]:
         with torch.inference_mode(), self._compute.autocast():
