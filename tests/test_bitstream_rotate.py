@@ -71,3 +71,16 @@ def test_one_quarter_turn_counter_clockwise() -> None:
 
 def test_no_vectors() -> None:
     assert len(rotate_vectors(no_vectors(), 3, 100, 60)) == 0
+
+
+def test_turned_vectors_are_the_same_bytes_every_time() -> None:
+    """The padding between the fields included."""
+    vectors = np.zeros(200, MOTION_VECTOR_DTYPE)
+    vectors[:] = np.resize(random_vectors(np.random.default_rng(0), 64, 64), 200)
+    fields = np.zeros(MOTION_VECTOR_DTYPE.itemsize, bool)
+    for dtype, offset in ((field[0], field[1]) for field in MOTION_VECTOR_DTYPE.fields.values()):  # type: ignore[union-attr]
+        fields[offset : offset + dtype.itemsize] = True
+    for turns in (1, 2, 3):
+        np.full(8000, 255, np.uint8)  # what memory that is used again may hold
+        turned = rotate_vectors(vectors, turns, 100, 60)
+        assert not turned.view(np.uint8).reshape(200, -1)[:, ~fields].any()

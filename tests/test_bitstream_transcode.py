@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,13 +109,26 @@ def test_rotation_is_applied(tmp_path: Path) -> None:
         assert video.info.rotation == 0
 
 
-def test_encode_gives_the_same_frames_again(tmp_path: Path) -> None:
-    for codec in ("h264", "mpeg4"):
-        pictures = wandering(14, 96, 64, 5, noise=3)
-        for name in ("one.mkv", "two.mkv"):
-            assert encode(iter(pictures), tmp_path / name, codec=codec) == 14  # type: ignore[arg-type]
-        one, two = decode(tmp_path / "one.mkv"), decode(tmp_path / "two.mkv")
-        np.testing.assert_array_equal(one, two)
+ENCODE_TWICE = """
+import sys
+from pathlib import Path
+from clips import read_packets, wandering
+from coviar_mocrop.bitstream.transcode import encode
+pictures = wandering(14, 96, 64, 5, noise=3)
+for codec in ("h264", "mpeg4"):
+    places = [Path(sys.argv[1]) / f"{name}_{codec}.mkv" for name in ("one", "two")]
+    for place in places:
+        assert encode(iter(pictures), place, codec=codec) == 14
+    one, two = map(read_packets, places)
+    assert one == two, codec
+"""
+
+
+def test_encode_gives_the_same_packets_again(tmp_path: Path) -> None:
+    """In a process of its own: whatever other libraries of this one do to x264 is not the question."""
+    command = [sys.executable, "-c", ENCODE_TWICE, str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("codec", ["h264", "mpeg4"])

@@ -41,6 +41,9 @@ class Accumulator:
         self._coordinates[:, 1] = np.repeat(np.arange(height, dtype=np.int16), width)
         # (x, y) of a pixel as one 32-bit word: one gather instead of two
         self._packed = self._coordinates.view(np.int32).ravel()
+        # Memory for A_t, used again, because fresh memory costs as much as what is written to it. At most one of the
+        # two is A_r, so the other is free.
+        self._memory = (np.empty_like(self._identity), np.empty_like(self._identity))
         self.restart()
 
     def restart(self) -> None:
@@ -50,7 +53,7 @@ class Accumulator:
 
     @property
     def sources(self) -> NDArray[np.int32]:
-        """A_t as flat pixel indices into the GOP's first frame, [H * W]; not to be written to."""
+        """A_t as flat pixel indices into the GOP's first frame, [H * W]; valid until the next step."""
         return self._sources
 
     def step(self, vectors: NDArray[np.void], *, is_b: bool = False) -> None:
@@ -94,14 +97,15 @@ class Accumulator:
             & (np.maximum(right, right + moves_x) <= self.width)
             & (np.maximum(bottom, bottom + moves_y) <= self.height)
         )
-        composed = base.copy()
+        composed = self._memory[self._memory[0] is self._reference]
+        np.copyto(composed, base)
         for w, h in sorted(set(zip(block_w.tolist(), block_h.tolist(), strict=True))):
             same_size = (block_w == w) & (block_h == h)
             whole = np.flatnonzero(same_size & inner)
-            within = (np.arange(h, dtype=np.int32)[:, None] * self.width + np.arange(w, dtype=np.int32)).ravel()
-            target = (top[whole] * self.width + left[whole])[:, None] + within
-            offset = (moves_y[whole] * self.width + moves_x[whole])[:, None]
-            composed[target] = base[target + offset]
+            if len(whole):
+                y, x = top[whole], left[whole]
+                sources = self._blocks(base, w, h)[y + moves_y[whole], x + moves_x[whole]]
+                self._blocks(composed, w, h)[y, x] = sources
             for number in np.flatnonzero(same_size & ~inner):
                 self._move_clipped(
                     composed,
@@ -110,6 +114,12 @@ class Accumulator:
                     (int(moves_x[number]), int(moves_y[number])),
                 )
         return composed
+
+    def _blocks(self, flat: NDArray[np.int32], w: int, h: int) -> NDArray[np.int32]:
+        """Every block of a picture: a view [H - h + 1, W - w + 1, h, w] by the place of its upper left corner."""
+        down, right = self.width * flat.itemsize, flat.itemsize
+        shape = (self.height - h + 1, self.width - w + 1, h, w)
+        return np.ndarray(shape, flat.dtype, flat, 0, (down, right, down, right))
 
     def _move_clipped(
         self,

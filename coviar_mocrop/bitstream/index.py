@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
+from coviar_mocrop.bitstream.packets import NO_TIME, PacketTable
 from coviar_mocrop.bitstream.types import Gop
 
 _UNTIMED_FORMATS = {"avi", "h264", "m4v", "mpegvideo"}
@@ -77,29 +77,27 @@ class FrameIndex:
         return cut
 
 
-def has_true_times(packets: list[av.Packet], format_name: str, may_reorder: bool) -> bool:
+def has_true_times(table: PacketTable, format_name: str, may_reorder: bool) -> bool:
     """Whether the packets alone tell the display order."""
     if not may_reorder:
         return True
-    times = {packet.pts for packet in packets}
-    complete = None not in times and len(times) == len(packets)
+    complete = len(np.unique(table.pts)) == len(table) and NO_TIME not in table.pts
     return complete and not (set(format_name.split(",")) & _UNTIMED_FORMATS)
 
 
-def index_from_packets(packets: list[av.Packet], may_reorder: bool) -> FrameIndex | None:
+def index_from_packets(table: PacketTable, may_reorder: bool) -> FrameIndex | None:
     """Index by presentation times, or by decoding order where the codec does not reorder.
 
     Returns None if no packet gives a frame. Packets before the first key frame, and those that the
     container's edit list discards, give none.
     """
-    keys = [number for number, packet in enumerate(packets) if packet.is_keyframe]
-    first_key = keys[0] if keys else 0
-    shown = [n for n in range(first_key, len(packets)) if not packets[n].is_discard]
+    keys = np.flatnonzero(table.key).tolist() or [0]
+    shown = [number for number in np.flatnonzero(~table.discard).tolist() if number >= keys[0]]
     if may_reorder:
-        shown.sort(key=lambda n: (packets[n].pts, n))
-        if first_key in shown:  # what is shown before the first key frame refers to frames that are not there
-            shown = shown[shown.index(first_key) :]
-    return index_from_order(len(packets), shown, keys or [0])
+        shown.sort(key=lambda number: (table.pts[number], number))
+        if keys[0] in shown:  # what is shown before the first key frame refers to frames that are not there
+            shown = shown[shown.index(keys[0]) :]
+    return index_from_order(len(table), shown, keys)
 
 
 def index_from_order(num_packets: int, order: list[int], key_packets: list[int]) -> FrameIndex | None:

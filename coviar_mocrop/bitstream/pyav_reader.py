@@ -6,6 +6,7 @@ decoder here always runs in one thread; parallelism comes from reading several v
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Generator, Iterator, Sequence
 
@@ -18,12 +19,14 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from coviar_mocrop.bitstream import index_cache as disk
 from coviar_mocrop.bitstream.index import (
     FrameIndex,
     has_true_times,
     index_from_order,
     index_from_packets,
 )
+from coviar_mocrop.bitstream.packets import PacketStore, reason
 from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE, DecodedFrame, no_vectors
 from coviar_mocrop.errors import VideoError
 
@@ -40,8 +43,12 @@ _B_PICTURE = 3  # AV_PICTURE_TYPE_B
 class PyavReader:
     """Opens a file, indexes its best video stream and decodes spans of it."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], index_cache: str | os.PathLike[str] | None = None) -> None:
         """Open and index ``path``.
+
+        Args:
+            path: any container FFmpeg reads, or a raw stream.
+            index_cache: folder where the index is looked up and kept; None: indexed anew.
 
         Raises:
             VideoError: the file is missing, unreadable, no video, or holds no decodable frame.
@@ -59,55 +66,64 @@ class PyavReader:
         except PermissionError as error:
             raise VideoError(f"{self.path}: no permission to read it") from error
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            if not os.path.getsize(self.path):
+            if os.path.isfile(self.path) and not os.path.getsize(self.path):
                 raise VideoError(f"{self.path}: is empty; copy or download it again") from error
-            raise VideoError(f"{self.path}: is not a readable video ({_reason(error)})") from error
+            raise VideoError(f"{self.path}: is not a readable video ({reason(error)})") from error
         try:
-            self._open_stream()
+            self._open_stream(index_cache)
         except BaseException:
             self._container.close()
             raise
 
-    def _open_stream(self) -> None:
+    def _open_stream(self, cache: str | os.PathLike[str] | None) -> None:
         stream = self._container.streams.best("video")
         if stream is None or stream.codec_context is None:
             raise VideoError(f"{self.path}: holds no video stream that can be decoded")
         context = stream.codec_context
         assert isinstance(context, VideoCodecContext)
         self._template = context
+        context.options = {"skip_loop_filter": "all"}  # it decodes for the sake of the display matrix alone
         _use_one_thread(context)
         self.num_streams = len(self._container.streams.video)
         self.codec = context.codec.name
         self.width, self.height = context.width, context.height
         self.frame_rate = float(getattr(stream, "average_rate", None) or 0.0)
-        try:
-            self._packets = [packet for packet in self._container.demux(stream) if packet.size]
-        except (av.error.FFmpegError, IndexError) as error:  # IndexError: a stream that appears on the way
-            raise VideoError(f"{self.path}: is damaged ({_reason(error)})") from error
-        if not self._packets or not self.width or not self.height:
+        self._reorders = bool(context.has_b_frames)
+        known = None if cache is None else disk.load(cache, self.path)
+        self._packets = PacketStore(
+            self.path, self._container, stream, known=known[0] if known else None, checksums=cache is not None
+        )
+        if not len(self._packets.table) or not self.width or not self.height:
             raise VideoError(f"{self.path}: holds no video frame; copy or download it again")
         if max(self.width, self.height) > _LARGEST:
             raise VideoError(f"{self.path}: claims {self.width}x{self.height} pixels; it is damaged, copy it again")
-        may_reorder = bool(context.has_b_frames)
-        timed = has_true_times(self._packets, self._container.format.name, may_reorder)
-        index = index_from_packets(self._packets, may_reorder) if timed else None
-        for number, packet in enumerate(self._packets):
-            packet.pts = packet.dts = number  # comes back as the frame's pts: which packet it was in
+        if known is not None:
+            _, self.index, self.rotation = known
+            return
+        self.index = self._make_index()
+        self.rotation = self._find_rotation()
+        if cache is not None:
+            disk.save(cache, self.path, self._packets.table, self.index, self.rotation)
+
+    def _make_index(self) -> FrameIndex:
+        table = self._packets.table
+        timed = has_true_times(table, self._container.format.name, self._reorders)
+        index = index_from_packets(table, self._reorders) if timed else None
         index = index or self._index_by_decoding()
         if index is None:
             raise VideoError(f"{self.path}: holds no decodable frame; copy or download it again")
-        self.index: FrameIndex = index
-        self.rotation = self._find_rotation()
+        return index
 
     def _index_by_decoding(self) -> FrameIndex | None:
         order: list[int] = []
         keys: list[int] = []
-        for frame in self._decode(list(range(len(self._packets))), self._decoder(vectors=False, pixels=False)):
+        count = len(self._packets.table)
+        for frame in self._decode(range(count), self._decoder(vectors=False, pixels=False)):
             if frame.pts is not None and frame.pts not in order[-8:]:
                 order.append(frame.pts)
                 if frame.key_frame:
                     keys.append(frame.pts)
-        return index_from_order(len(self._packets), order, keys or order[:1])
+        return index_from_order(count, order, keys or order[:1])
 
     def _find_rotation(self) -> int:
         """Quarter turns, counter-clockwise, of the display matrix (it rides on the decoded frames)."""
@@ -124,7 +140,7 @@ class PyavReader:
         context.extradata = self._template.extradata
         context.codec_tag = self._template.codec_tag
         # some decoders (WMV, FFV1) have no other way to know
-        context.width, context.height = self._template.width, self._template.height
+        context.width, context.height = self.width, self.height
         _use_one_thread(context)
         # Damaged blocks repeat the frame before. FFmpeg's default guesses their vectors from pixels, so that
         # vectors would depend on whether the loop filter ran.
@@ -137,12 +153,13 @@ class PyavReader:
         return context
 
     def _decode(self, numbers: Sequence[int], decoder: VideoCodecContext) -> Generator[VideoFrame, None, None]:
-        """Frames of the packets ``numbers``, in display order; a packet that does not decode gives none."""
-        if not self._packets:
-            raise VideoError(f"{self.path}: was closed; open it again")
-        for number in [*numbers, None]:
+        """Frames of the packets ``numbers``, in display order; a packet that does not decode gives none.
+
+        The ``pts`` of a frame is the number of its packet.
+        """
+        for packet in itertools.chain(self._packets.read(numbers), [None]):
             try:
-                frames = decoder.decode(None if number is None else self._packets[number])
+                frames = decoder.decode(packet)
             except av.error.EOFError:
                 break
             except av.error.FFmpegError:
@@ -157,7 +174,7 @@ class PyavReader:
             # a new decoder for each: flushing leaves damaged headers behind, and a read must not depend on others
             decoder = self._decoder(vectors=vectors, pixels=pixels)
             packets = self.index.packets(first, last, leading=self.codec == "mpeg4")
-            if vectors and self._template.has_b_frames and self.codec != "h264":
+            if vectors and self._reorders and self.codec != "h264":
                 # These decoders export the vectors of a reference frame only when the next one pushes it out, not
                 # when drained. The key frame once more does that; its second appearance is dropped below.
                 packets += packets[:1]
@@ -186,7 +203,7 @@ class PyavReader:
 
     def close(self) -> None:
         """Free the file and its packets."""
-        self._packets = []
+        self._packets.close()
         self._container.close()
 
 
@@ -219,7 +236,3 @@ def _vectors_of(frame: VideoFrame) -> NDArray[np.void]:
     rows[:, 14:16] = 0
     rows[:, 34:40] = 0
     return rows.view(MOTION_VECTOR_DTYPE).ravel()
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -24,7 +24,9 @@ def rotate_motion(motion: NDArray[np.int16], turns: int) -> NDArray[np.int16]:
 def rotate_vectors(vectors: NDArray[np.void], turns: int, width: int, height: int) -> NDArray[np.void]:
     """Turn motion vectors of a coded picture of ``width`` x ``height`` pixels."""
     for _ in range(turns if len(vectors) else 0):
-        turned = vectors.copy()
+        turned = np.zeros(len(vectors), vectors.dtype)  # not a copy, which leaves the padding between fields to chance
+        for name in ("source", "flags", "motion_scale"):
+            turned[name] = vectors[name]
         turned["w"], turned["h"] = vectors["h"], vectors["w"]
         for end in ("src", "dst"):
             turned[f"{end}_x"], turned[f"{end}_y"] = vectors[f"{end}_y"], width - vectors[f"{end}_x"]

@@ -24,7 +24,13 @@ Place = tuple["int | Gop", int]
 """A frame: its GOP (index into ``video.gops``, or one of its elements) and its position in it."""
 
 
-def open_video(path: str | os.PathLike[str], backend: Backend = "auto", anchor_every: int | None = 12) -> Video:
+def open_video(
+    path: str | os.PathLike[str],
+    backend: Backend = "auto",
+    anchor_every: int | None = 12,
+    *,
+    index_cache: str | os.PathLike[str] | None = None,
+) -> Video:
     """Open a video for reading what its codec stored.
 
     Args:
@@ -35,11 +41,14 @@ def open_video(path: str | os.PathLike[str], backend: Backend = "auto", anchor_e
             fast on canonical video (docs/bitstream.md) and always the same. Pixels are PyAV's in any case.
         anchor_every: GOPs longer than this are cut into virtual GOPs of this many frames, whose first frame,
             decoded, serves as I-frame. None: only key frames cut.
+        index_cache: folder in which the index of every video is kept, a few kilobytes each; with it a video is
+            opened without going through its packets, and only those of the GOPs asked for are read. None: no
+            such folder, all packets are gone through.
 
     Raises:
         VideoError: the file is missing, empty, unreadable, no video, or without a decodable frame.
     """
-    return Video(path, backend=backend, anchor_every=anchor_every)
+    return Video(path, backend=backend, anchor_every=anchor_every, index_cache=index_cache)
 
 
 class Video:
@@ -50,14 +59,21 @@ class Video:
         gops: the GOPs, virtual ones included, in display order.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, backend: Backend, anchor_every: int | None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        backend: Backend,
+        anchor_every: int | None,
+        index_cache: str | os.PathLike[str] | None = None,
+    ) -> None:
         """See :func:`open_video`."""
         if backend not in ("auto", "pyav", "mvextractor"):
             raise VideoError(f"backend {backend!r} is unknown; choose auto, pyav or mvextractor")
         if anchor_every is not None and anchor_every < 1:
             raise VideoError(f"anchor_every is {anchor_every}; give 1 or more frames, or None")
         self.path = os.fspath(path)
-        self._pyav = PyavReader(path)
+        self._pyav = PyavReader(path, index_cache)
         self._index = self._pyav.index
         self._rotation = self._pyav.rotation
         reordered = self._index.reordered

@@ -1,0 +1,1 @@
+"""Measurements against what people use, on the same files in the same run."""

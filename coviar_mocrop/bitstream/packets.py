@@ -1,0 +1,224 @@
+"""The packets of a video stream: all in memory for a clip, fetched again from the file for a long video."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+
+import av
+import av.error
+import numpy as np
+from av.container.input import InputContainer
+from av.stream import Stream
+from numpy.typing import NDArray
+
+from coviar_mocrop.errors import VideoError
+
+KEEP_BYTES = 64 << 20
+"""Packets of a stream larger than this are not kept in memory."""
+
+_NEAR = 32
+"""Packets that are skipped rather than sought over."""
+
+NO_TIME = np.iinfo(np.int64).min
+"""Where a packet has no time stamp."""
+
+
+@dataclass(frozen=True)
+class PacketTable:
+    """What the container tells of each packet, decoding order; all arrays are [packets].
+
+    Attributes:
+        pts: int64, presentation times; ``NO_TIME`` where there is none.
+        dts: int64, decoding times, likewise.
+        key: bool, whether decoding can start here.
+        discard: bool, whether the container's edit list hides it.
+        checksum: uint32, CRC-32 of the data; empty if not taken.
+    """
+
+    pts: NDArray[np.int64]
+    dts: NDArray[np.int64]
+    key: NDArray[np.bool_]
+    discard: NDArray[np.bool_]
+    checksum: NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+
+class PacketStore:
+    """Gives packets by number, each with that number as its time stamp, so that frames tell where they came from.
+
+    What is not kept in memory is demuxed again: from the key frame before, by its time, or from the start of the
+    file where that does not lead to the very packet (raw streams). A checksum of each packet tells.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        container: InputContainer,
+        stream: Stream,
+        *,
+        known: PacketTable | None = None,
+        checksums: bool = False,
+    ) -> None:
+        """Go through the file once, unless its packets are ``known`` (with checksums).
+
+        Args:
+            path: of the file, to open it again.
+            container: open, at its start.
+            stream: of ``container``.
+            known: the ``table`` of an earlier store.
+            checksums: take them even where packets are kept.
+
+        Raises:
+            VideoError: the container is damaged beyond reading on.
+        """
+        self.path = path
+        self._stream_index = stream.index
+        self._closed = False
+        self._again: InputContainer | None = None  # a container of its own, for reading from the start again
+        self._source = container
+        self._demuxed: Iterator[av.Packet] = iter(())
+        self._next = -1  # the number of the packet that comes next; -1: not known
+        self._seeks = True
+        self._kept: list[av.Packet] | None = None
+        self.table = self._scan(stream, checksums) if known is None else known
+        self._keys = np.flatnonzero(self.table.key)
+
+    def _scan(self, stream: Stream, checksums: bool) -> PacketTable:
+        rows: list[tuple[int, int, bool, bool]] = []
+        sums: list[int] = []
+        kept: list[av.Packet] = []
+        size = 0
+        try:
+            for packet in _with_data(self._source, stream):
+                rows.append((*_times(packet), packet.is_keyframe, packet.is_discard))
+                size += packet.size
+                if size <= KEEP_BYTES:
+                    kept.append(packet)
+                else:
+                    sums.extend(map(zlib.crc32, kept))
+                    kept.clear()
+                    sums.append(zlib.crc32(packet))
+        except (av.error.FFmpegError, IndexError) as error:  # IndexError: a stream that appears on the way
+            raise VideoError(f"{self.path}: is damaged ({reason(error)})") from error
+        if size <= KEEP_BYTES:
+            if checksums:
+                sums.extend(map(zlib.crc32, kept))
+            for number, packet in enumerate(kept):
+                packet.pts = packet.dts = number
+            self._kept = kept
+        pts, dts, key, discard = zip(*rows, strict=True) if rows else ((), (), (), ())
+        return PacketTable(
+            np.array(pts, np.int64),
+            np.array(dts, np.int64),
+            np.array(key, np.bool_),
+            np.array(discard, np.bool_),
+            np.array(sums, np.uint32),
+        )
+
+    def read(self, numbers: Iterable[int]) -> Generator[av.Packet, None, None]:
+        """Packets by number; cheapest in ascending order.
+
+        Raises:
+            VideoError: the file is no longer what it was, or closed.
+        """
+        for number in numbers:
+            if self._closed:
+                raise VideoError(f"{self.path}: was closed; open it again")
+            yield self._fetch(number) if self._kept is None else self._kept[number]
+
+    def close(self) -> None:
+        """Free the packets."""
+        self._closed = True
+        self._kept = None
+        self._demuxed = iter(())
+        if self._again is not None:
+            self._again.close()
+            self._again = None
+
+    # -- demuxing again ------------------------------------------------------------------------------
+
+    def _fetch(self, number: int) -> av.Packet:
+        packet = self._seek_and_read(number) if self._seeks else None
+        if packet is None:
+            self._seeks = False
+            packet = self._read_from_start(number)
+        packet.pts = packet.dts = number
+        return packet
+
+    def _seek_and_read(self, number: int) -> av.Packet | None:
+        """Packet ``number``, or None where seeking does not find it."""
+        position = int(np.searchsorted(self._keys, number, side="right")) - 1
+        if position < 0:
+            return None
+        key = int(self._keys[position])
+        try:
+            if not max(min(key, number - _NEAR), 0) <= self._next <= number:
+                self._next = -1
+                times = [int(time) for time in (self.table.pts[key], self.table.dts[key]) if time != NO_TIME]
+                if not times:
+                    return None
+                stream = self._source.streams[self._stream_index]
+                self._source.seek(min(times), stream=stream)
+                self._demuxed = _with_data(self._source, stream)
+            return self._read_on(number)
+        except (av.error.FFmpegError, IndexError):
+            return None
+
+    def _read_from_start(self, number: int) -> av.Packet:
+        try:
+            if self._again is None or not 0 <= self._next <= number:
+                if self._again is not None:
+                    self._again.close()
+                self._again = av.open(self.path)
+                self._demuxed = _with_data(self._again, self._again.streams[self._stream_index])
+                self._next = 0
+            packet = self._read_on(number)
+        except (av.error.FFmpegError, OSError, IndexError) as error:
+            raise VideoError(f"{self.path}: can no longer be read ({reason(error)}); open it again") from error
+        if packet is None:
+            raise VideoError(f"{self.path}: has changed since it was opened; open it again")
+        return packet
+
+    def _read_on(self, number: int) -> av.Packet | None:
+        """Go on to packet ``number``; None if that is not what comes."""
+        for packet in self._demuxed:
+            found = self._number_of(packet) if self._next < 0 else self._next
+            if found < 0:  # the first piece after a seek need not be a whole packet
+                continue
+            if found > number or not self._is(packet, found):
+                break
+            self._next = found + 1
+            if found == number:
+                return packet
+        self._next = -1
+        return None
+
+    def _number_of(self, packet: av.Packet) -> int:
+        """Which packet this is; -1 where its times and checksum do not tell."""
+        alike = np.flatnonzero(self.table.checksum == zlib.crc32(packet)).tolist()
+        same = [number for number in alike if self._is(packet, number)]
+        return int(same[0]) if len(same) == 1 else -1
+
+    def _is(self, packet: av.Packet, number: int) -> bool:
+        if number >= len(self.table):
+            return False
+        expected = (self.table.pts[number], self.table.dts[number], self.table.checksum[number])
+        return (*_times(packet), zlib.crc32(packet)) == expected
+
+
+def _with_data(container: InputContainer, stream: Stream) -> Iterator[av.Packet]:
+    """The packets of ``stream`` as they come, without the empty one at the end."""
+    return (packet for packet in container.demux(stream) if packet.size)
+
+
+def _times(packet: av.Packet) -> tuple[int, int]:
+    return (NO_TIME if packet.pts is None else packet.pts, NO_TIME if packet.dts is None else packet.dts)
+
+
+def reason(error: Exception) -> str:
+    """Why, without the number and the path that FFmpeg's errors repeat."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
