@@ -11,11 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from coviar_mocrop.bitstream import MOTION_VECTOR_DTYPE
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.mocrop import FULL_FRAME, CropBox, MoCropSettings, best_rectangle, density_of, estimate_box
+from coviar_mocrop.mocrop import (
+    FULL_FRAME,
+    CropBox,
+    MoCropSettings,
+    best_rectangle,
+    density_of,
+    estimate_box,
+    frames_to_read,
+)
+from coviar_mocrop.mocrop.search import smallest_rectangle
 
 PRESETS = ("default", "paper_v1", "paper_v2")
 
@@ -47,7 +55,7 @@ def brute_force(density: NDArray[Any], ratio: float, tolerance: float, objective
     return best
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@settings(max_examples=1000, derandomize=True, deadline=None)
 @given(
     density=st.tuples(st.integers(1, 7), st.integers(1, 9)).flatmap(
         lambda shape: arrays(np.float64, shape, elements=st.integers(0, 4).map(float))
@@ -81,17 +89,103 @@ def test_box_holds_what_moves_and_keeps_x_and_y_apart(preset: Any) -> None:
     assert box.area == pytest.approx(0.25, rel=0.11)
 
 
+# the grid as the vectors fill it, nothing spread, smoothed or cut off
+BARE: dict[str, Any] = {"rows": 9, "columns": 16, "smoothing": 0, "saturation": None, "spread_blocks": False}
+
+
 def test_camera_motion_is_taken_out() -> None:
     places = [(x, y) for x in range(8, 320, 16) for y in range(8, 240, 16)]
     panning = vectors_of(*((x, y, 9 if x > 200 and y > 150 else 5, 0) for x, y in places))
-    still = MoCropSettings(area_ratio=0.25, camera="none", weight="count")
-    moving = MoCropSettings(area_ratio=0.25)
+    still = MoCropSettings(**BARE, area_ratio=0.25, camera="none", weight="count")
+    moving = MoCropSettings(**BARE, area_ratio=0.25)
     density = density_of([panning], (240, 320), moving)
     rows, columns = np.nonzero(density)
     assert rows.min() >= 5  # nothing is left but the corner
     assert columns.min() >= 9
     assert estimate_box([panning], (240, 320), moving).x1 == 1.0
     assert np.count_nonzero(density_of([panning], (240, 320), still)) == density.size
+
+
+def zooming(zoom: float, turn: float, *, size: tuple[int, int] = (240, 320)) -> NDArray[np.void]:
+    """A zoom and a turn about the middle, and a patch at the lower right that moves by itself."""
+    blocks = []
+    for x in range(8, size[1], 16):
+        for y in range(8, size[0], 16):
+            u, v = x - size[1] / 2, y - size[0] / 2
+            own = 8 if 200 < x < 260 and 140 < y < 200 else 0
+            blocks.append((x, y, zoom * u - turn * v + own, turn * u + zoom * v))
+    return vectors_of(*blocks)
+
+
+@pytest.mark.parametrize(("zoom", "turn"), [(0.03, 0.0), (-0.03, 0.0), (0.0, 0.03), (0.02, -0.02)])
+def test_zoom_and_rotation_are_taken_out(zoom: float, turn: float) -> None:
+    frames = [zooming(zoom, turn)] * 3
+    rows, columns = np.nonzero(density_of(frames, (240, 320), MoCropSettings(**BARE)))
+    assert 140 / 240 * 9 - 1 <= rows.min() <= rows.max() <= 200 / 240 * 9
+    assert 200 / 320 * 16 - 1 <= columns.min() <= columns.max() <= 260 / 320 * 16
+    translated = density_of(frames, (240, 320), MoCropSettings(**BARE, camera="translation"))
+    assert np.count_nonzero(translated) > 3 * len(rows)
+
+
+def test_a_fit_that_explains_nothing_is_not_trusted() -> None:
+    generator = np.random.default_rng(0)
+    blocks = [(x, y, *generator.uniform(-9, 9, 2)) for x in range(8, 320, 16) for y in range(8, 240, 16)]
+    frames = [vectors_of(*blocks)]
+    both = [
+        density_of(frames, (240, 320), MoCropSettings(**BARE, camera=camera))  # type: ignore[arg-type]
+        for camera in ("similarity", "translation")
+    ]
+    np.testing.assert_array_equal(*both)
+
+
+def test_pan_of_b_frames_whose_directions_share_the_frame() -> None:
+    """Half the blocks look back, half ahead: neither half may take the other for standing still."""
+    blocks = [(x, y) for x in range(8, 320, 16) for y in range(8, 240, 16)]
+    past = vectors_of(*((x, y, 6, 0) for x, y in blocks if (x // 16 + y // 16) % 3))
+    future = vectors_of(*((x, y, -6, 0) for x, y in blocks if not (x // 16 + y // 16) % 3), source=1)
+    assert not density_of([np.concatenate([past, future])], (240, 320)).any()
+
+
+def test_blocks_spread_over_the_cells_they_cover() -> None:
+    one = vectors_of((160, 120, 6, 0))  # its middle is where four cells meet
+    grid = {"rows": 4, "columns": 4, "smoothing": 0, "saturation": None, "weight": "area"}
+    spread = density_of([one], (240, 320), MoCropSettings(**grid))  # type: ignore[arg-type]
+    assert spread[1:3, 1:3].tolist() == [[64, 64], [64, 64]]
+    single = density_of([one], (240, 320), MoCropSettings(**grid, spread_blocks=False))  # type: ignore[arg-type]
+    assert np.count_nonzero(single) == 1
+
+
+def test_tickers_are_left_out_and_people_are_not() -> None:
+    ticker = [(x, 224, 5, 0) for x in range(8, 320, 16)]
+    frames = []
+    for number in range(12):
+        person = [(x, y, 4 * (-1) ** number, 3) for x in (56, 72) for y in (72, 88, 104)]
+        frames.append(vectors_of(*ticker, *person))
+    kept = density_of(frames, (240, 320), MoCropSettings(**BARE))
+    assert not kept[8].any()
+    assert kept[2:5].any()
+    assert density_of(frames, (240, 320), MoCropSettings(**BARE, drop_tickers=False))[8].all()
+    # all rows running is a scene that runs, not a ticker
+    blocks = [(x, y, 5, 0) for x in range(8, 320, 16) for y in range(8, 240, 16)]
+    assert density_of([vectors_of(*blocks)] * 12, (240, 320), MoCropSettings(**BARE, camera="none")).all()
+
+
+def test_a_spot_that_never_rests_does_not_outweigh_the_rest() -> None:
+    spot = [(24, 24, 40, 0)]
+    frames = [vectors_of(*spot)] * 60
+    frames += [vectors_of(*((x, y, 6, 0) for x in range(200, 300, 16) for y in range(120, 220, 16)))] * 6
+    box = estimate_box(frames, (240, 320), MoCropSettings(area_ratio=0.25))
+    assert box.x0 <= 200 / 320
+    assert box.x1 >= 290 / 320
+
+
+def test_many_vectors_are_thinned_out_the_same_way_every_time() -> None:
+    places = [(x, y) for x in range(4, 320, 8) for y in range(4, 240, 8)]
+    frame = vectors_of(*((x, y, 12 if 80 < x < 140 and 60 < y < 130 else 3, 0) for x, y in places), size=8)
+    whole, thinned = (MoCropSettings(area_ratio=0.25, max_vectors=most) for most in (None, 4000))
+    box = estimate_box([frame] * 20, (240, 320), thinned)
+    assert box == estimate_box([frame.copy() for _ in range(20)], (240, 320), thinned)
+    assert box.iou(estimate_box([frame] * 20, (240, 320), whole)) > 0.8
 
 
 def test_few_moving_blocks_are_not_taken_for_the_camera() -> None:
@@ -105,14 +199,25 @@ def test_static_vectors_are_dropped_and_nothing_left_is_the_full_frame() -> None
     assert estimate_box([noise], (240, 320)) == FULL_FRAME
     assert estimate_box([], (240, 320)) == FULL_FRAME
     assert estimate_box(np.empty(0, MOTION_VECTOR_DTYPE), (240, 320)) == FULL_FRAME
+    # other readers give an empty array of no particular kind for an I-frame
+    moving = vectors_of((40, 40, 8, 0))
+    assert estimate_box([np.empty(0), moving], (240, 320)) == estimate_box([moving], (240, 320))
 
 
-def test_large_blocks_and_long_vectors_weigh_more_by_default_but_not_in_v1() -> None:
-    large, small = vectors_of((40, 40, 8, 0)), vectors_of((280, 200, 2, 0), size=8)
-    density = density_of([large, small], (240, 320))
-    assert density.max() == pytest.approx(16 * 16 * 8)
-    assert sorted(density[density > 0].tolist()) == pytest.approx([8 * 8 * 2, 16 * 16 * 8])
-    counted = density_of([large, small], (240, 320), MoCropSettings(preset="paper_v1"))
+def test_what_a_vector_adds_to_its_cell() -> None:
+    frames = [vectors_of((40, 40, 8, 0)), vectors_of((280, 200, 2, 0), size=8)]
+
+    def cells(**chosen: Any) -> list[float]:
+        density = density_of(frames, (240, 320), MoCropSettings(**BARE, **chosen))
+        return sorted(density[density > 0].tolist())
+
+    assert cells(weight="count") == [1, 1]
+    assert cells(weight="magnitude") == [2, 8]
+    assert cells(weight="area") == [64, 256]
+    assert cells(weight="area_magnitude") == [128, 2048]
+    # half speed is 3 pixels: 4 / (4 + 9) and 64 / (64 + 9) of the area
+    assert cells(weight="area_speed") == pytest.approx([64 * 4 / 13, 256 * 64 / 73])
+    counted = density_of(frames, (240, 320), MoCropSettings(preset="paper_v1"))
     assert sorted(counted[counted > 0].tolist()) == [1, 1]
 
 
@@ -164,15 +269,16 @@ def test_v2_keeps_the_strongest() -> None:
     size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
     preset=st.sampled_from(PRESETS),
     ratio=st.floats(0.01, 1),
+    size_mode=st.sampled_from(["fixed", "adaptive"]),
 )
 def test_any_vectors_give_a_valid_box(
-    rows: list[dict[str, int]], size: tuple[int, int], preset: Any, ratio: float
+    rows: list[dict[str, int]], size: tuple[int, int], preset: Any, ratio: float, size_mode: Any
 ) -> None:
     vectors = np.zeros(len(rows), dtype=MOTION_VECTOR_DTYPE)
     for vector, row in zip(vectors, rows, strict=True):
         for name, value in row.items():
             vector[name] = value
-    box = estimate_box([vectors], size, MoCropSettings(preset=preset, area_ratio=ratio))
+    box = estimate_box([vectors], size, MoCropSettings(preset=preset, area_ratio=ratio, size=size_mode))
     assert 0 <= box.x0 < box.x1 <= 1
     assert 0 <= box.y0 < box.y1 <= 1
     top, left, bottom, right = box.to_pixels(*size)
@@ -181,13 +287,86 @@ def test_any_vectors_give_a_valid_box(
 
 
 def test_presets_and_overrides() -> None:
-    assert (MoCropSettings().rows, MoCropSettings().columns) == (9, 16)
+    assert (MoCropSettings().rows, MoCropSettings().columns) == (18, 32)
     v1 = MoCropSettings(preset="paper_v1", area_ratio=0.4)
     assert (v1.rows, v1.columns, v1.camera, v1.area_ratio) == (6, 8, "none", 0.4)
     v2 = MoCropSettings(preset="paper_v2", rows=12)
     assert (v2.rows, v2.columns, v2.objective, v2.keep_strongest) == (12, 16, "sum_and_mean", 0.01)
-    with pytest.raises(ValidationError, match="area_ratio"):
+    with pytest.raises(ConfigError, match=r"'area_ratio' is 1.5; .*less than or equal to 1"):
         MoCropSettings(area_ratio=1.5)
+    with pytest.raises(ConfigError, match="did you mean 'area_ratio'"):
+        MoCropSettings(area_ration=0.5)  # type: ignore[call-arg]
+
+
+def test_settings_from_a_command_line() -> None:
+    given = MoCropSettings.from_items(["preset=paper_v2", "rows=12", "saturation=null", "sparse=true"])
+    assert (given.preset, given.rows, given.columns, given.saturation, given.sparse) == ("paper_v2", 12, 16, None, True)
+    with pytest.raises(ConfigError, match="key=value"):
+        MoCropSettings.from_items(["rows"])
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(
+    density=st.tuples(st.integers(1, 6), st.integers(1, 7)).flatmap(
+        lambda shape: arrays(np.float64, shape, elements=st.integers(0, 4).map(float))
+    ),
+    share=st.sampled_from([0.3, 0.5, 0.9, 1.0]),
+    floor=st.sampled_from([0.0, 0.2]),
+    aspect=st.sampled_from([1.0, 2.0, 100.0]),
+    cell_aspect=st.sampled_from([0.5, 1.0, 16 / 9]),
+)
+def test_smallest_rectangle_equals_brute_force(
+    density: NDArray[np.float64], share: float, floor: float, aspect: float, cell_aspect: float
+) -> None:
+    if not density.any():
+        density = density + 1
+    rows, columns = density.shape
+    best: tuple[float, ...] = (rows * columns, -density.sum(), rows, 0, 0, columns)
+    for h, w in product(range(1, rows + 1), range(1, columns + 1)):
+        sides = w * cell_aspect / h
+        if h * w < floor * rows * columns - 1e-9 or max(sides, 1 / sides) > aspect * (1 + 1e-9):
+            continue
+        for y, x in product(range(rows - h + 1), range(columns - w + 1)):
+            held = density[y : y + h, x : x + w].sum()
+            if held >= share * density.sum() * (1 - 1e-9):
+                best = min(best, (h * w, -held, h, y, x, w))
+    found = smallest_rectangle(density, share, floor, aspect, cell_aspect)
+    y, x, h, w = found
+    assert (h * w, density[y : y + h, x : x + w].sum()) == (best[0], -best[1])
+
+
+def test_adaptive_box_holds_two_objects_far_apart_and_little_else() -> None:
+    settings = MoCropSettings(size="adaptive")
+    left, right = ([(x, y, 6, 2) for x in xs for y in (104, 120, 136)] for xs in ((72, 88), (232, 248)))
+    both = estimate_box([vectors_of(*left, *right)] * 5, (240, 320), settings)
+    assert both.x0 <= 64 / 320
+    assert both.x1 >= 256 / 320
+    assert both.area < 0.5
+    one = estimate_box([vectors_of(*left)] * 5, (240, 320), settings)
+    assert one.x1 < 0.6
+    assert settings.area_floor <= one.area < both.area
+
+
+def test_adaptive_box_is_the_full_frame_where_motion_is_everywhere() -> None:
+    generator = np.random.default_rng(0)
+    scattered = vectors_of(
+        *((x, y, *generator.uniform(-9, 9, 2)) for x in range(8, 320, 16) for y in range(8, 240, 16))
+    )
+    settings = MoCropSettings(size="adaptive")
+    assert estimate_box([scattered], (240, 320), settings) == FULL_FRAME
+    assert estimate_box([], (240, 320), settings) == FULL_FRAME
+    corners = vectors_of(*((x, y, 6, 2) for x in (8, 312) for y in (8, 232)))
+    assert estimate_box([corners], (240, 320), settings) == FULL_FRAME
+
+
+def test_frames_to_read() -> None:
+    gops = [(0, 12), (12, 3), (15, 1), (16, 4)]
+    assert frames_to_read(gops, MoCropSettings()) is None
+    assert frames_to_read(gops, MoCropSettings(sparse=True)) == [13, 14, 17, 18, 19]
+    each = MoCropSettings(sparse=True, sparse_gops=1, sparse_frames=3)
+    assert frames_to_read(gops, each) == [1, 2, 13, 14, 17, 18]
+    assert frames_to_read(gops[:1], MoCropSettings(sparse=True, sparse_frames=3)) == [1, 2]  # there is no other
+    assert frames_to_read([(0, 1)], MoCropSettings(sparse=True)) is None  # nothing to leave out
 
 
 def test_box_pixels_and_overlap() -> None:

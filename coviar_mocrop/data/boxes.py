@@ -16,9 +16,9 @@ from coviar_mocrop.bitstream.video import Backend
 from coviar_mocrop.data.lists import Clip
 from coviar_mocrop.errors import VideoError
 from coviar_mocrop.files import inside, write_json
-from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
+from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box, frames_to_read
 
-_FORMAT = 1
+_FORMAT = 2
 _SAVE_EVERY = 2000
 
 
@@ -61,13 +61,14 @@ class BoxCache:
 
 
 def box_of_file(path: str | os.PathLike[str], settings: MoCropSettings, backend: Backend = "auto") -> CropBox:
-    """The box of one video, from all its vectors.
+    """The box of one video, from all its vectors, or from those of a few frames where ``settings`` are sparse.
 
     Raises:
         VideoError: the video cannot be read, or has no motion vectors.
     """
     with open_video(path, backend) as video:
-        return estimate_box(video.vectors(), (video.info.height, video.info.width), settings)
+        vectors = video.vectors(frames_to_read(video.gops, settings))
+        return estimate_box(vectors, (video.info.height, video.info.width), settings)
 
 
 def boxes_of_list(

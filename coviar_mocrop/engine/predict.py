@@ -21,7 +21,7 @@ from coviar_mocrop.engine.device import Compute, choose_compute
 from coviar_mocrop.engine.evaluate import LoadedStream, load_stream
 from coviar_mocrop.errors import CheckpointError, DataError
 from coviar_mocrop.fusion import fuse, resolve_weights
-from coviar_mocrop.mocrop import CropBox, estimate_box
+from coviar_mocrop.mocrop import CropBox, estimate_box, frames_to_read
 from coviar_mocrop.scores import Scores
 
 VIDEO_SUFFIXES = frozenset(
@@ -142,7 +142,7 @@ class Predictor:
             }
             unique = {kind: sorted(set(asked)) for kind, asked in wanted.items()}
             raw = video.read_many(unique)
-            vectors = video.vectors() if config.crops else []
+            vectors = video.vectors(frames_to_read(video.gops, config.mocrop)) if config.crops else []
         clock.lap("read")
         box = None
         if config.crops:

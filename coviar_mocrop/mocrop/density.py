@@ -1,14 +1,60 @@
-"""From motion vectors to a density grid: merge, denoise, sample."""
+"""From motion vectors to a density grid: merge, take the camera out, denoise, sample, clean up.
+
+All frames are concatenated once and worked on together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coviar_mocrop.mocrop.camera import median_motion
+from coviar_mocrop.mocrop.camera import Floats, remove_camera
 from coviar_mocrop.mocrop.settings import MoCropSettings
+
+_GOLDEN = (5**0.5 - 1) / 2
+_QUARTERS = ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25))
+_STRONGEST = 0.1
+"""``saturation`` refers to the mean of this share of the cells, the strongest ones."""
+_TICKER_SPEED = 0.5
+_TICKER_SPREAD = 0.5
+_TICKER_SLOPE = 0.25
+_TICKER_FILLED = 0.3
+_TICKER_WIDTH = 0.4
+_TICKER_HEIGHT = 0.25
+"""A cell runs like a ticker if its blocks move by more than so many pixels, spread by less than this share of it,
+with no more than this share of it up or down, and fill it this much of the time; a row of cells is one if so many
+of its cells do, and believed if no more than so many rows are."""
+
+
+@dataclass
+class _Blocks:
+    """Moving blocks of all frames.
+
+    Attributes:
+        x, y: centres, float32 [N], pixels.
+        width, height: float32 [N], pixels.
+        motion_x, motion_y: against the scene, float32 [N], pixels.
+        magnitude: float32 [N], pixels.
+    """
+
+    x: Floats
+    y: Floats
+    width: Floats
+    height: Floats
+    motion_x: Floats
+    motion_y: Floats
+    magnitude: Floats
+
+    def only(self, kept: NDArray[np.int64]) -> _Blocks:
+        return _Blocks(*(getattr(self, name)[kept] for name in self.__dataclass_fields__))
+
+    @property
+    def area(self) -> Floats:
+        return self.width * self.height
 
 
 def motion_density(
@@ -24,69 +70,177 @@ def motion_density(
     Returns:
         float64 [rows, columns], >= 0; all zero where nothing usable moves.
     """
-    height, width = frame_size
-    places, motions, areas = [], [], []
-    for vectors in frames:
-        place, motion, area = _geometry(vectors, frame_size)
-        if settings.camera == "translation" and len(motion):
-            motion = motion - median_motion(motion, area, height * width)
-        places.append(place)
-        motions.append(motion)
-        areas.append(area)
+    blocks, usable, share = _moving_blocks(frames, frame_size, settings)
     grid = np.zeros((settings.rows, settings.columns))
-    place, motion, area = (np.concatenate(parts) if parts else np.empty(0) for parts in (places, motions, areas))
-    if not len(motion):
+    if settings.keep_strongest < 1 and len(blocks.x):
+        number = max(round(usable * settings.keep_strongest), 1)
+        strongest = np.argsort(-blocks.magnitude, kind="stable")[:number]
+        blocks = blocks.only(np.sort(strongest))
+    if not len(blocks.x):
         return grid
-    magnitude = np.hypot(motion[:, 0], motion[:, 1])
-    kept = _denoise(magnitude, settings)
-    if not len(kept):
-        return grid
-    row = np.clip((place[kept, 1] * settings.rows / height).astype(np.int64), 0, settings.rows - 1)
-    column = np.clip((place[kept, 0] * settings.columns / width).astype(np.int64), 0, settings.columns - 1)
-    weight = np.ones(len(kept))
-    if settings.weight in ("magnitude", "area_magnitude"):
-        weight = weight * magnitude[kept]
-    if settings.weight in ("area", "area_magnitude"):
-        weight = weight * area[kept]
-    # scaled by the maximum first: a power of large magnitudes must not overflow
-    weight = weight * (magnitude[kept] / magnitude[kept].max()) ** settings.importance_power
+    weight = _weights(blocks, frame_size, settings)
     if settings.sampling == "monte_carlo":
-        drawn = max(round(len(kept) * settings.sample_share), 1)
+        drawn = max(round(len(weight) * settings.sample_share), 1)
         generator = np.random.default_rng(settings.seed)
         weight = generator.multinomial(drawn, weight / weight.sum()).astype(np.float64)
-    np.add.at(grid, (row, column), weight)
+    grid = _to_grid(blocks, weight, frame_size, settings)
+    if settings.drop_tickers:
+        grid[_ticker_rows(blocks, frame_size, share * len(frames), settings)] = 0.0
+    for _ in range(settings.smoothing):
+        grid = _smooth(_smooth(grid).T).T
+    if settings.saturation is not None:
+        strongest_cells = np.sort(grid, axis=None)[-max(round(grid.size * _STRONGEST), 1) :]
+        grid = np.minimum(grid, settings.saturation * strongest_cells.mean())
     return grid
 
 
-def _geometry(
-    vectors: NDArray[np.void], frame_size: tuple[int, int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Block centres [N, 2] and motion [N, 2] as (x, y), and areas [N]; what is not usable left out."""
+def centre_prior(shape: tuple[int, ...], strength: float) -> NDArray[np.float64]:
+    """float64 [rows, columns]: a Gaussian of the distance from the middle, 1 there; ``strength`` 0: 1 everywhere.
+
+    At the edges' middles it is exp(-strength / 2).
+    """
+    y, x = (((np.arange(cells) + 0.5) / cells * 2 - 1) ** 2 for cells in shape)
+    weights: NDArray[np.float64] = np.exp(-0.5 * strength * (y[:, None] + x))
+    return weights
+
+
+def _moving_blocks(
+    frames: Sequence[NDArray[np.void]], frame_size: tuple[int, int], settings: MoCropSettings
+) -> tuple[_Blocks, int, float]:
+    """Blocks that move against the scene by more than the static threshold.
+
+    Also how many usable ones there are in all, and the share of the vectors that was looked at.
+    """
     height, width = frame_size
-    place = np.stack([vectors["dst_x"], vectors["dst_y"]], axis=-1).astype(np.float64)
-    # the exact sub-pixel vector; src - dst is rounded to whole pixels
-    scale = vectors["motion_scale"].astype(np.float64)
-    motion = np.stack([vectors["motion_x"], vectors["motion_y"]], axis=-1) / np.maximum(scale, 1)[:, None]
-    area = vectors["w"].astype(np.float64) * vectors["h"]
-    usable = (
-        np.isfinite(motion).all(axis=1)
-        & (scale > 0)
-        & (area > 0)
-        & (place >= 0).all(axis=1)
-        & (place[:, 0] <= width)
-        & (place[:, 1] <= height)
-        & (np.abs(motion) <= 4 * max(height, width)).all(axis=1)  # longer is damage, not motion
+    vectors, number, share = _gather(frames, settings.max_vectors)
+    if not len(vectors):
+        nothing = np.empty(0, np.float32)
+        return _Blocks(*[nothing] * 7), 0, share
+    x, y, block_w, block_h = (vectors[name].astype(np.float32) for name in ("dst_x", "dst_y", "w", "h"))
+    future = vectors["source"] > 0
+    # the exact sub-pixel vector; src - dst is rounded to whole pixels. One into the future tells of the
+    # opposite motion.
+    scale = vectors["motion_scale"].astype(np.float32)
+    step = np.where(future, np.float32(-1), np.float32(1)) / np.maximum(scale, np.float32(1))
+    motion_x = vectors["motion_x"].astype(np.float32) * step
+    motion_y = vectors["motion_y"].astype(np.float32) * step
+    area = block_w * block_h * np.float32(1 / share)
+    longest = 4 * max(height, width)  # longer is damage, not motion
+    usable = (scale > 0) & (area > 0) & (x >= 0) & (y >= 0) & (x <= width) & (y <= height)
+    usable &= (np.abs(motion_x) <= longest) & (np.abs(motion_y) <= longest)
+    group = 2 * number + future
+    if not usable.all():
+        x, y, block_w, block_h, motion_x, motion_y, area = (
+            values[usable] for values in (x, y, block_w, block_h, motion_x, motion_y, area)
+        )
+        group = group[usable]
+    motion_x, motion_y = remove_camera(
+        settings.camera,
+        (x, y),
+        (motion_x, motion_y),
+        area,
+        group,
+        2 * len(frames),
+        frame_size,
     )
-    # a vector into the future tells of the opposite motion
-    motion = np.where(vectors["source"][:, None] > 0, -motion, motion)
-    return place[usable], motion[usable], area[usable]
+    magnitude = np.hypot(motion_x, motion_y)
+    blocks = _Blocks(x, y, block_w, block_h, motion_x, motion_y, magnitude)
+    return blocks.only(np.flatnonzero(magnitude > settings.static_threshold)), len(magnitude), share
 
 
-def _denoise(magnitude: NDArray[np.float64], settings: MoCropSettings) -> NDArray[np.int64]:
-    """Indices of the vectors that are kept: not static, and among the strongest."""
-    kept = np.flatnonzero(magnitude > settings.static_threshold)
-    if settings.keep_strongest < 1 and len(kept):
-        number = max(round(len(magnitude) * settings.keep_strongest), 1)
-        strongest = np.argsort(-magnitude[kept], kind="stable")[:number]
-        kept = kept[np.sort(strongest)]
-    return kept
+def _gather(frames: Sequence[NDArray[np.void]], most: int | None) -> tuple[Any, NDArray[np.int64], float]:
+    """Vectors of all frames in one array, the number of the frame of each, and the share that was taken.
+
+    Of more than ``most`` vectors, so many are taken, evenly over all of them; the places are jittered by the golden
+    ratio, so that no row or column of blocks is preferred. The same vectors give the same choice every time.
+    """
+    lengths = np.array([len(rows) for rows in frames], dtype=np.int64)
+    total = int(lengths.sum())
+    if not total:
+        return np.empty(0), np.empty(0, np.int64), 1.0
+    dtype = next(rows.dtype for rows in frames if len(rows))
+    # as plain bytes: NumPy would compare and copy structured arrays field by field
+    plain = [
+        np.ascontiguousarray(rows.astype(dtype, copy=False) if len(rows) else np.empty(0, dtype)).view(
+            f"V{dtype.itemsize}"
+        )
+        for rows in frames
+    ]
+    if most is None or total <= most:
+        return np.concatenate(plain).view(dtype), np.repeat(np.arange(len(frames)), lengths), 1.0
+    at = np.arange(most)
+    chosen = ((at + (at * _GOLDEN) % 1) * (total / most)).astype(np.int64)
+    ends = np.cumsum(lengths)
+    number = np.searchsorted(ends, chosen, side="right")
+    places = chosen - (ends - lengths)[number]
+    cuts = np.searchsorted(number, np.arange(len(frames) + 1)).tolist()
+    parts = [rows.take(places[cuts[at] : cuts[at + 1]]) for at, rows in enumerate(plain)]
+    return np.concatenate(parts).view(dtype), number, most / total
+
+
+def _weights(blocks: _Blocks, frame_size: tuple[int, int], settings: MoCropSettings) -> NDArray[np.float64]:
+    magnitude = blocks.magnitude.astype(np.float64)
+    weight = np.ones(len(magnitude))
+    if settings.weight in ("magnitude", "area_magnitude"):
+        weight = magnitude
+    if settings.weight == "area_speed":
+        square = magnitude**2
+        weight = square / (square + (settings.half_speed * frame_size[0]) ** 2)
+    if settings.weight in ("area", "area_magnitude", "area_speed"):
+        weight = weight * blocks.area
+    if settings.importance_power:
+        # scaled by the maximum first: a power of large magnitudes must not overflow
+        weight = weight * (magnitude / magnitude.max()) ** settings.importance_power
+    return weight
+
+
+def _to_grid(
+    blocks: _Blocks, weight: NDArray[np.float64], frame_size: tuple[int, int], settings: MoCropSettings
+) -> NDArray[np.float64]:
+    cells = settings.rows * settings.columns
+    grid: Any
+    if not settings.spread_blocks:
+        grid = np.bincount(_cells(blocks.x, blocks.y, frame_size, settings), weight, cells)
+    else:  # a block is as good as the four quarters of it
+        grid = np.zeros(cells)
+        for down, across in _QUARTERS:
+            x, y = blocks.x + across * blocks.width, blocks.y + down * blocks.height
+            grid += np.bincount(_cells(x, y, frame_size, settings), weight / 4, cells)
+    shaped: NDArray[np.float64] = grid.reshape(settings.rows, settings.columns)
+    return shaped
+
+
+def _cells(x: Floats, y: Floats, frame_size: tuple[int, int], settings: MoCropSettings) -> NDArray[np.int64]:
+    height, width = frame_size
+    row = np.clip((y * (settings.rows / height)).astype(np.int64), 0, settings.rows - 1)
+    column = np.clip((x * (settings.columns / width)).astype(np.int64), 0, settings.columns - 1)
+    return row * settings.columns + column
+
+
+def _ticker_rows(
+    blocks: _Blocks, frame_size: tuple[int, int], frames: float, settings: MoCropSettings
+) -> NDArray[np.bool_]:
+    """Rows of cells in which text runs: sideways, steadily, over much of the width, all the time."""
+    shape = (settings.rows, settings.columns)
+    cell = _cells(blocks.x, blocks.y, frame_size, settings)
+    area, cells = blocks.area, settings.rows * settings.columns
+    filled = np.bincount(cell, area, cells)
+    known = np.maximum(filled, 1e-9)
+    mean = np.bincount(cell, area * blocks.motion_x, cells) / known
+    square = np.bincount(cell, area * blocks.motion_x**2, cells) / known
+    upright = np.bincount(cell, area * np.abs(blocks.motion_y), cells) / known
+    speed = np.abs(mean)
+    runs = (
+        (speed > _TICKER_SPEED)
+        & (np.maximum(square - mean**2, 0) < (_TICKER_SPREAD * speed) ** 2)
+        & (upright < _TICKER_SLOPE * speed)
+        & (filled > _TICKER_FILLED * frames * frame_size[0] * frame_size[1] / cells)
+    )
+    rows: NDArray[np.bool_] = runs.reshape(shape).mean(axis=1) >= _TICKER_WIDTH
+    return rows if rows.sum() <= _TICKER_HEIGHT * settings.rows else np.zeros_like(rows)
+
+
+def _smooth(grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1-2-1 down the columns; at the edges the outermost row stands in for what is missing."""
+    padded = np.concatenate([grid[:1], grid, grid[-1:]])
+    return (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.mocrop.box import FULL_FRAME, CropBox
-from coviar_mocrop.mocrop.density import motion_density
-from coviar_mocrop.mocrop.search import best_rectangle
+from coviar_mocrop.mocrop.density import centre_prior, motion_density
+from coviar_mocrop.mocrop.search import best_rectangle, smallest_rectangle
 from coviar_mocrop.mocrop.settings import MoCropSettings
 
 Vectors = NDArray[np.void] | Sequence[NDArray[np.void]]
@@ -32,7 +32,8 @@ def estimate_box(vectors: Vectors, frame_size: tuple[int, int], settings: MoCrop
         ConfigError: the frame has no area.
     """
     settings = settings or MoCropSettings()
-    return box_of_density(density_of(vectors, frame_size, settings), settings)
+    density = density_of(vectors, frame_size, settings)
+    return box_of_density(density, settings, frame_size[1] / frame_size[0])
 
 
 def density_of(
@@ -46,12 +47,46 @@ def density_of(
     return motion_density(frames, frame_size, settings or MoCropSettings())
 
 
-def box_of_density(density: NDArray[np.float64], settings: MoCropSettings) -> CropBox:
-    """Search the grid; without any density, the full frame."""
+def box_of_density(density: NDArray[np.float64], settings: MoCropSettings, aspect: float = 16 / 9) -> CropBox:
+    """Search the grid; without any density, the full frame.
+
+    Args:
+        density: float64 [rows, columns], >= 0.
+        settings: ``area_ratio`` or what ``adaptive`` needs.
+        aspect: width of the frame by its height, for ``aspect_limit``.
+    """
     if not density.any():
         return FULL_FRAME
-    row, column, rows, columns = best_rectangle(
-        density, settings.area_ratio, settings.area_tolerance, settings.objective
-    )
     all_rows, all_columns = density.shape
+    if settings.size == "adaptive":
+        row, column, rows, columns = smallest_rectangle(
+            density,
+            settings.motion_share,
+            settings.area_floor,
+            settings.aspect_limit,
+            cell_aspect=aspect * all_rows / all_columns,
+        )
+        if rows * columns > settings.full_above * density.size:
+            return FULL_FRAME
+    else:
+        weighed = density * centre_prior(density.shape, settings.centre_prior) if settings.centre_prior else density
+        row, column, rows, columns = best_rectangle(
+            weighed, settings.area_ratio, settings.area_tolerance, settings.objective
+        )
     return CropBox(column / all_columns, row / all_rows, (column + columns) / all_columns, (row + rows) / all_rows)
+
+
+def frames_to_read(gops: Iterable[tuple[int, int]], settings: MoCropSettings) -> list[int] | None:
+    """The frames whose vectors the box is found from; None: all of them.
+
+    Args:
+        gops: (start, length) of each, frames.
+        settings: ``sparse``, ``sparse_gops`` and ``sparse_frames``.
+    """
+    if not settings.sparse:
+        return None
+    known = list(gops)
+    every = settings.sparse_gops if len(known) > settings.sparse_gops else 1
+    chosen = known[every // 2 :: every]  # from the second, if every second: as near to the middle as can be
+    # an I-frame has no vectors, so the first that has is the second
+    return [start + at for start, length in chosen for at in range(1, min(settings.sparse_frames, length))] or None

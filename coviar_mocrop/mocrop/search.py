@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -51,12 +53,7 @@ def best_rectangle(
     best: tuple[int, int, int, int] | None = None
     best_value = 0.0
     for height, width in sizes:
-        sums = (
-            integral[height:, width:]
-            - integral[:-height, width:]
-            - integral[height:, :-width]
-            + integral[:-height, :-width]
-        )
+        sums = _window_sums(integral, height, width)
         values = sums if objective == "sum" else 0.6 * sums + 0.4 * sums / (height * width)
         # the first within rounding of this size's maximum
         position = int(np.argmax((values >= values.max() - slack).ravel()))
@@ -68,12 +65,70 @@ def best_rectangle(
     return best
 
 
+def smallest_rectangle(
+    density: NDArray[np.float64],
+    share: float,
+    area_floor: float = 0.0,
+    aspect_limit: float = 100.0,
+    cell_aspect: float = 1.0,
+) -> tuple[int, int, int, int]:
+    """The smallest rectangle of cells that holds a share of the density.
+
+    Among rectangles of equal area the one with more density wins, then the smallest height, row and column.
+    Where no rectangle within the aspect limit holds the share, it is the whole grid.
+
+    Args:
+        density: float64 [rows, columns], finite, >= 0, not all zero.
+        share: in (0, 1].
+        area_floor: smallest area, as a share of the grid.
+        aspect_limit: longer by shorter side.
+        cell_aspect: width of a cell by its height.
+
+    Returns:
+        (row, column, rows, columns): top left cell and size.
+    """
+    integral = _integral(density)
+    all_rows, all_columns = density.shape
+    needed = share * float(integral[-1, -1]) * (1 - 1e-9)
+    best, best_key = (0, 0, all_rows, all_columns), (density.size, -float(integral[-1, -1]))
+    width = all_columns
+    for height in range(1, all_rows + 1):
+        if _window_sums(integral, height, width).max() < needed:
+            continue  # a higher one may do
+        while width > 1 and _window_sums(integral, height, width - 1).max() >= needed:
+            width -= 1  # the higher, the narrower
+        narrowest = max(
+            width,
+            math.ceil(area_floor * density.size / height - 1e-9),
+            math.ceil(height / (aspect_limit * cell_aspect) - 1e-9),
+        )
+        if narrowest > min(all_columns, height * aspect_limit / cell_aspect + 1e-9):
+            continue
+        sums = _window_sums(integral, height, narrowest)
+        key = (height * narrowest, -float(sums.max()))
+        if key < best_key:
+            row, column = divmod(int(np.argmax(sums)), sums.shape[1])
+            best, best_key = (row, column, height, narrowest), key
+    return best
+
+
+def _window_sums(integral: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+    """Sums over all windows of a size: float64 [rows - height + 1, columns - width + 1]."""
+    return (
+        integral[height:, width:]
+        - integral[:-height, width:]
+        - integral[height:, :-width]
+        + integral[:-height, :-width]
+    )
+
+
 def _integral(grid: NDArray[np.float64]) -> NDArray[np.float64]:
     integral = np.zeros((grid.shape[0] + 1, grid.shape[1] + 1))
     integral[1:, 1:] = grid.cumsum(axis=0).cumsum(axis=1)
     return integral
 
 
+@lru_cache(maxsize=64)
 def _sizes(shape: tuple[Any, ...], area_ratio: float, tolerance: float) -> list[tuple[int, int]]:
     rows, columns = shape
     target = area_ratio * rows * columns

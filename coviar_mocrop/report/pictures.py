@@ -38,5 +38,5 @@ def log_crops(
                 pictures = video.read("iframe", places(video.gops, frames, "iframe"))
         except VideoError:
             continue
-        figure = crop_figure(list(pictures), box_of_density(density, mocrop), density, clip.path)
+        figure = crop_figure(list(pictures), box_of_density(density, mocrop, size[1] / size[0]), density, clip.path)
         board.add_figure(f"crops/{clip.path}", figure)

@@ -1,0 +1,499 @@
+"""MoCrop against ground truth: clips whose moving object is known, real clips with marked regions, sparse reading."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from coviar_mocrop.bitstream import open_video
+from coviar_mocrop.bitstream.transcode import Codec, encode, transcode
+from coviar_mocrop.errors import ConfigError, DataError
+from coviar_mocrop.files import inside
+from coviar_mocrop.mocrop import FULL_FRAME, CropBox, MoCropSettings, best_rectangle, estimate_box, frames_to_read
+
+CameraMove = Literal["static", "pan", "shake", "zoom"]
+CAMERAS: tuple[CameraMove, ...] = ("static", "pan", "shake", "zoom")
+METHODS = ("full", "centre", "paper_v1", "paper_v2", "default", "best")
+SYNTHETIC_AREAS = (0.75, 0.4)
+REAL_AREAS = (0.75, 0.4, 0.25)
+SPARSE_PLANS = ((1, 2), (1, 3), (1, 4), (1, 6), (2, 4), (2, 6), (2, 8), (2, 10), (2, 12), (3, 6), (3, 12))
+_SHAPE = (18, 32)
+"""Grid on which the best rectangle of an area is searched."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A kind of synthetic clip.
+
+    Attributes:
+        camera: pan is 2 pixels a frame sideways, shake a fresh offset of up to 3 pixels each way every frame, zoom
+            a hundredth closer every frame.
+        objects: sizes (height, width), pixels, of what moves.
+        codec: of the file.
+        quality: rate factor (H.264) or quantiser (MPEG-4).
+        label: of the table: ``small`` or ``large``.
+    """
+
+    camera: CameraMove
+    label: str
+    objects: tuple[tuple[int, int], ...]
+    codec: Codec
+    quality: int
+
+
+def scenes() -> list[Scene]:
+    """Camera x size x number x codec x bit rate: 64."""
+    found = []
+    for camera, (label, size), count, (codec, quality) in itertools.product(
+        CAMERAS,
+        (("small", (40, 48)), ("large", (90, 100))),
+        (1, 2),
+        (("h264", 20), ("h264", 34), ("mpeg4", 3), ("mpeg4", 14)),
+    ):
+        found.append(Scene(camera, label, (size,) * count, codec, quality))  # type: ignore[arg-type]
+    return found
+
+
+def render(
+    scene: Scene, seed: int, *, width: int = 320, height: int = 240, frames: int = 36
+) -> tuple[NDArray[np.uint8], list[CropBox]]:
+    """A clip, and what each object sweeps.
+
+    Args:
+        scene: what to draw.
+        seed: of textures, places and directions.
+        width: pixels.
+        height: pixels.
+        frames: how many.
+
+    Returns:
+        uint8 [frames, height, width, 3], and the bounding box of each object's places.
+    """
+    generator = np.random.default_rng(seed)
+    margin = 8 + 2 * frames
+    wall = _texture(height + 2 * margin, width + 2 * margin, generator)
+    pictures = np.empty((frames, height, width, 3), np.uint8)
+    direction = generator.choice([-1, 1])
+    for number in range(frames):
+        x, y, zoom = 0.0, 0.0, 1.0
+        if scene.camera == "pan":
+            x = 2.0 * direction * (number - frames / 2)
+        elif scene.camera == "shake":
+            x, y = generator.integers(-3, 4, 2).tolist()
+        elif scene.camera == "zoom":
+            zoom = 1.01 ** (-number)
+        pictures[number] = _view(wall, margin, height, width, x, y, zoom)
+    swept = []
+    for place, (object_h, object_w) in enumerate(scene.objects):
+        texture = _texture(object_h, object_w, generator)
+        room = width // len(scene.objects)  # each object has its own part of the frame, from left to right
+        reach_x = min(48, room - object_w - 4)
+        left = place * room + int(generator.integers(0, room - object_w - reach_x + 1))
+        top = int(generator.integers(0, height - object_h - 24 + 1))
+        flip, angle = generator.choice([-1, 1]), 2 * np.pi * generator.uniform()
+        spots = []
+        for number, picture in enumerate(pictures):
+            phase = 2 * np.pi * number / 24
+            x = left + round(reach_x / 2 * (1 + np.sin(flip * phase + angle)))
+            y = top + round(12 * (1 + np.cos(phase)))
+            picture[y : y + object_h, x : x + object_w] = texture
+            spots.append((x, y))
+        xs, ys = zip(*spots, strict=True)
+        swept.append(
+            CropBox(min(xs) / width, min(ys) / height, (max(xs) + object_w) / width, (max(ys) + object_h) / height)
+        )
+    return pictures, swept
+
+
+def run_synthetic(
+    areas: Sequence[float] = SYNTHETIC_AREAS, *, seed: int = 0, workers: int = 2, progress: bool = True
+) -> list[dict[str, Any]]:
+    """One row per scene, method and area, and the adaptive box where there are two objects.
+
+    Args:
+        areas: shares of the frame.
+        seed: of all clips.
+        workers: threads.
+        progress: show a bar.
+
+    Returns:
+        Rows with ``camera``, ``label``, ``objects``, ``codec``, ``quality``, ``method``, ``area``, ``box_area``,
+        ``coverage`` (of all swept regions together) and ``iou`` (with the best rectangle of that area).
+    """
+
+    def measure(job: tuple[int, Scene]) -> list[dict[str, Any]]:
+        number, scene = job
+        pictures, swept = render(scene, seed * 1000 + number)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "clip.mp4"
+            encode(pictures, path, codec=scene.codec, quality=scene.quality)
+            vectors, size = _read(path)
+        common = {
+            "camera": scene.camera,
+            "label": scene.label,
+            "objects": len(scene.objects),
+            "codec": scene.codec,
+            "quality": scene.quality,
+        }
+        rows = [{**common, **row} for row in _measure(vectors, size, swept, areas)]
+        box = estimate_box(vectors, size, MoCropSettings(size="adaptive"))
+        rows.append({**common, "method": "adaptive", **_figures(box, swept, None)})
+        return rows
+
+    kinds = scenes()
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        parts = pool.map(measure, enumerate(kinds))
+        return [row for part in tqdm(parts, "clips", len(kinds), disable=not progress) for row in part]
+
+
+def run_real(root: Path, areas: Sequence[float] = REAL_AREAS, *, progress: bool = True) -> list[dict[str, Any]]:
+    """One row per marked clip, method and area; columns as :func:`run_synthetic`'s, and ``path``.
+
+    Args:
+        root: folder of the clips and of ``action_boxes.csv`` (``path,x0,y0,x1,y1``, fractions of the frame).
+        areas: shares of the frame.
+        progress: show a bar.
+
+    Raises:
+        DataError: the file is missing or does not parse.
+        VideoError: a clip cannot be read.
+    """
+    rows = []
+    for name, marked in tqdm(read_marks(root / "action_boxes.csv").items(), "marked clips", disable=not progress):
+        vectors, size = _read(inside(root, name))
+        rows += [{"path": name, **row} for row in _measure(vectors, size, [marked], areas)]
+        box = estimate_box(vectors, size, MoCropSettings(size="adaptive"))
+        rows.append({"path": name, "method": "adaptive", **_figures(box, [marked], None)})
+    return rows
+
+
+def read_marks(path: Path) -> dict[str, CropBox]:
+    """The regions of an ``action_boxes.csv``, by clip.
+
+    Raises:
+        DataError: the file is missing or does not parse.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            marks = {
+                row["path"]: CropBox(*(float(row[side]) for side in ("x0", "y0", "x1", "y1")))
+                for row in csv.DictReader(file)
+            }
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read as path,x0,y0,x1,y1 lines ({error})") from error
+    if not marks or not all(0 <= m.x0 < m.x1 <= 1 and 0 <= m.y0 < m.y1 <= 1 for m in marks.values()):
+        raise DataError(f"{path}: needs at least one region, each with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1")
+    return marks
+
+
+def spread_videos(root: Path, count: int) -> list[Path]:
+    """``count`` of the .mp4 files below a folder, spread over their sorted names.
+
+    Raises:
+        ConfigError: ``count`` is below 1.
+        DataError: there are none.
+    """
+    if count < 1:
+        raise ConfigError(f"the number of clips is {count}; give 1 or more")
+    videos = sorted(root.rglob("*.mp4"))
+    if not videos:
+        raise DataError(f"{root}: holds no .mp4 file")
+    return [videos[int(at)] for at in np.unique(np.linspace(0, len(videos) - 1, count).round())]
+
+
+def run_sparse(
+    videos: Sequence[Path],
+    areas: Sequence[float] = SYNTHETIC_AREAS,
+    *,
+    plans: Sequence[tuple[int, int]] = SPARSE_PLANS,
+    workers: int = 2,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """How far the box from some frames of some GOPs agrees with the box from all, on canonical transcodes.
+
+    Args:
+        videos: any; each is transcoded to GOP 12, 340 x 256, H.264.
+        areas: shares of the frame.
+        plans: (every how many-th GOP is read, how many frames of it).
+        workers: threads that transcode; reading is timed on one.
+        progress: show a bar.
+
+    Returns:
+        Rows with ``path``, ``plan`` (as text), ``area``, ``iou``, ``vectors`` (share of all) and ``time`` (share of
+        the time that reading all vectors takes, the file being open; best of three each).
+
+    Raises:
+        VideoError: a video cannot be read.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        targets = [Path(folder) / f"{number}.mp4" for number in range(len(videos))]
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            jobs = pool.map(transcode, videos, targets)
+            list(tqdm(jobs, "transcoding", len(videos), disable=not progress))
+        for source, path in tqdm(list(zip(videos, targets, strict=True)), "reading", disable=not progress):
+            rows += [{"path": source.name, **row} for row in _sparse_rows(path, areas, plans)]
+    return rows
+
+
+def run_prefix(
+    videos: Sequence[Path],
+    areas: Sequence[float] = SYNTHETIC_AREAS,
+    *,
+    shares: Sequence[float] = (0.25, 0.4, 0.5, 0.75),
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """How far the box from the first part of a video agrees with the box from all, on the videos as they are.
+
+    Args:
+        videos: any with motion vectors.
+        areas: shares of the frame.
+        shares: of the frames, from the start.
+        progress: show a bar.
+
+    Returns:
+        Rows with ``path``, ``share``, ``area``, ``iou`` and ``time`` (see :func:`run_sparse`).
+
+    Raises:
+        VideoError: a video cannot be read.
+    """
+    rows = []
+    for path in tqdm(videos, "prefixes", disable=not progress):
+        whole, spent = _timed_read(path, lambda gops: None)
+        size = _size(path)
+        for share in shares:
+            part = list(range(max(round(share * len(whole)), 2)))
+            vectors, partly = _timed_read(path, lambda gops, part=part: part)  # type: ignore[misc]
+            for area in areas:
+                settings = MoCropSettings(area_ratio=area)
+                iou = estimate_box(vectors, size, settings).iou(estimate_box(whole, size, settings))
+                rows.append({"path": path.name, "share": share, "area": area, "iou": iou, "time": partly / spent})
+    return rows
+
+
+def box_time(videos: Sequence[Path], settings: MoCropSettings | None = None, repeats: int = 20) -> list[float]:
+    """Median milliseconds that the box takes once the vectors are read, per video."""
+    settings, found = settings or MoCropSettings(), []
+    for path in videos:
+        vectors, size = _read(path)
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            estimate_box(vectors, size, settings)
+            times.append(1e3 * (time.perf_counter() - start))
+        found.append(float(np.median(times)))
+    return found
+
+
+def coverage(box: CropBox, regions: Iterable[CropBox]) -> float:
+    """Share of the regions' area, taken together, that lies inside the box."""
+    inside_box = total = 0.0
+    for region in regions:
+        shared_w = min(box.x1, region.x1) - max(box.x0, region.x0)
+        shared_h = min(box.y1, region.y1) - max(box.y0, region.y0)
+        inside_box += max(shared_w, 0.0) * max(shared_h, 0.0)
+        total += region.area
+    return inside_box / total
+
+
+def best_box(regions: Sequence[CropBox], area: float) -> CropBox:
+    """The box of an area that holds most of the regions; of equal ones, the one nearest to their middle."""
+    rows, columns = _SHAPE
+    x, y = np.arange(columns + 1) / columns, np.arange(rows + 1) / rows
+    grid = np.zeros(_SHAPE)
+    for region in regions:
+        inside_x = np.diff(np.clip(x, region.x0, region.x1))
+        inside_y = np.diff(np.clip(y, region.y0, region.y1))
+        grid += inside_y[:, None] * inside_x
+    middle_x = float(np.mean([(region.x0 + region.x1) / 2 for region in regions]))
+    middle_y = float(np.mean([(region.y0 + region.y1) / 2 for region in regions]))
+    distance = (x[:-1] + 0.5 / columns - middle_x) ** 2 + (y[:-1, None] + 0.5 / rows - middle_y) ** 2
+    nearer = 1 - distance / 4
+    row, column, height, width = best_rectangle(grid / grid.sum() + 1e-6 * nearer, area)
+    return CropBox(column / columns, row / rows, (column + width) / columns, (row + height) / rows)
+
+
+def centre_box(area: float) -> CropBox:
+    """A box of that area in the middle, as wide for its height as the frame."""
+    side = area**0.5
+    return CropBox((1 - side) / 2, (1 - side) / 2, (1 + side) / 2, (1 + side) / 2)
+
+
+def real_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Mean coverage on real clips: a row per method, a column per area."""
+    areas = sorted({row["area"] for row in rows if row["area"]}, reverse=True)
+    lines = _header(["mean coverage", *(f"area {area:g}" for area in areas)])
+    for method in METHODS:
+        means = [_mean(rows, "coverage", method=method, area=area) for area in areas]
+        lines.append(_row([method, *(f"{mean:.3f}" for mean in means)]))
+    held, used = _mean(rows, "coverage", method="adaptive"), _mean(rows, "box_area", method="adaptive")
+    lines.append(f"\nAdaptive: coverage {held:.3f} with {used:.2f} of the frame on average.")
+    return "\n".join(lines)
+
+
+def synthetic_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Mean coverage (and IoU with the best rectangle) by camera and number of objects."""
+    lines = _header(["camera", "objects", "area", *METHODS, "default's IoU with best"])
+    areas = sorted({row["area"] for row in rows if row["area"]}, reverse=True)
+    for objects, area, camera in itertools.product((1, 2), areas, CAMERAS):
+        chosen = {"objects": objects, "area": area, "camera": camera}
+        means = [_mean(rows, "coverage", method=method, **chosen) for method in METHODS]
+        iou = _mean(rows, "iou", method="default", **chosen)
+        lines.append(_row([camera, f"{objects}", f"{area:g}", *(f"{mean:.3f}" for mean in means), f"{iou:.2f}"]))
+    lines += ["", *_header(["adaptive: camera", "objects", "coverage", "least coverage", "box area"])]
+    for objects, camera in itertools.product((1, 2), CAMERAS):
+        chosen = {"objects": objects, "camera": camera, "method": "adaptive"}
+        least = min(row["coverage"] for row in _select(rows, **chosen))
+        held, used = _mean(rows, "coverage", **chosen), _mean(rows, "box_area", **chosen)
+        lines.append(_row([camera, f"{objects}", f"{held:.3f}", f"{least:.3f}", f"{used:.2f}"]))
+    return "\n".join(lines)
+
+
+def sparse_table(rows: Sequence[dict[str, Any]], key: str = "plan") -> str:
+    """Median IoU, vectors and time by what was read (``plan`` or ``share``)."""
+    areas = sorted({row["area"] for row in rows}, reverse=True)
+    title = {"plan": "GOPs and frames of them that are read", "share": "first part of the clip"}[key]
+    lines = _header([title, "time", *(f"median IoU at {area:g}" for area in areas)])
+    for value in dict.fromkeys(row[key] for row in rows):
+        spent = float(np.median([row["time"] for row in _select(rows, **{key: value})]))
+        ious = [float(np.median([row["iou"] for row in _select(rows, area=a, **{key: value})])) for a in areas]
+        lines.append(_row([str(value), f"{spent:.2f}", *(f"{iou:.3f}" for iou in ious)]))
+    return "\n".join(lines)
+
+
+def coverage_figure(synthetic: Sequence[dict[str, Any]], real: Sequence[dict[str, Any]] = ()) -> Figure:
+    """Mean coverage as bars: a group per camera (and one for real clips), a colour per method, a panel per area."""
+    areas = sorted({row["area"] for row in synthetic if row["area"]}, reverse=True)
+    figure = Figure(figsize=(5.6 * len(areas), 3.6), layout="constrained")
+    methods = [method for method in METHODS if method not in ("full", "best")]
+    colours = ("#b0b0b0", "#e0a458", "#c2571a", "#1b7f5c")
+    for axis, area in zip(np.atleast_1d(figure.subplots(1, len(areas), sharey=True)), areas, strict=True):
+        groups: list[tuple[str, list[dict[str, Any]]]] = [
+            (camera, _select(synthetic, objects=1, camera=camera, area=area)) for camera in CAMERAS
+        ]
+        chosen = _select(real, area=area)
+        groups += [("real clips", chosen)] if chosen else []
+        for number, (method, colour) in enumerate(zip(methods, colours, strict=True)):
+            heights = [_mean(rows, "coverage", method=method) for _, rows in groups]
+            axis.bar(np.arange(len(groups)) + 0.2 * (number - 1.5), heights, 0.18, color=colour, label=method)
+        axis.set_xticks(range(len(groups)), [name for name, _ in groups])
+        axis.set_ylim(0, 1.02)
+        axis.set_title(f"area {area:g}", fontsize=10)
+        axis.grid(axis="y", alpha=0.3)
+        axis.set_axisbelow(True)
+    figure.axes[0].set_ylabel("coverage of what moves")
+    figure.axes[-1].legend(fontsize=8, loc="lower left", framealpha=1)
+    return figure
+
+
+# -- inside ----------------------------------------------------------------------------------------------
+
+
+def _measure(
+    vectors: list[NDArray[np.void]], size: tuple[int, int], regions: Sequence[CropBox], areas: Sequence[float]
+) -> list[dict[str, Any]]:
+    rows = []
+    for area in areas:
+        best = best_box(regions, area)
+        boxes = {"full": FULL_FRAME, "centre": centre_box(area), "best": best}
+        for preset in ("paper_v1", "paper_v2", "default"):
+            settings = MoCropSettings(preset=preset, area_ratio=area)
+            boxes[preset] = estimate_box(vectors, size, settings)
+        rows += [{"method": method, "area": area, **_figures(boxes[method], regions, best)} for method in METHODS]
+    return rows
+
+
+def _figures(box: CropBox, regions: Sequence[CropBox], best: CropBox | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"coverage": coverage(box, regions), "box_area": box.area}
+    return {**found, "iou": box.iou(best)} if best else {**found, "area": None, "iou": None}
+
+
+def _sparse_rows(path: Path, areas: Sequence[float], plans: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    whole, spent = _timed_read(path, lambda gops: None)
+    size, rows = _size(path), []
+    total = max(sum(map(len, whole)), 1)
+    for every, frames in plans:
+        plan = MoCropSettings(sparse=True, sparse_gops=every, sparse_frames=frames)
+        vectors, partly = _timed_read(path, lambda gops, plan=plan: frames_to_read(gops, plan))  # type: ignore[misc]
+        for area in areas:
+            settings = MoCropSettings(area_ratio=area)
+            iou = estimate_box(vectors, size, settings).iou(estimate_box(whole, size, settings))
+            share = sum(map(len, vectors)) / total
+            row = {"plan": f"every {every}, first {frames}", "area": area, "iou": iou, "vectors": share}
+            rows.append({**row, "time": partly / spent})
+    return rows
+
+
+def _timed_read(path: Path, wanted: Callable[[Any], list[int] | None]) -> tuple[list[NDArray[np.void]], float]:
+    """Vectors, and the seconds it takes to read them once the file is open: the best of three."""
+    best, vectors = np.inf, []
+    with open_video(path) as video:
+        frames = wanted(video.gops)
+        for _ in range(3):
+            start = time.perf_counter()
+            vectors = video.vectors(frames)
+            best = min(best, time.perf_counter() - start)
+    return vectors, best
+
+
+def _read(path: Path) -> tuple[list[NDArray[np.void]], tuple[int, int]]:
+    with open_video(path) as video:
+        return video.vectors(), (video.info.height, video.info.width)
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with open_video(path) as video:
+        return video.info.height, video.info.width
+
+
+def _texture(height: int, width: int, generator: np.random.Generator, grain: int = 6) -> NDArray[np.float32]:
+    """Smooth noise, float32 [height, width, 3]: something for motion search to hold on to."""
+    noise = generator.uniform(20, 235, (height // grain + 2, width // grain + 2, 3)).astype(np.float32)
+    return _bilinear(noise, np.arange(height) / grain, np.arange(width) / grain)
+
+
+def _view(
+    wall: NDArray[np.float32], margin: int, height: int, width: int, x: float, y: float, zoom: float
+) -> NDArray[np.uint8]:
+    rows = (np.arange(height) - height / 2) * zoom + height / 2 + margin + y
+    columns = (np.arange(width) - width / 2) * zoom + width / 2 + margin + x
+    return _bilinear(wall, rows, columns).round().astype(np.uint8)
+
+
+def _bilinear(
+    picture: NDArray[np.float32], rows: NDArray[np.floating[Any]], columns: NDArray[np.floating[Any]]
+) -> NDArray[np.float32]:
+    top, left = rows.astype(int), columns.astype(int)
+    down = (rows - top)[:, None, None].astype(np.float32)
+    across = (columns - left)[None, :, None].astype(np.float32)
+    mixed = picture[top] * (1 - down) + picture[top + 1] * down
+    result: NDArray[np.float32] = mixed[:, left] * (1 - across) + mixed[:, left + 1] * across
+    return result
+
+
+def _select(rows: Iterable[dict[str, Any]], **values: Any) -> list[dict[str, Any]]:
+    return [row for row in rows if all(row.get(key) == value for key, value in values.items())]
+
+
+def _mean(rows: Iterable[dict[str, Any]], what: str, **values: Any) -> float:
+    return float(np.mean([row[what] for row in _select(rows, **values)]))
+
+
+def _header(cells: Sequence[str]) -> list[str]:
+    return [_row(cells), "|---|" + "---:|" * (len(cells) - 1)]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,73 @@
+"""The compute table: every published figure, at the precision it was printed with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.report.compute_table import NETWORKS, compute_markdown, compute_table, latencies, log_compute
+from coviar_mocrop.report.results import SETTINGS
+
+TOOL = Path(__file__).parent.parent / "tools" / "compute_table.py"
+
+
+def test_every_published_figure_is_met() -> None:
+    table = compute_table()
+    for network in NETWORKS:
+        for setting, published in network.published.items():
+            counted = table["settings"][setting]["networks"][network.key]["gflops_per_frame"]
+            decimals = 1 if published > 5 else 2
+            assert counted == pytest.approx(published, abs=0.5 * 10**-decimals + 1e-3), (network.title, setting)
+    assert [round(clip["gflops_per_clip"]) for clip in table["clips"]] == [17, 33]
+
+
+def test_streams_add_up_and_frames_multiply() -> None:
+    table = compute_table(classes=5, full_size=64, reduced_size=48)
+    for setting in SETTINGS:
+        for protocol, frames in (("CoViAR", 250), ("MoCrop", 8)):
+            rows = table["settings"][setting]["coviar"][protocol]
+            assert set(rows) == {"iframe", "mv", "residual", "fused"}
+            parts = [rows[name]["gflops_per_clip"] for name in ("iframe", "mv", "residual")]
+            assert rows["fused"]["gflops_per_clip"] == pytest.approx(sum(parts))
+            assert rows["fused"]["gflops_per_clip"] == pytest.approx(frames * rows["fused"]["gflops_per_frame"])
+
+
+def test_refuses_what_is_out_of_range() -> None:
+    with pytest.raises(ConfigError, match="reduced_size is 8"):
+        compute_table(reduced_size=8)
+    with pytest.raises(ConfigError, match="repeats"):
+        latencies(repeats=0)
+
+
+def test_same_tags_in_every_run(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    table = compute_table(classes=5, full_size=64, reduced_size=48)
+    measured = {
+        n.key: {"full_ms": 2.0, "reduced_ms": 1.0, "saving_flops": 0.25, "saving_time": 0.5, "share_in_time": 2.0}
+        for n in NETWORKS
+    }
+    assert "200%" in compute_markdown(table, measured)
+    for _ in range(2):  # a second time replaces the first
+        log_compute(tmp_path, table, measured)
+    tags = []
+    for setting in SETTINGS:
+        events = EventAccumulator(str(tmp_path / setting)).Reload()
+        tags.append(events.Tags()["scalars"])
+        assert len(events.Scalars("ms_per_frame/swin_b")) == 1
+    assert tags[0] == tags[1] == tags[2]
+    assert "gflops_per_clip_MoCrop/fused" in tags[0]
+
+
+def test_tool(tmp_path: Path) -> None:
+    command = [sys.executable, str(TOOL), "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "| CoViAR I-frame, ResNet-152 | 11.557 | 8.491 | 11.557 | 11.6 / 8.5 / 11.6 | 26.5% |" in done.stdout
+    assert json.loads((tmp_path / "compute.json").read_text())["latency"] is None
+    failed = subprocess.run([*command, "--classes", "0"], capture_output=True, text=True, check=False)
+    assert (failed.returncode, failed.stderr) == (2, "error: classes is 0; give 1 or more\n")

@@ -1,0 +1,116 @@
+#!/usr/bin/env python
+"""Measure this package beside what people use."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from coviar_mocrop.benchmark import loader, mocrop
+from coviar_mocrop.bitstream import transcode
+from coviar_mocrop.cli import parser, run
+from coviar_mocrop.errors import DataError
+from coviar_mocrop.files import whole_file, write_json
+
+EXAMPLES = """\
+  python tools/benchmark.py loader clip.mp4 --output loader.json
+  python tools/benchmark.py loader clip.mp4 --transcode mpeg4 --repeats 11 --profile
+  python tools/benchmark.py mocrop --output runs/benchmark/mocrop
+  python tools/benchmark.py mocrop --real clips/ --sparse-clips 40
+"""
+
+
+def main() -> None:
+    """Parse, measure, print tables."""
+    arguments = parser("Measure this package beside what people use, on the same files in the same run.", EXAMPLES)
+    commands = arguments.add_subparsers(required=True, metavar="WHAT")
+    add_loader(commands)
+    add_mocrop(commands)
+    given = arguments.parse_args()
+    given.run(given)
+
+
+def add_loader(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """``benchmark.py loader``."""
+    command = commands.add_parser(
+        "loader",
+        help="reading speed beside mvextractor, OpenCV, torchcodec and decord",
+        description="Reading speed on one core beside mvextractor, OpenCV, torchcodec and decord where installed.",
+    )
+    command.add_argument("files", nargs="+", metavar="FILE", help="videos")
+    command.add_argument("--repeats", type=int, default=7, help="passes of each, of which the median counts")
+    command.add_argument(
+        "--transcode",
+        choices=["mpeg4", "h264"],
+        help="to the canonical form (340x256, GOP 12) first, in a temporary file",
+    )
+    command.add_argument(
+        "--all-cores", action="store_true", help="let readers that use several threads have them (default: one core)"
+    )
+    command.add_argument("--profile", action="store_true", help="also tell where our own time goes")
+    command.add_argument("--output", metavar="FILE", help="JSON file to write")
+    command.set_defaults(run=run_loader)
+
+
+def run_loader(given: argparse.Namespace) -> None:
+    """Compare on every file, print as it goes."""
+    comparisons, profiles = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for file in given.files:
+            path = Path(file)
+            if given.transcode:
+                path = Path(folder, f"{path.stem}_{given.transcode}.mp4")
+                transcode(file, path, codec=given.transcode)
+            comparisons.append(loader.compare(path, repeats=given.repeats, one_core=not given.all_cores))
+            print(loader.markdown(comparisons[-1]), end="\n\n", flush=True)
+            if given.profile:
+                profiles[path.name] = loader.profile(path, repeats=given.repeats)
+                print(loader.profile_markdown(profiles[path.name]), end="\n\n", flush=True)
+    if given.output:
+        write_json(given.output, loader.report(comparisons, profiles))
+        print(f"wrote {given.output}")
+
+
+def add_mocrop(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """``benchmark.py mocrop``."""
+    command = commands.add_parser(
+        "mocrop",
+        help="the crop box against ground truth, and sparse reading",
+        description="Coverage of what moves by the crop box: on 64 clips made here, whose moving objects are known, "
+        "and on real clips with marked regions; and how far a box from a few frames agrees with the full one.",
+    )
+    command.add_argument(
+        "--real", type=Path, metavar="DIR", help="folder of real clips with action_boxes.csv (path,x0,y0,x1,y1)"
+    )
+    command.add_argument(
+        "--sparse-clips", type=int, default=0, metavar="N", help="measure sparse reading on N clips of --real"
+    )
+    command.add_argument("--output", type=Path, default=Path("runs/benchmark/mocrop"), help="folder (%(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="of the clips (%(default)s)")
+    command.set_defaults(run=run_mocrop)
+
+
+def run_mocrop(given: argparse.Namespace) -> None:
+    """Measure, print tables, write JSON and figure."""
+    if given.sparse_clips and not given.real:
+        raise DataError("--sparse-clips takes its clips from --real; give a folder")
+    found: dict[str, list[dict[str, object]]] = {"synthetic": mocrop.run_synthetic(seed=given.seed)}
+    print(mocrop.synthetic_table(found["synthetic"]))
+    if given.real:
+        found["real"] = mocrop.run_real(given.real)
+        print(f"\n{mocrop.real_table(found['real'])}")
+    if given.sparse_clips:
+        videos = mocrop.spread_videos(given.real, given.sparse_clips)
+        found["sparse"], found["prefix"] = mocrop.run_sparse(videos), mocrop.run_prefix(videos)
+        print(f"\n{mocrop.sparse_table(found['sparse'])}\n\n{mocrop.sparse_table(found['prefix'], 'share')}")
+        times = mocrop.box_time(videos)
+        print(f"\nThe box alone: {sorted(times)[len(times) // 2]:.1f} ms (median over {len(times)} clips)")
+    write_json(given.output / "mocrop.json", found)
+    with whole_file(given.output / "coverage.png") as temporary:
+        mocrop.coverage_figure(found["synthetic"], found.get("real", [])).savefig(temporary, dpi=110)
+    print(f"\nwrote {given.output}/mocrop.json and coverage.png")
+
+
+if __name__ == "__main__":
+    run(main)

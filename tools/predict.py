@@ -1,0 +1,126 @@
+#!/usr/bin/env python
+"""Classify videos with trained streams."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+from coviar_mocrop.cli import add_set_argument, parser, run
+from coviar_mocrop.engine.predict import Prediction, Predictor, find_videos
+from coviar_mocrop.errors import DataError, ScoreError, VideoError
+from coviar_mocrop.files import whole_file
+
+EXAMPLES = """\
+  python tools/predict.py clip.mp4 --checkpoints runs/demo/{iframe,mv,residual}/best.pt --output clip.png
+  python tools/predict.py clip.mp4 --checkpoints best.pt --set setting=efficiency
+  python tools/predict.py videos/ more.mp4 --checkpoints a/best.pt b/best.pt --json > predictions.jsonl
+"""
+BAR = 30
+
+
+def main() -> None:
+    """Parse, classify, print."""
+    arguments = parser(
+        "Classify any video with trained streams: top-5 with bars, and the time spent on reading, box and each\n"
+        "stream. Each video is read once for all streams. Several videos, or a folder, give a table; what cannot\n"
+        "be read is named and left out.",
+        EXAMPLES,
+    )
+    arguments.add_argument("input", nargs="+", metavar="VIDEO", help="videos, or folders of them")
+    arguments.add_argument("--checkpoints", nargs="+", required=True, metavar="FILE", help="best.pt of each stream")
+    arguments.add_argument(
+        "--output", type=Path, metavar="PICTURE", help="picture of the prediction; a folder for several videos"
+    )
+    arguments.add_argument(
+        "--weights", nargs="+", default=[], metavar="STREAM=NUMBER", help="of the fusion (default: iframe=2, others 1)"
+    )
+    arguments.add_argument("--json", action="store_true", help="print one JSON object a video, and nothing else")
+    add_set_argument(arguments)
+    given = arguments.parse_args()
+    videos = find_videos(given.input)
+    predictor = Predictor(given.checkpoints, given.set, _weights(given.weights))
+    many = len(videos) > 1
+    width = max(len(str(path)) for path in videos)
+    done, names = 0, Counter[str]()
+    for path in videos:
+        try:
+            prediction = predictor(path)
+        except VideoError as error:
+            if not many:
+                raise
+            print(f"skipped {error}", file=sys.stderr)
+            continue
+        if given.json:
+            print(json.dumps(prediction.as_json()), flush=True)
+        elif many:
+            if not done:
+                print(f"{'video':{width}}  {'share':>6}  {'ms':>6}  class")
+            name, share = prediction.best(1)[0]
+            spent = sum(prediction.milliseconds.values())
+            print(f"{path!s:{width}}  {share:6.1%}  {spent:6.0f}  {name}", flush=True)
+        else:
+            print(_report(prediction, predictor))
+        done += 1
+        if given.output:
+            names[path.stem] += 1
+            suffix = f"_{names[path.stem]}" if names[path.stem] > 1 else ""
+            picture = given.output / f"{path.stem}{suffix}.png" if many else given.output
+            _draw(prediction, predictor, picture, given)
+    if not done:
+        raise DataError(f"none of the {len(videos)} videos could be read")
+
+
+def _report(prediction: Prediction, predictor: Predictor) -> str:
+    best = prediction.best()
+    width = max(len(name) for name, _ in best)
+    lines = [f"{prediction.path} ({predictor.setting})"]
+    lines += [f"  {name:{width}}  {'█' * round(BAR * share):{BAR}}  {share:6.1%}" for name, share in best]
+    alone = [f"{name}: {prediction.best(1, name)[0][0]}" for name in predictor.weights]
+    lines += [f"  alone: {', '.join(alone)}", f"  time: {_times(prediction)}"]
+    if prediction.box is not None:
+        x0, y0, x1, y1 = prediction.box
+        lines.append(f"  box: x {x0:.2f} to {x1:.2f}, y {y0:.2f} to {y1:.2f}, {prediction.box.area:.0%} of the frame")
+    return "\n".join(lines)
+
+
+def _times(prediction: Prediction) -> str:
+    return ", ".join(f"{name} {spent:.1f} ms" for name, spent in prediction.milliseconds.items())
+
+
+def _draw(prediction: Prediction, predictor: Predictor, output: Path, given: argparse.Namespace) -> None:
+    from coviar_mocrop.report.crop_picture import prediction_figure
+
+    name, share = prediction.best(1)[0]
+    figure = prediction_figure(
+        prediction.iframes,
+        prediction.box,
+        prediction.seen,
+        prediction.windows,
+        prediction.classes,
+        prediction.probabilities,
+        f"{Path(prediction.path).name}: {name}, {share:.1%} ({predictor.setting})",
+        _times(prediction),
+    )
+    with whole_file(output) as temporary:
+        figure.savefig(temporary)
+    if not given.json:
+        print(f"wrote {output}")
+
+
+def _weights(items: list[str]) -> dict[str, float]:
+    weights = {}
+    for item in items:
+        name, _, text = item.partition("=")
+        try:
+            weights[name] = float(text)
+        except ValueError:
+            raise ScoreError(f"--weights {item}: expected STREAM=NUMBER, such as iframe=2") from None
+    return weights
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,50 @@
+#!/usr/bin/env python
+"""Show what MoCrop sees in a video, and where it puts the box."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coviar_mocrop.cli import parser, run
+from coviar_mocrop.files import whole_file
+from coviar_mocrop.mocrop import MoCropSettings
+from coviar_mocrop.report.crop_view import look_at, write_annotated
+
+EXAMPLES = """\
+  python tools/show_crop.py clip.mp4
+  python tools/show_crop.py clip.mp4 --area-ratio 0.4 --output crop.png --video crop.mp4
+  python tools/show_crop.py clip.mp4 --set preset=paper_v2 rows=12
+"""
+
+
+def main() -> None:
+    """Parse, look, write."""
+    arguments = parser(
+        "Write a picture of a video: I-frames with the box, the density that it was found in, motion vectors as\n"
+        "arrows, and what each stream sees after the crop. If asked, also the video with the box on every frame.",
+        EXAMPLES,
+    )
+    arguments.add_argument("input", metavar="VIDEO", help="any video with motion vectors (H.264, MPEG-4, ...)")
+    arguments.add_argument("--output", type=Path, metavar="PNG", help="picture (default: <name>_crop.png here)")
+    arguments.add_argument("--video", type=Path, metavar="MP4", help="annotated video to write")
+    arguments.add_argument("--area-ratio", type=float, default=None, help="share of the frame that the box covers")
+    arguments.add_argument("--iframes", type=int, default=4, help="how many to show (%(default)s)")
+    arguments.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="any setting of MoCrop"
+    )
+    given = arguments.parse_args()
+    ratio = [] if given.area_ratio is None else [f"area_ratio={given.area_ratio}"]
+    settings = MoCropSettings.from_items([*given.set, *ratio])
+    output = given.output or Path(f"{Path(given.input).stem}_crop.png")
+    view = look_at(given.input, settings, iframes=given.iframes)
+    title = f"{Path(given.input).name}: MoCrop {settings.preset}, box of {view.box.area:.0%} of the frame"
+    with whole_file(output) as temporary:
+        view.figure(title).savefig(temporary)
+    x0, y0, x1, y1 = view.box
+    print(f"box: x {x0:.3f} to {x1:.3f}, y {y0:.3f} to {y1:.3f}, {view.box.area:.1%} of the frame; wrote {output}")
+    if given.video:
+        print(f"wrote {given.video}: {write_annotated(given.input, given.video, view.box)} frames")
+
+
+if __name__ == "__main__":
+    run(main)
