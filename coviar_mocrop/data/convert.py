@@ -21,7 +21,7 @@ from coviar_mocrop.errors import DataError, NoMotionVectorsError, VideoError
 from coviar_mocrop.files import inside, write_json
 
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".h264", ".wmv", ".flv", ".ts", ".3gp"}
+    {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".h264", ".264", ".wmv", ".flv", ".ts", ".3gp"}
 )
 RECORD = "transcode.json"
 """In a folder of transcoded videos: what they were made from, and how."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coviar_mocrop.bitstream import Kind, open_video
+from coviar_mocrop.data.convert import VIDEO_SUFFIXES
 from coviar_mocrop.data.segments import middle_frames, places
 from coviar_mocrop.data.transforms import Window, cut, testing_windows
 from coviar_mocrop.engine.device import Compute, choose_compute
@@ -24,10 +25,6 @@ from coviar_mocrop.fusion import fuse, resolve_weights
 from coviar_mocrop.mocrop import CropBox, estimate_box, frames_to_read
 from coviar_mocrop.scores import Scores
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".h264", ".264"}
-)
-"""What counts as a video in a folder."""
 _SHARED = ("setting", "mocrop", "data.backend", "data.anchor_every")
 """Settings in which all streams must agree: they share one reading and one box."""
 
