@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +42,12 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     except OSError as error:
         raise CoviarMocropError(f"{target}: cannot be written ({error.strerror or error})") from error
+    except ValueError as error:
+        if "is not supported" not in str(error):  # what matplotlib says of a suffix it does not know
+            raise
+        raise CoviarMocropError(
+            f"{target}: is no kind of picture that can be written; use .png, .jpg or .pdf"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -53,6 +61,20 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def is_sound_archive(path: str | os.PathLike[str]) -> bool:
+    """Whether all parts of a zip file (PyTorch's and NumPy's format) have the checksums they were written with.
+
+    True for files of other kinds, which have none.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except zipfile.BadZipFile:
+        return not zipfile.is_zipfile(path)
+    except (OSError, NotImplementedError, RuntimeError, EOFError, zlib.error):
+        return False
 
 
 def inside(root: str | os.PathLike[str], relative: str) -> Path:

@@ -33,6 +33,10 @@ def fuse(streams: Mapping[str, Scores], weights: Mapping[str, float] | None = No
         raise ScoreError("no score file given; give at least one, such as iframe=A.npz")
     weighted = resolve_weights(streams, weights)
     names = list(streams)
+    for name, scores in streams.items():
+        made_by = scores.settings.get("stream")
+        if made_by in DEFAULT_WEIGHTS and name in DEFAULT_WEIGHTS and made_by != name:
+            raise ScoreError(f"{name}: its score file is of the {made_by} stream; name it {made_by}=")
     first = streams[names[0]]
     total = np.zeros_like(first.scores, dtype=np.float64)
     for name in names:

@@ -93,7 +93,8 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
     except FileNotFoundError as error:
         raise ScoreError(f"{path}: no such score file; make it with tools/test_stream.py") from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise ScoreError(f"{path}: is not a readable score file ({error}); test the stream again") from error
+        # not NumPy's own words: they advise to load pickles
+        raise ScoreError(f"{path}: is damaged or not a score file; make it again with tools/test_stream.py") from error
     if loaded.names.dtype.kind != "U" or loaded.classes.dtype.kind != "U":
         raise ScoreError(f"{path}: names and classes must be text; test the stream again")
     loaded.check(os.fspath(path))

@@ -20,7 +20,7 @@ from coviar_mocrop.data.synthetic import make_demo
 from coviar_mocrop.engine.checkpoint import load_checkpoint, save_checkpoint
 from coviar_mocrop.engine.evaluate import load_stream, score_checkpoint
 from coviar_mocrop.engine.train import train
-from coviar_mocrop.errors import CheckpointError, CoviarMocropError, DataError
+from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
 from coviar_mocrop.scores import load_scores
 
 TOOLS = Path(__file__).parent.parent / "tools"
@@ -101,6 +101,13 @@ def test_same_seed_same_bits_other_seed_other_bits(demo: Path, trained: Path, tm
     assert not same(weights_of(other), weights_of(trained))
 
 
+def test_a_run_is_not_replaced_by_accident(demo: Path, trained: Path) -> None:
+    before = {path.name: path.read_bytes() for path in trained.parent.iterdir()}
+    with pytest.raises(ConfigError, match=r"already holds a run.*--resume.*--overwrite"):
+        train(run_config(demo, trained.parent, seed=5))
+    assert {path.name: path.read_bytes() for path in trained.parent.iterdir()} == before
+
+
 def test_resuming_with_other_settings_is_refused(demo: Path, trained: Path) -> None:
     with pytest.raises(CheckpointError, match="other settings \\(train\\)"):
         train(run_config(demo, trained.parent, train={"lr": 0.5}), resume=True)
@@ -148,6 +155,11 @@ def test_checkpoints_are_refused_with_reason(trained: Path, tmp_path: Path) -> N
         with pytest.raises(CheckpointError, match=f"{name}.pt") as caught:
             load_checkpoint(tmp_path / f"{name}.pt")
         assert "\n" not in str(caught.value)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF
+    (tmp_path / "flipped.pt").write_bytes(flipped)
+    with pytest.raises(CheckpointError, match="checksum differs"):
+        load_checkpoint(tmp_path / "flipped.pt")
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_checkpoint(tmp_path / "none.pt")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "foreign.pt")

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
-from coviar_mocrop.errors import ScoreError
+from coviar_mocrop.errors import CoviarMocropError, ScoreError
+from coviar_mocrop.files import whole_file
 from coviar_mocrop.fusion import common_clips, fuse, measure
 from coviar_mocrop.report.compare import compare
 from coviar_mocrop.report.results import results_table
@@ -112,6 +114,14 @@ def test_score_files_that_do_not_belong_together(change: dict[str, Any], says: s
         fuse({"iframe": make_scores(), "mv": replace(make_scores(1), **change)})
     with pytest.raises(ScoreError, match="12 against 11 names"):
         fuse({"iframe": make_scores(), "mv": make_scores(1, clips=11)})
+
+
+def test_scores_under_the_name_of_another_stream() -> None:
+    with pytest.raises(ScoreError, match="iframe: its score file is of the mv stream"):
+        fuse({"iframe": make_scores(stream="mv"), "mv": make_scores(stream="iframe")})
+    with pytest.raises(CoviarMocropError, match="no kind of picture"), whole_file(Path("x.foo")) as temporary:
+        Figure().savefig(temporary)
+    assert not Path("x.foo").exists()
 
 
 def test_bad_weights() -> None:

@@ -46,7 +46,7 @@ def main() -> None:
         config = load_config(
             PROJECT / "configs" / "demo" / f"{stream}.yaml", [*common, f"output={given.output / stream}"]
         )
-        checkpoints[stream] = train(config)
+        checkpoints[stream] = train(config, overwrite=True)
     results = {}
     for setting in SETTINGS:
         scores = {stream: score_checkpoint(path, [f"setting={setting}"]) for stream, path in checkpoints.items()}

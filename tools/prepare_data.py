@@ -297,6 +297,7 @@ def report(name: str, prepared: Prepared) -> None:
     if not (PROJECT / config).exists():
         config = Path("configs/folder/iframe.yaml")
     settings = {
+        "output": Path("runs") / name / "iframe",
         "data.root": prepared.root,
         "data.train_list": prepared.lists / "train_split1.txt",
         "data.test_list": prepared.lists / "test_split1.txt",

@@ -25,9 +25,10 @@ def main() -> None:
     add_set_argument(arguments)
     arguments.add_argument("--output", metavar="DIR", help="folder of the run (default: 'output' of the settings)")
     arguments.add_argument("--resume", action="store_true", help="continue from last.pt if the output folder has one")
+    arguments.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
     given = arguments.parse_args()
     overrides = [*given.set, *([f"output={given.output}"] if given.output else [])]
-    best = train(load_config(given.config, overrides), resume=given.resume)
+    best = train(load_config(given.config, overrides), resume=given.resume, overwrite=given.overwrite)
     print(f"wrote {best}; next: python tools/test_stream.py --checkpoint {best} --scores {best.parent}/scores.npz")
 
 

@@ -62,7 +62,9 @@ class PyavReader:
         try:
             self._container = av.open(self.path)
         except FileNotFoundError as error:
-            raise VideoError(f"{self.path}: no such file; check the data root and the list") from error
+            raise VideoError(
+                f"{self.path}: no such file; check the path (in a list: data.root and the list)"
+            ) from error
         except PermissionError as error:
             raise VideoError(f"{self.path}: no permission to read it") from error
         except (av.error.FFmpegError, OSError, ValueError) as error:

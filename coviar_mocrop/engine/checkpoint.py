@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from coviar_mocrop.errors import CheckpointError
-from coviar_mocrop.files import whole_file
+from coviar_mocrop.files import is_sound_archive, whole_file
 from coviar_mocrop.models.stream import StreamNet
 
 FORMAT = 1
@@ -36,6 +36,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: is damaged or not a safe checkpoint ({type(error).__name__}); only plain tensors are loaded"
         ) from error
+    if not is_sound_archive(path):
+        raise CheckpointError(f"{path}: is damaged (a checksum differs); copy it again or train again")
     needed = ("format", "model", "config", "classes")
     if not isinstance(content, dict) or any(key not in content for key in needed):
         raise CheckpointError(f"{path}: is not a checkpoint of tools/train_stream.py")

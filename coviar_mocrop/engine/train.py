@@ -22,7 +22,7 @@ from coviar_mocrop.engine.checkpoint import load_checkpoint, load_model_state, s
 from coviar_mocrop.engine.device import choose_compute
 from coviar_mocrop.engine.evaluate import score_clips, stream_cost
 from coviar_mocrop.engine.loading import create_loader, open_clips
-from coviar_mocrop.errors import CheckpointError, DataError
+from coviar_mocrop.errors import CheckpointError, ConfigError, DataError
 from coviar_mocrop.files import write_text
 from coviar_mocrop.fusion import measure
 from coviar_mocrop.models import create_stream
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 WAIT_WARNING = 0.2
 
 
-def train(config: Config, *, resume: bool = False) -> Path:
+def train(config: Config, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Train a stream.
 
     Writes into ``config.output``: ``last.pt`` after every epoch, ``best.pt``, ``settings.yaml``,
@@ -43,6 +43,7 @@ def train(config: Config, *, resume: bool = False) -> Path:
     Args:
         config: all settings.
         resume: continue from ``last.pt`` if there is one.
+        overwrite: start anew where there is a run already.
 
     Returns:
         The path of ``best.pt``: the checkpoint with the best test top-1 where the run tests
@@ -52,6 +53,11 @@ def train(config: Config, *, resume: bool = False) -> Path:
         CoviarMocropError: of whatever kind the input deserves.
     """
     output = Path(config.output)
+    if (output / "last.pt").exists() and not (resume or overwrite):
+        raise ConfigError(
+            f"{output}: already holds a run; go on with it (--resume), replace it (--overwrite) or choose another "
+            "--output"
+        )
     dataset, skipped = open_clips(config, "train")
     classes = dataset.videos.classes
     compute = choose_compute(config.train)

@@ -11,6 +11,7 @@ import torchvision
 from torch import nn
 
 from coviar_mocrop.errors import CheckpointError, ModelError
+from coviar_mocrop.files import is_sound_archive
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def create_backbone(
         net = torchvision.models.get_model(name, weights=None if local else weights, **extra)
     except (KeyError, ValueError, AttributeError) as error:
         known = [entry.name for entry in torchvision.models.get_model_weights(name)]
-        raise ModelError(f"{name} has no weights {weights!r}; choose from {', '.join(known)}") from error
+        raise ModelError(f"{name} has no weights {weights!r}; choose from DEFAULT, {', '.join(known)}") from error
     except OSError as error:  # URLError is one
         raise ModelError(
             f"the weights {weights!r} of {name} cannot be downloaded ({error}); give the path of a local file "
@@ -88,11 +89,13 @@ def read_state_dict(path: str) -> dict[str, torch.Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such weights file") from error
+        raise CheckpointError(f"{path}: no such weights file; check model.weights") from error
     except Exception as error:  # torch.load fails in many ways on foreign bytes
         raise CheckpointError(
             f"{path}: is not a safe PyTorch file ({type(error).__name__}); only plain tensors are loaded"
         ) from error
+    if not is_sound_archive(path):
+        raise CheckpointError(f"{path}: is damaged (a checksum differs); copy it again")
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
