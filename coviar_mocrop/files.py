@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,20 +59,6 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def is_sound_archive(path: str | os.PathLike[str]) -> bool:
-    """Whether all parts of a zip file (PyTorch's and NumPy's format) have the checksums they were written with.
-
-    True for files of other kinds, which have none.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except zipfile.BadZipFile:
-        return not zipfile.is_zipfile(path)
-    except (OSError, NotImplementedError, RuntimeError, EOFError, zlib.error):
-        return False
 
 
 def inside(root: str | os.PathLike[str], relative: str) -> Path:

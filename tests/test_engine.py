@@ -160,7 +160,7 @@ def test_checkpoints_are_refused_with_reason(trained: Path, tmp_path: Path) -> N
     (tmp_path / "flipped.pt").write_bytes(flipped)
     with pytest.raises(CheckpointError, match="checksum differs"):
         load_checkpoint(tmp_path / "flipped.pt")
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
+    with pytest.raises(CheckpointError, match="no such file; make a checkpoint"):
         load_checkpoint(tmp_path / "none.pt")
     torch.save({"weights": torch.zeros(1)}, tmp_path / "foreign.pt")
     with pytest.raises(CheckpointError, match="not a checkpoint of"):

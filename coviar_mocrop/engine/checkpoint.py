@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from coviar_mocrop.errors import CheckpointError
-from coviar_mocrop.files import is_sound_archive, whole_file
+from coviar_mocrop.files import whole_file
 from coviar_mocrop.models.stream import StreamNet
+from coviar_mocrop.tensors import read_tensors
 
 FORMAT = 1
 
@@ -26,18 +27,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, damaged, unsafe, or not a checkpoint of this project.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint; make one with tools/train_stream.py") from error
-    except IsADirectoryError as error:
-        raise CheckpointError(f"{path}: is a folder; give the checkpoint in it, such as best.pt") from error
-    except Exception as error:  # torch.load fails in many ways on foreign bytes
-        raise CheckpointError(
-            f"{path}: is damaged or not a safe checkpoint ({type(error).__name__}); only plain tensors are loaded"
-        ) from error
-    if not is_sound_archive(path):
-        raise CheckpointError(f"{path}: is damaged (a checksum differs); copy it again or train again")
+    content = read_tensors(path, "make a checkpoint with tools/train_stream.py")
     needed = ("format", "model", "config", "classes")
     if not isinstance(content, dict) or any(key not in content for key in needed):
         raise CheckpointError(f"{path}: is not a checkpoint of tools/train_stream.py")

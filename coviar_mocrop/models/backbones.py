@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from coviar_mocrop.errors import CheckpointError, ModelError
-from coviar_mocrop.files import is_sound_archive
+from coviar_mocrop.tensors import read_tensors
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,7 @@ def read_state_dict(path: str) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: the file is missing, damaged, unsafe, or holds no state dict.
     """
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such weights file; check model.weights") from error
-    except Exception as error:  # torch.load fails in many ways on foreign bytes
-        raise CheckpointError(
-            f"{path}: is not a safe PyTorch file ({type(error).__name__}); only plain tensors are loaded"
-        ) from error
-    if not is_sound_archive(path):
-        raise CheckpointError(f"{path}: is damaged (a checksum differs); copy it again")
+    loaded = read_tensors(path, "check model.weights")
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
