@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 
-from coviar_mocrop.errors import CoviarMocropError
+from coviar_mocrop.errors import CoviarMocropError, Interrupted
 
 
 def run(main: Callable[[], None]) -> None:
     """Run a tool's ``main``; what a user can cause ends in one line on stderr and exit code 2, not a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # of many processes, one speaks; what goes wrong is said by whoever meets it
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s")
     try:
         main()
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(130) from None
     except CoviarMocropError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

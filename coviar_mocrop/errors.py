@@ -41,3 +41,7 @@ class ScoreError(CoviarMocropError):
 
 class ModelError(CoviarMocropError):
     """A backbone is unknown or does not fit the stream it is asked to serve."""
+
+
+class Interrupted(CoviarMocropError):
+    """Somebody ended the run; what it had done is saved."""

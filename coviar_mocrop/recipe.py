@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from pydantic import Field
-from torch import nn
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from coviar_mocrop.models import StreamNet
 from coviar_mocrop.settings import Settings
@@ -24,7 +25,8 @@ class TrainSettings(Settings):
     """How a stream is trained."""
 
     epochs: int = Field(10, ge=1)
-    batch_size: int = Field(16, ge=1, description="clips per step")
+    batch_size: int = Field(16, ge=1, description="clips per step, over all processes together")
+    accumulate: int = Field(1, ge=1, description="compute a step's batch in so many parts, to need less memory")
     test_batch_size: int = Field(8, ge=1, description="clips per step in testing")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam")
     lr: float = Field(1e-3, gt=0, description="of the classifier; other parts by their factors")
@@ -36,13 +38,31 @@ class TrainSettings(Settings):
     steps: tuple[int, ...] = Field((), description="epochs at which 'step' multiplies the rate by 0.1")
     warmup_epochs: int = Field(0, ge=0, description="the rate rises linearly over these first")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    mixup: float = Field(
+        0.0, ge=0, description="alpha of mixup (Zhang et al., ICLR 2018): clips are blended in pairs (0: not)"
+    )
     grad_clip: float | None = Field(None, gt=0, description="largest gradient norm")
-    test_every: int = Field(0, ge=0, description="test every so many epochs and keep the best (0: at the end)")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    test_every: int = Field(0, ge=0, description="test every so many epochs and keep the best (0: keep the last)")
+    patience: int = Field(
+        0, ge=0, description="end after so many epochs without a better test top-1 (0: never); needs test_every"
+    )
+    save_minutes: float = Field(
+        10.0, ge=0, description="save within an epoch too, every so many minutes (0: after every step)"
+    )
+    sync_bn: bool = Field(False, description="BatchNorm statistics over the clips of all processes together")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto: bf16 where the hardware computes in it, else fp32"
     )
+    channels_last: bool = Field(True, description="memory layout in which convolutions are fastest")
+    compile: bool = Field(False, description="torch.compile: a minute or more at the start, faster steps on GPUs")
     device: str = Field("auto", description="auto: cuda where there is one, else cpu")
     threads: int | None = Field(None, ge=1, description="compute threads (null: PyTorch's choice)")
+
+    @model_validator(mode="after")
+    def _patience_needs_tests(self) -> TrainSettings:
+        if self.patience and not self.test_every:
+            raise ValueError("patience counts tests, so it needs test_every (such as 1)")
+        return self
 
 
 def parameter_groups(model: StreamNet, settings: TrainSettings) -> list[dict[str, Any]]:
@@ -100,3 +120,24 @@ def create_schedule(
         return main
     rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (warmup + 1), total_iters=warmup)
     return torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, main], [warmup])
+
+
+def mix(
+    frames: Tensor, labels: Tensor, classes: int, alpha: float, generator: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Mixup (Zhang et al., ICLR 2018, section 2): blend each clip with another of its batch.
+
+    Args:
+        frames: [N, ...].
+        labels: int64 [N].
+        classes: number of classes K.
+        alpha: of the Beta distribution that the share is drawn from.
+        generator: decides share and partners.
+
+    Returns:
+        Blended frames and the blended one-hot targets [N, K].
+    """
+    share = float(generator.beta(alpha, alpha))
+    partner = torch.from_numpy(generator.permutation(len(labels))).to(labels.device)
+    targets = torch.nn.functional.one_hot(labels, classes).to(torch.float32)
+    return torch.lerp(frames[partner], frames, share), torch.lerp(targets[partner], targets, share)

@@ -21,7 +21,7 @@ from coviar_mocrop.data import BoxCache, Clip, boxes_of_list, read_classes, read
 from coviar_mocrop.data import transforms as tf
 from coviar_mocrop.data.segments import middle_frames, places, random_frames
 from coviar_mocrop.data.synthetic import make_demo, render
-from coviar_mocrop.engine.loading import create_loader, open_clips
+from coviar_mocrop.engine.loading import create_testing_loader, create_training_loader, open_clips
 from coviar_mocrop.errors import DataError, ListError, VideoError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
 
@@ -264,10 +264,10 @@ def test_same_bits_whatever_the_number_of_workers(demo: Path) -> None:
     seen = []
     for workers in (0, 1, 3):
         config = config_of(demo, stream="residual", data={"workers": workers}, train={"batch_size": 3})
-        loader, sampler = create_loader(open_clips(config, "train")[0], config)
+        loader, batches = create_training_loader(open_clips(config, "train")[0], config)
         rows = []
         for epoch in (0, 1):
-            sampler.epoch = epoch
+            batches.epoch = epoch
             rows += [(batch.numbers.tolist(), batch.frames.numpy().tobytes()) for batch in loader]
         seen.append(rows)
     assert seen[0] == seen[1] == seen[2]
@@ -285,7 +285,7 @@ def test_unusable_clips_are_skipped_once_or_raised(demo: Path, caplog: pytest.Lo
         config = config_of(demo, setting=setting, data={"test_list": str(broken_list), "on_error": "skip"})
         caplog.clear()
         dataset, skipped = open_clips(config, "test")
-        loader, _ = create_loader(dataset, config)
+        loader = create_testing_loader(dataset, config)
         for _ in range(2):
             for batch in loader:
                 skipped.add(batch.errors)
@@ -298,7 +298,7 @@ def test_unusable_clips_are_skipped_once_or_raised(demo: Path, caplog: pytest.Lo
         config = config.model_copy(update={"data": config.data.model_copy(update={"workers": 1})})
         with pytest.raises(VideoError, match=r"broken\.mp4|missing\.mp4") as caught:
             dataset, skipped = open_clips(config, "test")
-            for batch in create_loader(dataset, config)[0]:
+            for batch in create_testing_loader(dataset, config):
                 skipped.add(batch.errors)
         assert "\n" not in str(caught.value)  # no traceback of a worker
 
@@ -316,7 +316,7 @@ def test_list_entries_stay_below_the_root(demo: Path, tmp_path: Path, entry: str
         config = config_of(demo, setting=setting, data=data)
         with pytest.raises(DataError, match="leaves the data root"):
             dataset, skipped = open_clips(config, "test")
-            for batch in create_loader(dataset, config)[0]:
+            for batch in create_testing_loader(dataset, config):
                 skipped.add(batch.errors)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from coviar_mocrop.cli import add_set_argument, parser, run
+from coviar_mocrop.engine.distributed import process_group
 from coviar_mocrop.engine.evaluate import score_checkpoint
 from coviar_mocrop.fusion import measure
 from coviar_mocrop.scores import save_scores
@@ -27,7 +28,10 @@ def main() -> None:
     arguments.add_argument("--config", metavar="FILE", help="settings to use in place of the checkpoint's")
     add_set_argument(arguments)
     given = arguments.parse_args()
-    scores = score_checkpoint(given.checkpoint, given.set, given.config)
+    with process_group() as group:
+        scores = score_checkpoint(given.checkpoint, given.set, given.config, group=group)
+        if not group.is_main:
+            return
     save_scores(given.scores, scores)
     accuracy, facts = measure(scores), scores.settings
     print(

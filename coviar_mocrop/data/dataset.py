@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from coviar_mocrop.bitstream import Kind, open_video
+from coviar_mocrop.data.batches import Key
 from coviar_mocrop.data.lists import VideoList
 from coviar_mocrop.data.segments import middle_frames, places, random_frames
 from coviar_mocrop.data.settings import DataSettings, InputSettings
@@ -83,7 +84,7 @@ class ClipDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
+    def __getitem__(self, key: Key) -> Sample:
         """Read a clip. An error is handed on: raised in a worker process, it would arrive wrapped in a traceback."""
         epoch, index = key
         start = time.perf_counter()
@@ -129,21 +130,3 @@ def collate(samples: Sequence[Sample]) -> Batch:
         {sample.number: sample.error for sample in samples if sample.error is not None},
         sum(sample.seconds for sample in samples),
     )
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Keys (epoch, index) of an epoch, shuffled by seed and epoch alone; set ``epoch`` before each pass."""
-
-    def __init__(self, size: int, *, shuffle: bool, seed: int = 0) -> None:
-        """``size`` clips; without ``shuffle`` in the list's order."""
-        self.size, self.shuffle, self.seed = size, shuffle, seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self.size)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
-        return ((self.epoch, int(index)) for index in order)

@@ -16,9 +16,19 @@ FORMAT = 1
 
 
 def save_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
-    """Write ``content`` (tensors, numbers, text, lists and dictionaries of those)."""
+    """Write ``content`` (tensors, numbers, text, lists and dictionaries of those).
+
+    Raises:
+        CoviarMocropError: it cannot be written; the file that was there stays as it was.
+    """
     with whole_file(path) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
+        try:
+            torch.save({"format": FORMAT, **content}, temporary)
+        except RuntimeError as error:  # PyTorch's word for a full disk
+            raise CheckpointError(
+                f"{path}: cannot be written; is the disk full? An older checkpoint there is untouched: make room and "
+                "go on with --resume"
+            ) from error
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.recipe import TrainSettings
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,16 @@ class Compute:
 
     device: torch.device
     dtype: torch.dtype
+    channels_last: bool = True
+    compile: bool = False
+
+    def place(self, model: nn.Module) -> None:
+        """Bring ``model`` to the device and into the layout, in place; compile it where that is wanted."""
+        model.to(self.device)
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)
+        if self.compile:
+            model.compile()
 
     def autocast(self) -> AbstractContextManager[object]:
         """Mixed precision where it is wanted."""
@@ -30,8 +43,8 @@ class Compute:
         return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}"
 
 
-def choose_compute(settings: TrainSettings) -> Compute:
-    """Resolve ``auto`` and set the number of threads.
+def choose_compute(settings: TrainSettings, local_rank: int = 0) -> Compute:
+    """Resolve ``auto`` and set the number of threads; of several GPUs take the one of this process.
 
     Raises:
         ConfigError: there is no such device.
@@ -41,16 +54,21 @@ def choose_compute(settings: TrainSettings) -> Compute:
     name = settings.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{local_rank % max(torch.cuda.device_count(), 1)}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         line = str(error).splitlines()[0]
         raise ConfigError(f"train.device is {name!r}, which cannot be used here ({line}); try cpu or auto") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.deterministic = True  # same seed, same bits
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(device) else "fp32"
-    return Compute(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    return Compute(device, _DTYPES[precision], settings.channels_last, settings.compile)
 
 
 def _computes_in_bf16(device: torch.device) -> bool:

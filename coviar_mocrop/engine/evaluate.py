@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from coviar_mocrop.compute import StreamCost, count_flops
 from coviar_mocrop.config import Config, build_config, load_config
-from coviar_mocrop.data.dataset import Batch, ClipDataset
+from coviar_mocrop.data.dataset import ClipDataset
 from coviar_mocrop.engine.checkpoint import load_checkpoint, load_model_state
 from coviar_mocrop.engine.device import Compute, choose_compute
-from coviar_mocrop.engine.loading import SkipLog, create_loader, open_clips
-from coviar_mocrop.errors import CheckpointError, DataError
+from coviar_mocrop.engine.distributed import ALONE, Group
+from coviar_mocrop.engine.loading import SkipLog, create_testing_loader, open_clips, read_batches
+from coviar_mocrop.errors import CheckpointError, CoviarMocropError, DataError
 from coviar_mocrop.models import create_stream
 from coviar_mocrop.models.stream import StreamNet
 from coviar_mocrop.scores import Scores
@@ -72,24 +73,26 @@ def score_checkpoint(
     checkpoint: str | os.PathLike[str],
     overrides: Sequence[str] = (),
     config_file: str | os.PathLike[str] | None = None,
+    *,
+    group: Group = ALONE,
 ) -> Scores:
-    """Score the test list with a trained stream.
+    """Score the test list with a trained stream; the processes of ``group`` share the work and get the same.
 
     Raises:
         CoviarMocropError: of whatever kind the input deserves.
     """
     stream = load_stream(checkpoint, overrides, config_file)
-    dataset, skipped = open_clips(stream.config, "test")
+    dataset, skipped = open_clips(stream.config, "test", group)
     if dataset.videos.classes != stream.classes:
         raise CheckpointError(
             f"{checkpoint}: was trained on other classes than {stream.config.data.classes} names "
             f"({len(stream.classes)} against {len(dataset.videos.classes)})"
         )
-    compute = choose_compute(stream.config.train)
-    model = stream.model.to(memory_format=torch.channels_last).to(compute.device)
-    loader, _ = create_loader(dataset, stream.config)
-    scored = score_clips(model, loader, dataset, skipped, compute, stream.config.stream)
-    skipped.summarise()
+    compute = choose_compute(stream.config.train, group.local_rank)
+    compute.place(stream.model)
+    loader = create_testing_loader(dataset, stream.config, group)
+    scored = score_clips(stream.model, loader, dataset, skipped, compute, stream.config.stream, group=group)
+    skipped.summarise(group)
     scored.settings.update(describe(stream.model, stream.config), checkpoint=os.fspath(checkpoint))
     return scored
 
@@ -118,41 +121,51 @@ def score_clips(
     skipped: SkipLog,
     compute: Compute,
     title: str,
+    *,
+    group: Group = ALONE,
 ) -> Scores:
-    """Mean logits of every clip that can be read, in the list's order.
+    """Mean logits of every clip that can be read, in the list's order; the same on every process of ``group``.
 
     ``settings`` of the result hold ``ms_read`` and ``ms_network``: per clip, on this machine.
 
     Raises:
         DataError: no clip could be read.
     """
-    numbers, rows = [], []
+    numbers: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
     seconds_read = seconds_network = 0.0
+    problem: CoviarMocropError | None = None
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), tqdm(total=len(dataset), desc=f"test {title}", unit="clip", leave=False) as bar:
-        batch: Batch
-        for batch in loader:
-            bar.update(len(batch.labels) + len(batch.errors))
-            skipped.add(batch.errors)
-            if not len(batch.labels):
-                continue
-            start = time.perf_counter()
-            with compute.autocast():
-                logits = model(batch.frames.to(compute.device))
-            rows.append(logits.float().cpu().numpy())
-            seconds_network += time.perf_counter() - start
-            seconds_read += batch.seconds
-            numbers.append(batch.numbers.numpy())
+    bar = tqdm(total=len(dataset), desc=f"test {title}", unit="clip", leave=False, disable=not group.is_main)
+    with torch.inference_mode(), bar:
+        try:
+            for batch in read_batches(loader):
+                bar.update(group.world * (len(batch.labels) + len(batch.errors)))
+                skipped.add(batch.errors)
+                if not len(batch.labels):
+                    continue
+                start = time.perf_counter()
+                with compute.autocast():
+                    logits = model(batch.frames.to(compute.device))
+                rows.append(logits.float().cpu().numpy())
+                seconds_network += time.perf_counter() - start
+                seconds_read += batch.seconds
+                numbers.append(batch.numbers.numpy())
+        except CoviarMocropError as error:
+            if group.world == 1:
+                raise
+            problem = error  # the others are waiting to hear of it
     model.train(was_training)
-    if not numbers:
+    number, scores = _collect(numbers, rows, problem, group)
+    if not len(number):
         raise DataError(f"none of the {len(dataset)} test clips could be read: {next(iter(skipped.reasons.values()))}")
-    number = np.concatenate(numbers)
+    seconds_read, seconds_network = group.table([seconds_read, seconds_network]).sum(dim=0).tolist()
     clips = [dataset.videos.clips[i] for i in number]
     return Scores(
         names=np.array([clip.path for clip in clips]),
         labels=np.array([clip.label for clip in clips], dtype=np.int64),
-        scores=np.concatenate(rows),
+        scores=scores,
         classes=np.array(dataset.videos.classes),
         settings={
             "ms_read": 1e3 * seconds_read / len(number),
@@ -161,3 +174,17 @@ def score_clips(
             "skipped": len(skipped.reasons),
         },
     )
+
+
+def _collect(
+    numbers: list[np.ndarray], rows: list[np.ndarray], problem: CoviarMocropError | None, group: Group
+) -> tuple[np.ndarray, np.ndarray]:
+    """All processes' clips, in the list's order, each once; the error of whichever met one."""
+    shares = group.gather((numbers, rows, problem))
+    for _, _, error in shares:
+        if error is not None:
+            raise error
+    number = np.concatenate([np.empty(0, np.int64), *(part for share in shares for part in share[0])])
+    scores = [part for share in shares for part in share[1]]
+    order = np.argsort(number)
+    return number[order], np.concatenate(scores)[order] if scores else np.empty((0, 0), np.float32)

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from coviar_mocrop.config import Config
 from coviar_mocrop.data import (
     BoxCache,
     ClipDataset,
-    EpochSampler,
     VideoList,
     boxes_of_list,
     collate,
     read_classes,
     read_list,
 )
-from coviar_mocrop.data.dataset import Sample
+from coviar_mocrop.data.batches import Key, TestingBatches, TrainingBatches
+from coviar_mocrop.data.dataset import Batch, Sample
+from coviar_mocrop.engine.distributed import ALONE, Group
+from coviar_mocrop.engine.interrupt import ignore_interrupts
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, VideoError
 from coviar_mocrop.mocrop import CropBox
 
@@ -56,13 +58,14 @@ class SkipLog:
             self.reasons[name] = str(error)
             logger.warning("skipped %s", error)
 
-    def summarise(self) -> None:
-        """Say how many were left out."""
-        if self.reasons:
-            logger.warning("%d of %d clips were skipped", len(self.reasons), len(self._videos))
+    def summarise(self, group: Group = ALONE) -> None:
+        """Say how many were left out, by all processes; all must call it."""
+        names = set().union(*group.gather(set(self.reasons)))
+        if names and group.is_main:
+            logger.warning("%d of %d clips were skipped", len(names), len(self._videos))
 
 
-def open_clips(config: Config, part: Part) -> tuple[ClipDataset, SkipLog]:
+def open_clips(config: Config, part: Part, group: Group = ALONE) -> tuple[ClipDataset, SkipLog]:
     """The clips of a list, with their boxes where the setting crops.
 
     Raises:
@@ -78,7 +81,8 @@ def open_clips(config: Config, part: Part) -> tuple[ClipDataset, SkipLog]:
     skipped = SkipLog(videos, config.data.on_error)
     boxes: dict[str, CropBox] | None = None
     if config.crops:
-        boxes, errors = find_boxes(config, videos)
+        with group.main_first():  # it finds the boxes, the others find them in the cache
+            boxes, errors = find_boxes(config, videos)
         for name, error in errors.items():
             skipped.add_named(name, error)
         videos = replace(videos, clips=tuple(clip for clip in videos.clips if clip.path in boxes))
@@ -103,13 +107,27 @@ def find_boxes(config: Config, videos: VideoList) -> tuple[dict[str, CropBox], d
     return boxes_of_list(videos.clips, cache, backend=config.data.backend, workers=config.data.workers)
 
 
-def create_loader(dataset: ClipDataset, config: Config) -> tuple[DataLoader[Sample], EpochSampler]:
-    """Batches of a dataset; set the sampler's epoch before each pass."""
-    sampler = EpochSampler(len(dataset), shuffle=dataset.training, seed=config.seed)
-    loader = DataLoader(
+def create_training_loader(
+    dataset: ClipDataset, config: Config, group: Group = ALONE
+) -> tuple[DataLoader[Sample], TrainingBatches]:
+    """Shuffled batches of this process; set the epoch of the second before each pass over the first."""
+    train = config.train
+    batches = TrainingBatches(
+        len(dataset), train.batch_size, seed=config.seed, parts=train.accumulate, rank=group.rank, world=group.world
+    )
+    return _loader(dataset, config, batches), batches
+
+
+def create_testing_loader(dataset: ClipDataset, config: Config, group: Group = ALONE) -> DataLoader[Sample]:
+    """This process's batches of a test list, in its order."""
+    batches = TestingBatches(len(dataset), config.train.test_batch_size, rank=group.rank, world=group.world)
+    return _loader(dataset, config, batches)
+
+
+def _loader(dataset: ClipDataset, config: Config, batches: Sampler[list[Key]]) -> DataLoader[Sample]:
+    return DataLoader(
         dataset,
-        batch_size=config.train.batch_size if dataset.training else config.train.test_batch_size,
-        sampler=sampler,
+        batch_sampler=batches,
         num_workers=config.data.workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
@@ -117,9 +135,31 @@ def create_loader(dataset: ClipDataset, config: Config) -> tuple[DataLoader[Samp
         persistent_workers=config.data.workers > 0,
         pin_memory=torch.cuda.is_available() and config.train.device != "cpu",
     )
-    return loader, sampler
+
+
+def read_batches(loader: DataLoader[Sample]) -> Iterator[Batch]:
+    """The batches of a pass.
+
+    Raises:
+        DataError: a reading process was killed.
+    """
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                "a process that reads videos was killed, most often for want of memory; lower data.workers "
+                f"(now {loader.num_workers}) or train.batch_size"
+            ) from error
+        yield batch
 
 
 def _start_worker(number: int) -> None:
     """Leave the parent's garbage alone: a video frame that it holds may wait for threads that are not here."""
     gc.freeze()
+    ignore_interrupts()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -44,7 +43,6 @@ class StreamNet(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """Clip logits [N, classes]: the mean over segments (and crops) of clips [N, T, C, H, W]."""
         frames = rearrange(clips, "n t c h w -> (n t) c h w")
-        frames = frames.contiguous(memory_format=torch.channels_last)  # fastest on CPUs and GPUs alike
         logits = self.frame_logits(frames)
         return rearrange(logits, "(n t) k -> n t k", n=clips.shape[0]).mean(dim=1)
 

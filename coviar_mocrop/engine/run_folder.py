@@ -1,0 +1,111 @@
+"""The folder of a run: checkpoints, settings, what made it, metrics. Every file is written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from coviar_mocrop.config import Config
+from coviar_mocrop.errors import ConfigError, CoviarMocropError
+from coviar_mocrop.files import write_json, write_text
+
+_PACKAGES = ("coviar_mocrop", "torch", "torchvision", "av", "numpy", "motion-vector-extractor", "open_clip_torch")
+
+
+class RunFolder:
+    """Names and contents of a run's files.
+
+    ``last.pt`` and ``best.pt``, ``settings.yaml``, ``run.json`` (versions, machine, command), ``metrics.jsonl`` and
+    ``metrics.csv``, TensorBoard's files.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Name the folder; nothing is written."""
+        self.path = Path(path)
+        self.last = self.path / "last.pt"
+        self.best = self.path / "best.pt"
+
+    def require_free(self) -> None:
+        """Refuse a folder that holds a run.
+
+        Raises:
+            ConfigError: it does.
+        """
+        if self.last.exists():
+            raise ConfigError(
+                f"{self.path}: already holds a run; go on with it (--resume), replace it (--overwrite) or choose "
+                "another --output"
+            )
+
+    def clear(self) -> None:
+        """Remove what an older run left.
+
+        Raises:
+            CoviarMocropError: the folder cannot be written to.
+        """
+        try:
+            for old in (self.last, self.best, *self.path.glob("events.out.tfevents.*")):
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise CoviarMocropError(
+                f"{self.path}: cannot be written ({error.strerror}); choose another --output"
+            ) from error
+
+    def describe(self, config: Config, facts: dict[str, Any]) -> None:
+        """Write the settings, and what runs them; of a resumed run, every part is kept.
+
+        Raises:
+            CoviarMocropError: the folder cannot be written to.
+        """
+        write_text(self.path / "settings.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        file = self.path / "run.json"
+        parts = _parts(file) if self.last.exists() else []
+        write_json(file, {"parts": [*parts, {**_environment(), **facts}]})
+
+    def write_metrics(self, history: Sequence[dict[str, Any]]) -> None:
+        """Write the metrics of all epochs so far, as JSON lines and as CSV."""
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in history))
+        table = io.StringIO()
+        columns = list(dict.fromkeys(name for line in history for name in line))
+        writer = csv.DictWriter(table, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_text(self.path / "metrics.csv", table.getvalue())
+
+
+def _parts(file: Path) -> list[Any]:
+    try:
+        parts = json.loads(file.read_text(encoding="utf-8"))["parts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return parts if isinstance(parts, list) else []
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
