@@ -13,9 +13,8 @@ from coviar_mocrop.errors import CoviarMocropError, Interrupted
 
 def run(main: Callable[[], None]) -> None:
     """Run a tool's ``main``; what a user can cause ends in one line on stderr and exit code 2, not a traceback."""
-    # of many processes, one speaks; what goes wrong is said by whoever meets it
-    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s")
+    # what goes wrong is said by whichever process meets it
+    logging.basicConfig(level=logging.INFO if speaks() else logging.WARNING, format="%(message)s")
     try:
         main()
     except Interrupted as error:
@@ -29,6 +28,11 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def speaks() -> bool:
+    """Whether this process prints: of those that torchrun starts, the first."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def parser(description: str, examples: str = "") -> argparse.ArgumentParser:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from coviar_mocrop.compute import StreamCost, count_flops
 from coviar_mocrop.config import Config, build_config, load_config
-from coviar_mocrop.data.dataset import ClipDataset
+from coviar_mocrop.data.dataset import Batch, ClipDataset
 from coviar_mocrop.engine.checkpoint import load_checkpoint, load_model_state
 from coviar_mocrop.engine.device import Compute, choose_compute
 from coviar_mocrop.engine.distributed import ALONE, Group
@@ -90,8 +89,8 @@ def score_checkpoint(
         )
     compute = choose_compute(stream.config.train, group.local_rank)
     compute.place(stream.model)
-    loader = create_testing_loader(dataset, stream.config, group)
-    scored = score_clips(stream.model, loader, dataset, skipped, compute, stream.config.stream, group=group)
+    batches = read_batches(create_testing_loader(dataset, stream.config, group))
+    scored = score_clips(stream.model, batches, dataset, skipped, compute, stream.config.stream, group=group)
     skipped.summarise(group)
     scored.settings.update(describe(stream.model, stream.config), checkpoint=os.fspath(checkpoint))
     return scored
@@ -116,7 +115,7 @@ def describe(model: StreamNet, config: Config) -> dict[str, Any]:
 
 def score_clips(
     model: StreamNet,
-    loader: DataLoader[Any],
+    batches: Iterable[Batch],
     dataset: ClipDataset,
     skipped: SkipLog,
     compute: Compute,
@@ -140,7 +139,7 @@ def score_clips(
     bar = tqdm(total=len(dataset), desc=f"test {title}", unit="clip", leave=False, disable=not group.is_main)
     with torch.inference_mode(), bar:
         try:
-            for batch in read_batches(loader):
+            for batch in batches:
                 bar.update(group.world * (len(batch.labels) + len(batch.errors)))
                 skipped.add(batch.errors)
                 if not len(batch.labels):

@@ -82,10 +82,7 @@ def prepare(config: Config, group: Group) -> Job:
             f"{config.train.accumulate} parts; raise it to at least {group.world * config.train.accumulate}"
         )
     loader, batches = create_training_loader(clips, config, group)
-    test = None
-    if config.train.test_every:
-        test_clips, test_skipped = open_clips(config, "test", group)
-        test = TestSet(test_clips, test_skipped, create_testing_loader(test_clips, config, group))
+    test = open_test(config, group) if config.train.test_every else None
     compute = choose_compute(config.train, group.local_rank)
     torch.manual_seed(config.seed)
     model = create_stream(config.stream, len(clips.videos.classes), config.model)
@@ -101,3 +98,13 @@ def prepare(config: Config, group: Group) -> Job:
         network = DistributedDataParallel(model, device_ids=[compute.device] if compute.device.type == "cuda" else None)
     learner = Learner(model, optimizer, schedule, scaler)
     return Job(config, group, compute, clips, skipped, loader, batches, model, network, learner, cost, test)
+
+
+def open_test(config: Config, group: Group) -> TestSet:
+    """The test list.
+
+    Raises:
+        CoviarMocropError: of whatever kind the input deserves.
+    """
+    clips, skipped = open_clips(config, "test", group)
+    return TestSet(clips, skipped, create_testing_loader(clips, config, group))

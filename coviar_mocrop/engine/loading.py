@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Literal
@@ -144,6 +146,10 @@ def read_batches(loader: DataLoader[Sample]) -> Iterator[Batch]:
         DataError: a reading process was killed.
     """
     batches = iter(loader)
+    if loader.num_workers and threading.current_thread() is threading.main_thread():
+        # PyTorch raises from a signal handler when a reader dies: anywhere, in the middle of changing weights too;
+        # without it, the loader notices within seconds, in next()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     while True:
         try:
             batch = next(batches)

@@ -107,7 +107,8 @@ def train_step(job: Job, progress: Progress, agreement: Agreement) -> None:
         with nullcontext() if last or group.world == 1 else job.network.no_sync():  # type: ignore[operator]
             with job.compute.autocast():
                 logits = job.network(frames)
-            loss = F.cross_entropy(logits.float(), targets, label_smoothing=train.label_smoothing, reduction="sum")
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            loss = F.cross_entropy(logits, targets, label_smoothing=train.label_smoothing, reduction="sum")
             # processes average their gradients, and what is wanted is the mean over all clips of the step
             learner.scaler.scale(loss * (group.world / agreement.clips)).backward()
         wanted = targets if targets.dim() == 1 else targets.argmax(dim=1)

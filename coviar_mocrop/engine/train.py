@@ -17,6 +17,7 @@ from coviar_mocrop.engine.distributed import process_group
 from coviar_mocrop.engine.evaluate import score_clips
 from coviar_mocrop.engine.interrupt import StopRequest
 from coviar_mocrop.engine.job import Job, prepare
+from coviar_mocrop.engine.loading import read_batches
 from coviar_mocrop.engine.progress import Progress, Sums, load_progress, save_progress
 from coviar_mocrop.engine.run_folder import RunFolder
 from coviar_mocrop.engine.step import agree, failure, readings, train_step
@@ -146,10 +147,8 @@ def _finish_epoch(job: Job, progress: Progress) -> dict[str, float]:
         )
     if job.test and (progress.epoch + 1) % config.train.test_every == 0:
         job.group.share_buffers(job.model)  # each process has its own running statistics; the first one's are kept
-        test = job.test
-        scores = score_clips(
-            job.model, test.loader, test.clips, test.skipped, job.compute, config.stream, group=job.group
-        )
+        test, batches = job.test, read_batches(job.test.loader)
+        scores = score_clips(job.model, batches, test.clips, test.skipped, job.compute, config.stream, group=job.group)
         metrics["test_top1"] = measure(scores).top1
     progress.history.append(metrics)
     progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, Sums()

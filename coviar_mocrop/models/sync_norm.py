@@ -36,7 +36,7 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         """Normalise [N, C, H, W]; all processes must call it together in training."""
         if not self.training or not (dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(input)
-        values = input.float()
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
         dims = (0, 2, 3)
         count = torch.tensor([values.numel() / values.shape[1]], dtype=values.dtype, device=values.device)
         sums = _Sum.apply(torch.cat([values.sum(dims), count]))

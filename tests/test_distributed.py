@@ -1,0 +1,228 @@
+"""Two and three processes give what one gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from demo import demo_settings
+
+from coviar_mocrop.config import Config
+from coviar_mocrop.data.batches import TestingBatches, TrainingBatches
+from coviar_mocrop.data.synthetic import make_demo
+from coviar_mocrop.engine.evaluate import score_checkpoint
+from coviar_mocrop.engine.train import train
+from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.models import StreamNet
+from coviar_mocrop.scores import load_scores
+
+TOOLS = Path(__file__).parent.parent / "tools"
+# Adam's first steps are as long for a gradient that is rounding noise as for any other, so it would amplify the noise
+_RECIPE = {"optimizer": "sgd", "lr": 0.0005}
+
+
+def torchrun(processes: int, *command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        + [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    make_demo(folder / "videos", folder / "lists", train_clips=16, test_clips=8, progress=False)
+    names = (folder / "lists/test_split1.txt").read_text().splitlines()
+    (folder / "lists/test_split1.txt").write_text("\n".join(names[:7]) + "\n")  # 7 clips divide by neither 2 nor 3
+    return folder
+
+
+def settings_of(demo: Path, output: Path, **train_settings: Any) -> dict[str, Any]:
+    return demo_settings(
+        demo,
+        output,
+        setting="attention",
+        input={"full_size": 48, "segments": 1, "test_segments": 2},
+        # 16 clips in steps of 6: the last step has 4
+        train={**_RECIPE, "epochs": 3, "batch_size": 6, "test_batch_size": 2, "precision": "fp32", **train_settings},
+    )
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a run on one process."""
+    return train(Config.model_validate(settings_of(demo, tmp_path_factory.mktemp("alone"), test_every=1)))
+
+
+def test_two_processes_learn_what_one_does(demo: Path, alone: Path, tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(json.dumps(settings_of(demo, tmp_path / "run", test_every=1, sync_bn=True)))
+    done = torchrun(2, TOOLS / "train_stream.py", "--config", config)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("wrote ") == 1  # one of them speaks
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone.parent), rtol=2e-3)
+    facts = json.loads((tmp_path / "run/run.json").read_text())["parts"]
+    assert facts[0]["processes"] == 2
+
+
+def test_in_double_precision_two_processes_are_one(demo: Path, tmp_path: Path) -> None:
+    """In float32 a rounding error flips a ReLU now and then; here nothing hides a wrong factor."""
+    script = tmp_path / "double.py"
+    script.write_text(
+        "import json, sys, torch\n"
+        "from coviar_mocrop.config import load_config\n"
+        "from coviar_mocrop.engine.distributed import process_group\n"
+        "from coviar_mocrop.engine.job import prepare\n"
+        "from coviar_mocrop.engine.progress import Progress, Sums\n"
+        "from coviar_mocrop.engine.step import agree, readings, train_step\n"
+        "torch.set_default_dtype(torch.float64)\n"
+        "with process_group() as group:\n"
+        "    job, losses, progress = prepare(load_config(sys.argv[1]), group), [], Progress()\n"
+        "    for job.batches.epoch in (0, 1):\n"
+        "        for reading in readings(job):\n"
+        "            for i, b in enumerate(reading.parts): reading.parts[i] = b._replace(frames=b.frames.double())\n"
+        "            train_step(job, progress, agree(job, reading, stop=False, save=False))\n"
+        "            losses.append(progress.sums.together(group).loss)\n"
+        "    if group.is_main: json.dump(losses, open(sys.argv[2], 'w'))\n"
+    )
+    values = settings_of(demo, tmp_path / "run", sync_bn=True, accumulate=1, grad_clip=1.0)
+    (tmp_path / "c.yaml").write_text(json.dumps(values))
+    curves = []
+    for processes in (1, 2):
+        done = torchrun(processes, script, tmp_path / "c.yaml", tmp_path / f"{processes}.json")
+        assert done.returncode == 0, done.stderr
+        curves.append(json.loads((tmp_path / f"{processes}.json").read_text()))
+    assert len(curves[0]) == 6
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-9)
+
+
+def test_accumulated_parts_make_the_same_step(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With BatchNorm at rest, parts change nothing but rounding."""
+    monkeypatch.setattr(StreamNet, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
+    curves = []
+    for parts in (1, 3):
+        train(Config.model_validate(settings_of(demo, tmp_path / str(parts), accumulate=parts)))
+        curves.append(losses(tmp_path / str(parts)))
+    # 16 clips are 6 + 6 + 4: in three parts the last step is 2 + 1 + 1
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
+    assert len(set(curves[0])) == 3  # the weights did move
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_scores_are_the_same_bits_on_any_number(demo: Path, alone: Path, tmp_path: Path, processes: int) -> None:
+    out = tmp_path / "s.npz"
+    # nothing cached: the boxes are found by these processes too
+    done = torchrun(
+        *(processes, TOOLS / "test_stream.py", "--checkpoint", alone, "--scores", out),
+        *("--set", "train.threads=1", f"data.cache={tmp_path}/cache"),
+    )
+    assert done.returncode == 0, done.stderr
+    expected = score_checkpoint(alone, ["train.threads=1"])
+    scores = load_scores(out)
+    assert scores.names.tolist() == expected.names.tolist()
+    assert len(set(scores.names.tolist())) == 7
+    np.testing.assert_array_equal(scores.scores, expected.scores)
+
+
+def test_an_error_on_one_of_two_ends_both(demo: Path, tmp_path: Path) -> None:
+    lines = (demo / "lists/train_split1.txt").read_text()
+    (demo / "videos/bad.mp4").write_bytes(b"this is no video")
+    (tmp_path / "l.txt").write_text(f"{lines}bad.mp4 {lines.split()[1]} 0\n")
+    values = settings_of(demo, tmp_path / "run")
+    values["setting"] = "baseline"
+    values["data"]["train_list"] = str(tmp_path / "l.txt")
+    (tmp_path / "c.yaml").write_text(json.dumps(values))
+    done = torchrun(2, TOOLS / "train_stream.py", "--config", tmp_path / "c.yaml")
+    assert done.returncode != 0
+    assert "error: " in done.stderr
+    assert "bad.mp4" in done.stderr
+    assert (tmp_path / "run/last.pt").exists()
+
+
+def test_more_processes_than_clips_is_an_error(demo: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"16 clips cannot be shared.*17 parts"):
+        train(Config.model_validate(settings_of(demo, tmp_path, accumulate=17)))
+    with pytest.raises(ConfigError, match=r"train.batch_size is 6.*at least 7"):
+        train(Config.model_validate(settings_of(demo, tmp_path, accumulate=7)))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_every_clip_belongs_to_one_process_once(world: int) -> None:
+    for size in (1, 7, 10, 31):
+        tested = [
+            key for rank in range(world) for keys in TestingBatches(size, 4, rank=rank, world=world) for key in keys
+        ]
+        assert sorted(tested) == [(0, index) for index in range(size)]
+        for parts in (1, 2):
+            mine = [
+                list(TrainingBatches(size, 6, seed=3, parts=parts, rank=rank, world=world)) for rank in range(world)
+            ]
+            whole = list(TrainingBatches(size, 6, seed=3))
+            assert {len(batches) for batches in mine} == {parts * len(whole)}
+            for step, keys in enumerate(whole):
+                shared = [k for batches in mine for b in batches[step * parts : (step + 1) * parts] for k in b]
+                assert sorted(shared) == sorted(keys)
+
+
+def test_steps_done_are_left_out() -> None:
+    batches = TrainingBatches(20, 4, seed=1, parts=2)
+    whole = list(batches)
+    batches.first_step = 2
+    assert list(batches) == whole[4:]
+    assert len(batches) == len(whole) - 4
+
+
+def test_batchnorm_over_processes_is_that_of_one(tmp_path: Path) -> None:
+    """Outputs, gradients and running statistics, with shares of different size."""
+    script = tmp_path / "norm.py"
+    script.write_text(
+        "import sys, torch, torch.distributed as dist\n"
+        "from coviar_mocrop.models.sync_norm import synchronise_norms\n"
+        "dist.init_process_group('gloo')\n"
+        "torch.manual_seed(0)\n"
+        "x = torch.randn(5, 3, 4, 4) * 3 + 1\n"
+        "w = torch.randn(5, 3, 4, 4)\n"
+        "net = torch.nn.Sequential(torch.nn.BatchNorm2d(3))\n"
+        "net[0].weight.data = torch.randn(3)\n"
+        "synchronise_norms(net, 'cpu')\n"
+        "part = slice(0, 2) if dist.get_rank() == 0 else slice(2, 5)\n"
+        "mine = x[part].clone().requires_grad_()\n"
+        "out = net(mine)\n"
+        "(out * w[part]).sum().backward()\n"
+        "for p in net.parameters(): dist.all_reduce(p.grad)\n"
+        "torch.save([out.detach(), mine.grad, net[0].weight.grad, net[0].running_mean, net[0].running_var],"
+        " f'{sys.argv[1]}/{dist.get_rank()}.pt')\n"
+    )
+    done = torchrun(2, script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    torch.manual_seed(0)
+    x = (torch.randn(5, 3, 4, 4) * 3 + 1).requires_grad_()
+    w = torch.randn(5, 3, 4, 4)
+    norm = torch.nn.BatchNorm2d(3)
+    norm.weight.data = torch.randn(3)
+    out = norm(x)
+    (out * w).sum().backward()
+    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert x.grad is not None
+    torch.testing.assert_close(torch.cat([part[0] for part in parts]), out.detach())
+    torch.testing.assert_close(torch.cat([part[1] for part in parts]), x.grad, atol=1e-5, rtol=1e-4)
+    for part in parts:
+        torch.testing.assert_close(part[2], norm.weight.grad, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(part[3], norm.running_mean)
+        torch.testing.assert_close(part[4], norm.running_var)
