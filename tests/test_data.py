@@ -226,8 +226,14 @@ def test_boxes_are_computed_once_kept_and_renewed(demo: Path, tmp_path: Path) ->
     facts = (root / clips[0].path).stat()
     os.utime(root / clips[0].path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
     assert cache.get(clips[0].path) is None
-    cache.path.write_text(cache.path.read_text()[:50])
-    assert BoxCache(tmp_path, str(root), settings_of).get(clips[1].path) is None
+    assert boxes_of_list(clips, cache, progress=False) == (boxes, {})
+    assert cache.get(clips[0].path) == boxes[clips[0].path]
+    first, _ = sorted(cache.folder.iterdir())  # the second holds only what had changed
+    assert BoxCache(tmp_path, str(root), settings_of).get(clips[0].path) == boxes[clips[0].path]
+    first.write_text(first.read_text()[:50])
+    again = BoxCache(tmp_path, str(root), settings_of)
+    assert again.get(clips[0].path) == boxes[clips[0].path]
+    assert again.get(clips[1].path) is None
 
 
 def test_all_streams_share_the_box(demo: Path) -> None:

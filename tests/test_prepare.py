@@ -237,6 +237,8 @@ def test_folder_mistakes(tree: Callable[..., Path], tmp_path: Path) -> None:
     fails(fine, "1 folds", folds=1)
     os.symlink(tmp_path / "single" / "a", fine / "elsewhere")
     fails(fine, "leaves the data root")
+    linked = Handling(check=False, progress=False, follow_links=True)
+    assert len(prepare_folder(fine, tmp_path / "lists", handling=linked).classes) == 3
 
 
 # -- videos that cannot be used, and the canonical form ----------------------------------------------------

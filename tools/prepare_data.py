@@ -179,6 +179,11 @@ def add_common(arguments: argparse.ArgumentParser, *, codec: str) -> None:
     arguments.add_argument(
         "--no-check", action="store_true", help="do not open each video to see that it has motion vectors"
     )
+    arguments.add_argument(
+        "--follow-links",
+        action="store_true",
+        help="allow symbolic links out of the data folder (train with data.follow_links=true)",
+    )
 
 
 def positive(text: str) -> int:
@@ -213,7 +218,12 @@ def canonical_of(arguments: argparse.Namespace) -> Canonical | None:
 
 def handling_of(arguments: argparse.Namespace) -> Handling:
     """What ``--no-check``, ``--on-error`` and ``--workers`` ask for."""
-    return Handling(check=not arguments.no_check, on_error=arguments.on_error, workers=arguments.workers)
+    return Handling(
+        check=not arguments.no_check,
+        on_error=arguments.on_error,
+        workers=arguments.workers,
+        follow_links=arguments.follow_links,
+    )
 
 
 def demo_command(arguments: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """Writing the canonical form: fixed GOP, no B-frames, one reference, no scene cut, by PyAV alone.
 
-The same pictures give the same bytes, again and on every machine. x264 needs to be told so: its faster routines
-round differently from processor to processor, and with AVX-512 the one behind ``mbtree`` reads unset memory when the
-picture is small, so that one encoding in twenty of a 64x48 clip differed from the others.
+The same pictures give the same bytes again. x264 needs to be told so: its faster routines round differently from
+processor to processor, and with AVX-512 the one behind ``mbtree`` reads unset memory when the picture is small, so
+that one encoding in twenty of a 64x48 clip differed from the others.
 """
 
 from __future__ import annotations

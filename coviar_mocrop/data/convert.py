@@ -18,7 +18,7 @@ from coviar_mocrop.bitstream import open_video, transcode
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE, Codec
 from coviar_mocrop.data.lists import Clip, write_classes, write_list
 from coviar_mocrop.errors import DataError, NoMotionVectorsError, VideoError
-from coviar_mocrop.files import inside, write_json
+from coviar_mocrop.files import DataRoot, write_json
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".h264", ".264", ".wmv", ".flv", ".ts", ".3gp"}
@@ -56,12 +56,14 @@ class Handling:
         on_error: a video that cannot be used: ``raise`` once all have been tried, or ``skip`` it with a warning.
         workers: videos worked on at once.
         progress: show a bar.
+        follow_links: whether videos that are not transcoded may be symbolic links to elsewhere.
     """
 
     check: bool = True
     on_error: Literal["raise", "skip"] = "raise"
     workers: int = 2
     progress: bool = True
+    follow_links: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,9 @@ def usable_clips(
         failed = _transcode(source, targets, canonical, handling)
     left = [path for path in targets if path not in failed]
     if canonical is None:
+        below = DataRoot(source, follow_links=handling.follow_links)
         for path in left:
-            inside(source, path)  # training would refuse it, long after
+            below.find(path)  # training would refuse it, long after
     if handling.check:
         failed |= _for_each(lambda path: check_video(target / targets[path].path), left, "checking", handling)
     failed = {path: failed[path] for path in targets if path in failed}

@@ -18,7 +18,7 @@ from coviar_mocrop.data.segments import middle_frames, places, random_frames
 from coviar_mocrop.data.settings import DataSettings, InputSettings
 from coviar_mocrop.data.transforms import cut, testing_windows, training_window
 from coviar_mocrop.errors import CoviarMocropError, DataError
-from coviar_mocrop.files import inside
+from coviar_mocrop.files import DataRoot
 from coviar_mocrop.mocrop import CropBox
 
 
@@ -77,6 +77,7 @@ class ClipDataset(Dataset[Sample]):
         """
         self.videos, self.kind, self.size = videos, kind, size
         self.data, self.inputs = data, inputs
+        self._root = DataRoot(data.root, follow_links=data.follow_links)
         self.boxes = boxes
         self.training = training
         self.seed = seed
@@ -99,8 +100,9 @@ class ClipDataset(Dataset[Sample]):
         box = self.boxes.get(name) if self.boxes is not None else None
         if self.boxes is not None and box is None:
             raise DataError(f"{name}: has no crop box; its motion vectors could not be read")
-        path = inside(self.data.root, name)
-        with open_video(path, self.data.backend, self.data.anchor_every) as video:
+        path, _ = self._root.find(name)
+        data = self.data
+        with open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder) as video:
             total = video.info.num_frames
             if self.training:
                 drawn = random_frames(total, self.inputs.segments, self.kind, generator)

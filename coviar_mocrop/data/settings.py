@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from pydantic import Field
@@ -18,13 +19,26 @@ class DataSettings(Settings):
     train_list: str | None = Field(None, description="video list to train on: `path class label` lines")
     test_list: str | None = Field(None, description="video list to test on")
     classes: str = Field(..., description="class names, one a line, in the order of the labels")
-    cache: str = Field(".cache", description="folder of the box cache")
+    follow_links: bool = Field(
+        False, description="whether a list entry may be, or pass through, a symbolic link that leaves the root"
+    )
+    cache: str = Field(".cache", description="folder of the box cache, and of the index cache where it is used")
+    index_cache: bool = Field(
+        False,
+        description="keep the index of every video, about 10 kB, below `cache`: for long videos, AVI with B-frames "
+        "and slow disks; short clips gain little",
+    )
     backend: Literal["auto", "pyav", "mvextractor"] = Field("auto", description="reader of the bitstream")
     anchor_every: int | None = Field(12, ge=1, description="longest GOP; longer ones are cut (null: never)")
     on_error: Literal["raise", "skip"] = Field(
         "raise", description="a video that cannot be used: stop, or leave it out and say so"
     )
     workers: int = Field(2, ge=0, description="processes that read; the results do not depend on it")
+
+    @property
+    def index_folder(self) -> str | None:
+        """Folder of the index cache; None where it is not used."""
+        return os.path.join(self.cache, "index") if self.index_cache else None
 
 
 class InputSettings(Settings):

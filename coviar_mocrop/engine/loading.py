@@ -103,10 +103,19 @@ def open_clips(config: Config, part: Part, group: Group = ALONE) -> tuple[ClipDa
     return dataset, skipped
 
 
-def find_boxes(config: Config, videos: VideoList) -> tuple[dict[str, CropBox], dict[str, VideoError]]:
-    """The MoCrop boxes of a list, by path, from the cache or computed; and errors."""
-    cache = BoxCache(config.data.cache, config.data.root, config.mocrop)
-    return boxes_of_list(videos.clips, cache, backend=config.data.backend, workers=config.data.workers)
+def find_boxes(
+    config: Config, videos: VideoList, share: tuple[int, int] = (0, 1)
+) -> tuple[dict[str, CropBox], dict[str, VideoError]]:
+    """The MoCrop boxes of a list (or of a share of it), by path, from the cache or computed; and errors."""
+    data = config.data
+    return boxes_of_list(
+        videos.clips,
+        BoxCache(data.cache, data.root, config.mocrop, follow_links=data.follow_links),
+        backend=data.backend,
+        index_cache=data.index_folder,
+        workers=data.workers,
+        share=share,
+    )
 
 
 def create_training_loader(

@@ -10,7 +10,7 @@ from coviar_mocrop.data.lists import VideoList
 from coviar_mocrop.data.segments import middle_frames, places
 from coviar_mocrop.data.settings import DataSettings
 from coviar_mocrop.errors import VideoError
-from coviar_mocrop.files import inside
+from coviar_mocrop.files import DataRoot
 from coviar_mocrop.mocrop import MoCropSettings, density_of
 from coviar_mocrop.mocrop.estimate import box_of_density
 from coviar_mocrop.report.figures import crop_figure
@@ -28,10 +28,11 @@ def log_crops(
 
     A clip that cannot be read has none; training will say why.
     """
+    root = DataRoot(data.root, follow_links=data.follow_links)
     for number in np.unique(np.linspace(0, len(videos) - 1, count).round().astype(int)):
         clip = videos.clips[number]
         try:
-            with open_video(inside(data.root, clip.path), data.backend, data.anchor_every) as video:
+            with open_video(root.find(clip.path)[0], data.backend, data.anchor_every) as video:
                 size = (video.info.height, video.info.width)
                 density = density_of(video.vectors(), size, mocrop)
                 frames = middle_frames(video.info.num_frames, iframes, "iframe")

@@ -1,0 +1,86 @@
+"""Paths of list entries: what leaves the data root is refused, however it is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coviar_mocrop.errors import DataError
+from coviar_mocrop.files import DataRoot, inside
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with files and links, some of which lead out of it."""
+    top = tmp_path_factory.mktemp("files")
+    for name in ("root/a/b", "elsewhere/a"):
+        (top / name).mkdir(parents=True)
+    for name in ("root/f", "root/a/f", "root/a/b/f", "elsewhere/f", "elsewhere/a/f", "rootf"):
+        (top / name).write_text(name)
+    root = top / "root"
+    (root / "out").symlink_to(top / "elsewhere")
+    (root / "a/out").symlink_to(top / "elsewhere/f")
+    (root / "a/in").symlink_to("b")
+    (root / "in").symlink_to("a/f")
+    (root / "gone").symlink_to("nothing")
+    (root / "round").symlink_to("round")
+    return root
+
+
+PARTS = st.lists(st.sampled_from(["a", "b", "f", "in", "out", "gone", "round", "..", ".", "", "none"]), max_size=5)
+
+
+@given(entries=st.lists(PARTS.map("/".join), min_size=1, max_size=4))
+def test_entries_are_refused_exactly_where_they_lead_out(root: Path, entries: list[str]) -> None:
+    """The plain rule, link by link, is what the looking up at once must keep; one object for all entries."""
+    below = DataRoot(root)
+    for entry in entries:
+        real = Path(os.path.realpath(root / entry))
+        if entry.startswith("/") or not real.is_relative_to(root.resolve()):
+            with pytest.raises(DataError, match="leaves the data root") as caught:
+                below.find(entry)
+            assert str(caught.value).startswith(f"{entry}: ")
+            continue
+        path, facts = below.find(entry)
+        assert os.path.realpath(path) == str(real)
+        if real.is_file() and not entry.endswith(("/", ".")):
+            assert facts is not None
+            assert (facts.st_size, facts.st_mtime_ns) == (real.stat().st_size, real.stat().st_mtime_ns)
+        assert inside(root, entry) == Path(path)
+
+
+def test_links_are_followed_where_that_is_allowed(root: Path) -> None:
+    below = DataRoot(root, follow_links=True)
+    for entry, text in {
+        "out/f": "elsewhere/f",
+        "a/out": "elsewhere/f",
+        "out/a/f": "elsewhere/a/f",
+        "f": "root/f",
+    }.items():
+        path, facts = below.find(entry)
+        assert Path(path).read_text() == text
+        assert facts is not None
+        assert facts.st_size == len(text)
+    for entry in ("../elsewhere/f", "/f", str(root / "f"), "out/../f", "..", "out/.."):
+        with pytest.raises(DataError, match="leaves the data root"):
+            below.find(entry)
+    for entry in ("gone", "round", "none/none", "a\0b", "a\0/b"):
+        assert below.find(entry)[1] is None
+    assert DataRoot(root).find("a\0b")[1] is None
+    with pytest.raises(DataError, match="leaves the data root"):
+        DataRoot(root).find("a\0/b")
+
+
+def test_a_hundred_entries_look_at_their_folder_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    plain: Callable[[str], str] = os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: (looked.append(os.fspath(path)), plain(path))[1])
+    below = DataRoot(root)
+    for number in range(100):
+        below.find(f"a/b/{number}")
+    assert len(looked) == 2
