@@ -51,6 +51,8 @@ class BoxCache:
         self.root = DataRoot(root, follow_links=follow_links)
         self.settings = settings
         self.folder = Path(folder, "boxes", hashlib.blake2b(key.encode(), digest_size=8).hexdigest())
+        self.added = 0
+        """Boxes kept by this object."""
         self._entries: dict[str, list[float]] = {}
         self._seen: set[str] = set()
         self.refresh()
@@ -77,10 +79,11 @@ class BoxCache:
         # not indented: that would take Python's slow encoder
         write_text(path, json.dumps({"root": self.root.path, "settings": settings, "clips": clips}) + "\n")
         self._seen.add(path.name)
+        self.added += len(clips)
 
     def refresh(self) -> None:
         """Take up what other processes have kept meanwhile."""
-        for path in sorted(self.folder.glob("*.json")):
+        for path in sorted(self.folder.glob("[0-9]*.json")):  # not what is still being written
             if path.name not in self._seen:
                 self._seen.add(path.name)
                 self._entries.update(_read(path))

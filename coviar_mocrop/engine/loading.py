@@ -103,10 +103,8 @@ def open_clips(config: Config, part: Part, group: Group = ALONE) -> tuple[ClipDa
     return dataset, skipped
 
 
-def find_boxes(
-    config: Config, videos: VideoList, share: tuple[int, int] = (0, 1)
-) -> tuple[dict[str, CropBox], dict[str, VideoError]]:
-    """The MoCrop boxes of a list (or of a share of it), by path, from the cache or computed; and errors."""
+def find_boxes(config: Config, videos: VideoList) -> tuple[dict[str, CropBox], dict[str, VideoError]]:
+    """The MoCrop boxes of a list, by path, from the cache or computed; and errors."""
     data = config.data
     return boxes_of_list(
         videos.clips,
@@ -114,7 +112,6 @@ def find_boxes(
         backend=data.backend,
         index_cache=data.index_folder,
         workers=data.workers,
-        share=share,
     )
 
 
