@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coviar_mocrop.bitstream.packets import name_of
 from coviar_mocrop.bitstream.pyav_reader import PyavReader
-from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE, DecodedFrame, no_vectors
+from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE, DecodedFrame, Source, no_vectors
 from coviar_mocrop.errors import VideoError
 
 _COLUMNS = (
@@ -36,15 +37,17 @@ def is_available() -> bool:
 class MvextractorReader:
     """Decodes a file from its start; frames before a span are decoded and dropped."""
 
-    def __init__(self, path: str | os.PathLike[str], pyav: PyavReader) -> None:
+    def __init__(self, path: Source, pyav: PyavReader) -> None:
         """Take over from ``pyav`` what concerns vectors; every pass opens the file anew.
 
         Raises:
             VideoError: mvextractor is not installed, or cannot serve this file.
         """
-        self.path = os.fspath(path)
+        self.path = name_of(path)
         self._pyav = pyav
         self._counted = False
+        if not isinstance(path, (str, os.PathLike)):
+            raise VideoError(f"{self.path}: mvextractor cannot read an open file; use backend='pyav'")
         if not is_available():
             raise VideoError(
                 f"{self.path}: backend mvextractor is not installed (Linux x86-64, Python up to 3.13: "

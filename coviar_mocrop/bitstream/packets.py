@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from av.container.input import InputContainer
 from av.stream import Stream
 from numpy.typing import NDArray
 
+from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
 
 KEEP_BYTES = 64 << 20
@@ -56,7 +58,7 @@ class PacketStore:
 
     def __init__(
         self,
-        path: str,
+        source: Source,
         container: InputContainer,
         stream: Stream,
         *,
@@ -66,7 +68,7 @@ class PacketStore:
         """Go through the file once, unless its packets are ``known`` (with checksums).
 
         Args:
-            path: of the file, to open it again.
+            source: what ``container`` reads, to open it again.
             container: open, at its start.
             stream: of ``container``.
             known: the ``table`` of an earlier store.
@@ -75,7 +77,8 @@ class PacketStore:
         Raises:
             VideoError: the container is damaged beyond reading on.
         """
-        self.path = path
+        self.path = name_of(source)
+        self._file = source
         self._stream_index = stream.index
         self._closed = False
         self._again: InputContainer | None = None  # a container of its own, for reading from the start again
@@ -102,7 +105,8 @@ class PacketStore:
                     sums.extend(map(zlib.crc32, kept))
                     kept.clear()
                     sums.append(zlib.crc32(packet))
-        except (av.error.FFmpegError, IndexError) as error:  # IndexError: a stream that appears on the way
+        except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
+            # IndexError: a stream that appears on the way; ValueError: an open file that was closed
             raise VideoError(f"{self.path}: is damaged ({reason(error)})") from error
         if size <= KEEP_BYTES:
             if checksums:
@@ -165,7 +169,7 @@ class PacketStore:
                 self._source.seek(min(times), stream=stream)
                 self._demuxed = _with_data(self._source, stream)
             return self._read_on(number)
-        except (av.error.FFmpegError, IndexError):
+        except (av.error.FFmpegError, OSError, ValueError, IndexError):
             return None
 
     def _read_from_start(self, number: int) -> av.Packet:
@@ -173,11 +177,11 @@ class PacketStore:
             if self._again is None or not 0 <= self._next <= number:
                 if self._again is not None:
                     self._again.close()
-                self._again = av.open(self.path)
+                self._again = open_container(self._file)
                 self._demuxed = _with_data(self._again, self._again.streams[self._stream_index])
                 self._next = 0
             packet = self._read_on(number)
-        except (av.error.FFmpegError, OSError, IndexError) as error:
+        except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
             raise VideoError(f"{self.path}: can no longer be read ({reason(error)}); open it again") from error
         if packet is None:
             raise VideoError(f"{self.path}: has changed since it was opened; open it again")
@@ -208,6 +212,25 @@ class PacketStore:
             return False
         expected = (self.table.pts[number], self.table.dts[number], self.table.checksum[number])
         return (*_times(packet), zlib.crc32(packet)) == expected
+
+
+def name_of(source: Source) -> str:
+    """What to call a source in messages."""
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source)
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "<open file>"
+
+
+def open_container(source: Source) -> InputContainer:
+    """Open a path, or an open file from its start."""
+    if isinstance(source, (str, os.PathLike)):
+        return av.open(os.fspath(source))
+    if not hasattr(source, "read"):
+        raise TypeError(f"{type(source).__name__} is no video; give a path or a file opened for reading bytes")
+    if source.seekable():
+        source.seek(0)
+    return av.open(source, "r")
 
 
 def _with_data(container: InputContainer, stream: Stream) -> Iterator[av.Packet]:

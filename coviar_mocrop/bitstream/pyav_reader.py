@@ -26,8 +26,8 @@ from coviar_mocrop.bitstream.index import (
     index_from_order,
     index_from_packets,
 )
-from coviar_mocrop.bitstream.packets import PacketStore, reason
-from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE, DecodedFrame, no_vectors
+from coviar_mocrop.bitstream.packets import PacketStore, name_of, open_container, reason
+from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE, DecodedFrame, Source, no_vectors
 from coviar_mocrop.errors import VideoError
 
 VECTOR_CODECS = frozenset(
@@ -43,24 +43,26 @@ _B_PICTURE = 3  # AV_PICTURE_TYPE_B
 class PyavReader:
     """Opens a file, indexes its best video stream and decodes spans of it."""
 
-    def __init__(self, path: str | os.PathLike[str], index_cache: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, path: Source, index_cache: str | os.PathLike[str] | None = None) -> None:
         """Open and index ``path``.
 
         Args:
-            path: any container FFmpeg reads, or a raw stream.
-            index_cache: folder where the index is looked up and kept; None: indexed anew.
+            path: any container FFmpeg reads, or a raw stream; or an open file that holds one.
+            index_cache: folder where the index is looked up and kept; None, or an open file: indexed anew.
 
         Raises:
             VideoError: the file is missing, unreadable, no video, or holds no decodable frame.
         """
-        self.path = os.fspath(path)
+        self.path = name_of(path)
+        if not isinstance(path, (str, os.PathLike)):
+            index_cache = None  # nothing tells whether it is still the same
         # One converter for all frames, without threads: a converter with threads that outlives a fork (in a data
         # loading worker) waits for them for ever when it is freed.
         self._reformatter = VideoReformatter()
         if os.path.isdir(self.path):
             raise VideoError(f"{self.path}: is a folder; give a video file")
         try:
-            self._container = av.open(self.path)
+            self._container = open_container(path)
         except FileNotFoundError as error:
             raise VideoError(
                 f"{self.path}: no such file; check the path (in a list: data.root and the list)"
@@ -72,12 +74,12 @@ class PyavReader:
                 raise VideoError(f"{self.path}: is empty; copy or download it again") from error
             raise VideoError(f"{self.path}: is not a readable video ({reason(error)})") from error
         try:
-            self._open_stream(index_cache)
+            self._open_stream(path, index_cache)
         except BaseException:
             self._container.close()
             raise
 
-    def _open_stream(self, cache: str | os.PathLike[str] | None) -> None:
+    def _open_stream(self, source: Source, cache: str | os.PathLike[str] | None) -> None:
         stream = self._container.streams.best("video")
         if stream is None or stream.codec_context is None:
             raise VideoError(f"{self.path}: holds no video stream that can be decoded")
@@ -93,7 +95,7 @@ class PyavReader:
         self._reorders = bool(context.has_b_frames)
         known = None if cache is None else disk.load(cache, self.path)
         self._packets = PacketStore(
-            self.path, self._container, stream, known=known[0] if known else None, checksums=cache is not None
+            source, self._container, stream, known=known[0] if known else None, checksums=cache is not None
         )
         if not len(self._packets.table) or not self.width or not self.height:
             raise VideoError(f"{self.path}: holds no video frame; copy or download it again")

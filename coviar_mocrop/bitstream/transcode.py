@@ -20,6 +20,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
 from coviar_mocrop.files import whole_file
 
@@ -98,7 +99,7 @@ def encode(
 
 
 def transcode(
-    source: str | os.PathLike[str],
+    source: Source,
     target: str | os.PathLike[str],
     *,
     codec: Codec = "h264",
@@ -109,7 +110,7 @@ def transcode(
     """Transcode any video to the canonical form; sound is dropped, rotation metadata is applied.
 
     Args:
-        source: any video FFmpeg decodes, HEVC, VP9 and AV1 included.
+        source: path of, or open file with, any video FFmpeg decodes, HEVC, VP9 and AV1 included.
         target: file to write, whole or not at all.
         codec: ``h264`` or ``mpeg4`` (Part 2).
         size: (width, height) as displayed; None keeps the source's.

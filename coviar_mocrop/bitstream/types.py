@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import IO, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+Source = str | os.PathLike[str] | IO[bytes]
+"""A path, an address, or a file opened for reading bytes (also ``io.BytesIO``)."""
 
 Kind = Literal["iframe", "mv", "residual"]
 KINDS: tuple[Kind, ...] = ("iframe", "mv", "residual")

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream.accumulate import Accumulator
 from coviar_mocrop.bitstream.mvextractor_reader import MvextractorReader
+from coviar_mocrop.bitstream.packets import name_of
 from coviar_mocrop.bitstream.pyav_reader import VECTOR_CODECS, PyavReader
 from coviar_mocrop.bitstream.rotate import rotate_motion, rotate_picture, rotate_vectors
-from coviar_mocrop.bitstream.types import KINDS, DecodedFrame, Gop, Kind, Reader, VideoInfo, no_vectors
+from coviar_mocrop.bitstream.types import KINDS, DecodedFrame, Gop, Kind, Reader, Source, VideoInfo, no_vectors
 from coviar_mocrop.errors import NoMotionVectorsError, VideoError
 
 Backend = Literal["auto", "pyav", "mvextractor"]
@@ -25,7 +26,7 @@ Place = tuple["int | Gop", int]
 
 
 def open_video(
-    path: str | os.PathLike[str],
+    path: Source,
     backend: Backend = "auto",
     anchor_every: int | None = 12,
     *,
@@ -34,7 +35,8 @@ def open_video(
     """Open a video for reading what its codec stored.
 
     Args:
-        path: any container FFmpeg reads, or a raw MPEG-4 or H.264 stream.
+        path: any container FFmpeg reads, or a raw MPEG-4 or H.264 stream; or a file opened for reading bytes that
+            holds one (``io.BytesIO``), which must stay open as long as the video and serve nothing else meanwhile.
         backend: whose motion vectors. ``pyav``: one thread, only the GOPs that are needed, the same bytes every
             time. ``mvextractor``: from the start of the file, with several threads; the same vectors where the
             stream has no B-frames and no damage, wrong ones that vary where it has. ``auto`` takes PyAV: it is as
@@ -61,7 +63,7 @@ class Video:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Source,
         *,
         backend: Backend,
         anchor_every: int | None,
@@ -72,7 +74,7 @@ class Video:
             raise VideoError(f"backend {backend!r} is unknown; choose auto, pyav or mvextractor")
         if anchor_every is not None and anchor_every < 1:
             raise VideoError(f"anchor_every is {anchor_every}; give 1 or more frames, or None")
-        self.path = os.fspath(path)
+        self.path = name_of(path)
         self._pyav = PyavReader(path, index_cache)
         self._index = self._pyav.index
         self._rotation = self._pyav.rotation
