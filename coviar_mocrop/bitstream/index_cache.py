@@ -15,7 +15,7 @@ from coviar_mocrop.bitstream.packets import PacketTable
 from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.files import whole_file
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def load(folder: str | os.PathLike[str], path: str) -> tuple[PacketTable, FrameIndex, int] | None:

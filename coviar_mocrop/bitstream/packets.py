@@ -14,6 +14,7 @@ from av.container.input import InputContainer
 from av.stream import Stream
 from numpy.typing import NDArray
 
+from coviar_mocrop.bitstream import h264
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
 
@@ -34,7 +35,7 @@ class PacketTable:
     Attributes:
         pts: int64, presentation times; ``NO_TIME`` where there is none.
         dts: int64, decoding times, likewise.
-        key: bool, whether decoding can start here.
+        key: bool, whether decoding can start here (the recovery points of intra refresh are none).
         discard: bool, whether the container's edit list hides it.
         checksum: uint32, CRC-32 of the data; empty if not taken.
     """
@@ -91,13 +92,19 @@ class PacketStore:
         self._keys = np.flatnonzero(self.table.key)
 
     def _scan(self, stream: Stream, checksums: bool) -> PacketTable:
+        context = stream.codec_context
+        is_h264 = context is not None and context.name == "h264"
+        length_size = h264.nal_length_size(getattr(context, "extradata", None))
         rows: list[tuple[int, int, bool, bool]] = []
         sums: list[int] = []
         kept: list[av.Packet] = []
         size = 0
         try:
             for packet in _with_data(self._source, stream):
-                rows.append((*_times(packet), packet.is_keyframe, packet.is_discard))
+                whole = packet.is_keyframe
+                if whole and is_h264:
+                    whole = h264.is_whole(memoryview(packet), length_size)
+                rows.append((*_times(packet), whole, packet.is_discard))
                 size += packet.size
                 if size <= KEEP_BYTES:
                     kept.append(packet)

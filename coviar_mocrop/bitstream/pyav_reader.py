@@ -112,11 +112,21 @@ class PyavReader:
     def _make_index(self) -> FrameIndex:
         table = self._packets.table
         timed = has_true_times(table, self._container.format.name, self._reorders)
+        timed = timed and not self._claims_too_many_keys()
         index = index_from_packets(table, self._reorders) if timed else None
         index = index or self._index_by_decoding()
         if index is None:
             raise VideoError(f"{self.path}: holds no decodable frame; copy or download it again")
         return index
+
+    def _claims_too_many_keys(self) -> bool:
+        """Whether all packets are said to be key frames, and the second is none.
+
+        So it is with H.263 in AVI, whose packets nobody looks into, and where an mp4 file lacks the table.
+        """
+        if len(self._packets.table) < 2 or not self._packets.table.key.all() or self.codec not in VECTOR_CODECS:
+            return False
+        return not all(f.key_frame for f in self._decode([0, 1], self._decoder(vectors=False, pixels=False)))
 
     def _index_by_decoding(self) -> FrameIndex | None:
         order: list[int] = []

@@ -1,0 +1,125 @@
+"""Where decoding can begin: what a container calls a key frame is not always one."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from clips import RAW_FORMATS, decode, every_place, wandering, warp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coviar_mocrop.bitstream import open_video, packets
+from coviar_mocrop.bitstream.h264 import is_whole, nal_length_size
+
+
+def write(path: Path, *, codec: str = "libx264", x264: str = "", b_frames: int = 0, size: Any = (96, 64)) -> Path:
+    pictures = wandering(40, *size, 5, noise=3)
+    with av.open(str(path), "w", format=RAW_FORMATS.get(path.suffix)) as container:
+        stream: Any = container.add_stream(codec, rate=25, options={"x264-params": x264} if x264 else {})
+        stream.width, stream.height = size
+        stream.codec_context.gop_size = 12
+        stream.codec_context.max_b_frames = b_frames
+        stream.codec_context.thread_count = 1
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def check(path: Path) -> list[int]:
+    """Every frame is what a plain pass decodes, and the round trip holds; the stream's own GOPs."""
+    plain = decode(path)
+    with open_video(path) as video:
+        assert video.info.num_frames == len(plain) == 40
+        for gop, pos in every_place(video):  # each by itself: no read may depend on another
+            arrays = video.read_many({"iframe": [(gop, pos)], "mv": [(gop, pos)], "residual": [(gop, pos)]})
+            iframe, motion, residual = arrays["iframe"][0], arrays["mv"][0], arrays["residual"][0]
+            start = video.gops[gop].start
+            np.testing.assert_array_equal(iframe, plain[start])
+            np.testing.assert_array_equal(warp(iframe, motion) + residual, plain[start + pos])
+    with open_video(path, anchor_every=None) as video:
+        return [gop.length for gop in video.gops]
+
+
+@pytest.mark.parametrize("limit", [packets.KEEP_BYTES, 0])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.h264", "a.ts"])
+def test_intra_refresh_has_one_key_frame(
+    tmp_path: Path, name: str, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """x264 marks the start of every refresh; the picture is whole only when it is through."""
+    monkeypatch.setattr(packets, "KEEP_BYTES", limit)
+    path = write(tmp_path / name, x264="intra-refresh=1:keyint=10:bframes=0")
+    with av.open(str(path)) as container:
+        assert sum(packet.is_keyframe for packet in container.demux(video=0) if packet.size) > 2
+    assert check(path) == [40]
+
+
+def test_intra_refresh_with_b_frames(tmp_path: Path) -> None:
+    assert check(write(tmp_path / "a.mp4", x264="intra-refresh=1:keyint=10:bframes=2", b_frames=2)) == [40]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.h264"])
+def test_open_gops_keep_their_key_frames(tmp_path: Path, name: str) -> None:
+    """These are recovery points too, but whole at once."""
+    parameters = "open-gop=1:keyint=10:min-keyint=10:scenecut=0:bframes=2:b-adapt=0"
+    lengths = check(write(tmp_path / name, x264=parameters, b_frames=2))
+    assert len(lengths) == 4
+
+
+@pytest.mark.parametrize("codec", ["h263", "h263p"])
+def test_where_every_packet_is_called_a_key_frame(tmp_path: Path, codec: str) -> None:
+    path = write(tmp_path / "a.avi", codec=codec, size=(176, 144))
+    with av.open(str(path)) as container:
+        assert all(packet.is_keyframe for packet in container.demux(video=0) if packet.size)
+    assert check(path) == [12, 12, 12, 4]
+
+
+def test_where_every_frame_is_a_key_frame(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", x264="keyint=1")
+    with open_video(path, anchor_every=None) as video:
+        assert [gop.length for gop in video.gops] == [1] * 40
+
+
+# -- the bytes ---------------------------------------------------------------------------------------------
+
+IDR, SLICE = b"\x65\x88\x84", b"\x41\x9a\x02"
+
+
+def recovery_point(frames: int, before: bytes = b"") -> bytes:
+    """A supplemental unit, with other messages in front."""
+    bits = f"{frames + 1:b}"
+    bits = "0" * (len(bits) - 1) + bits + "1000"
+    payload = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    return b"\x06" + before + bytes([6, len(payload)]) + payload + b"\x80"
+
+
+def joined(units: list[bytes], length_size: int) -> memoryview:
+    if not length_size:
+        return memoryview(b"".join(b"\0\0\0\1" + unit for unit in units))
+    return memoryview(b"".join(struct.pack(">I", len(unit))[4 - length_size :] + unit for unit in units))
+
+
+@given(frames=st.integers(0, 2000), long=st.integers(0, 600), length_size=st.sampled_from([0, 1, 2, 4]))
+def test_what_a_recovery_point_says(frames: int, long: int, length_size: int) -> None:
+    other = bytes([5] + [255] * (long // 255) + [long % 255]) + b"\x55" * long
+    if length_size == 1 and long > 200:
+        return
+    unit = recovery_point(frames, other)
+    assert is_whole(joined([unit, SLICE], length_size), length_size) == (frames == 0)
+    assert is_whole(joined([b"\x09\x10", unit, IDR], length_size), length_size)
+    assert is_whole(joined([SLICE, unit], length_size), length_size)
+
+
+@given(data=st.binary(max_size=60), length_size=st.integers(0, 4), extradata=st.none() | st.binary(max_size=8))
+def test_whatever_the_bytes(data: bytes, length_size: int, extradata: bytes | None) -> None:
+    assert isinstance(is_whole(memoryview(data), length_size), bool)
+    assert isinstance(is_whole(joined([b"\x06" + data, SLICE], length_size), length_size), bool)
+    assert 0 <= nal_length_size(extradata) <= 4
