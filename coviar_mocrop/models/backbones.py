@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ import torchvision
 from torch import nn
 
 from coviar_mocrop.errors import CheckpointError, ModelError
+from coviar_mocrop.models.foreign import fit, input_channels, recognise
 from coviar_mocrop.tensors import read_tensors
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,13 @@ class Backbone:
         net: the network.
         stem: names (in ``net``) of the first convolution and of the first BatchNorm, where there is one.
         classifier: name of the last layer.
+        input_norm: state of the BatchNorm over the input, where the weights came with one.
     """
 
     net: nn.Module
     stem: tuple[str, ...]
     classifier: str
+    input_norm: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def create_backbone(
@@ -39,7 +45,8 @@ def create_backbone(
         num_classes: outputs.
         in_channels: if not 3, the first convolution is replaced; with pretrained weights each input channel
             gets the mean of the RGB weights (CoViAR; MoCLIP-Lite).
-        weights: None, a torchvision weights name, or the path of a local state dict.
+        weights: None, a torchvision weights name, or the path of a local file of any layout that
+            :mod:`~coviar_mocrop.models.foreign` knows; a classifier of another size in it starts anew.
         dropout: in front of the classifier.
 
     Raises:
@@ -65,54 +72,59 @@ def create_backbone(
             f"the weights {weights!r} of {name} cannot be downloaded ({error}); give the path of a local file "
             "in model.weights, or null to train from scratch"
         ) from error
+    if hasattr(
+        net, "transform_input"
+    ):  # GoogLeNet and Inception scale RGB once more, if told; not by where weights are
+        net.transform_input = in_channels == 3
     for auxiliary in ("aux1", "aux2", "AuxLogits"):  # training heads of GoogLeNet and Inception
         if hasattr(net, auxiliary):
             setattr(net, auxiliary, None)
             net.aux_logits = False
     classifier = _find_classifier(net, name)
-    if local:
-        assert weights is not None
-        load_local_weights(net, weights, classifier)
     stem = _find_stem(net, name)
     if in_channels != 3:
         _replace_stem(net, stem[0], in_channels, pretrained=weights is not None)
     _replace_classifier(net, classifier, num_classes, dropout)
-    return Backbone(net, stem, f"{classifier}.1" if dropout else classifier)
+    classifier = f"{classifier}.1" if dropout else classifier
+    norm = load_local_weights(net, weights, stem[0], classifier) if local and weights is not None else {}
+    return Backbone(net, stem, classifier, norm)
 
 
-def read_state_dict(path: str) -> dict[str, torch.Tensor]:
-    """A state dict from a file, nothing in it executed.
+def load_local_weights(net: nn.Module, path: str, stem: str, classifier: str) -> dict[str, torch.Tensor]:
+    """Load weights of any known layout for fine-tuning; see :mod:`coviar_mocrop.models.foreign`.
 
-    Raises:
-        CheckpointError: the file is missing, damaged, unsafe, or holds no state dict.
-    """
-    loaded = read_tensors(path, "check model.weights")
-    for key in ("state_dict", "model"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    if not isinstance(loaded, dict) or not loaded or not all(torch.is_tensor(v) for v in loaded.values()):
-        raise CheckpointError(f"{path}: holds no state dict (a dictionary of tensors)")
-    return loaded
+    A classifier of another size starts anew, and a first convolution on RGB serves other channels by its mean.
 
+    Args:
+        net: with its own first and last layer in place.
+        path: of the file.
+        stem: name (in ``net``) of the first convolution.
+        classifier: name of the last layer.
 
-def load_local_weights(net: nn.Module, path: str, classifier: str) -> None:
-    """Load a state dict in torchvision's layout; a classifier of another size is left out.
+    Returns:
+        The BatchNorm over the input (``data_bn``) of the file, by the names of its entries; empty if it has none.
 
     Raises:
         CheckpointError: the file cannot be read, or a key is missing, left over or of another shape.
     """
-    state, own = read_state_dict(path), net.state_dict()
-    for key in (f"{classifier}.weight", f"{classifier}.bias"):
-        if key in own and (key not in state or state[key].shape != own[key].shape):
-            state[key] = own[key]
-    missing, left_over = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    differing = [key for key in own if key in state and state[key].shape != own[key].shape]
-    for what, keys in (("lacks", missing), ("has left over", left_over), ("has other shapes for", differing)):
-        if keys:
-            raise CheckpointError(
-                f"{path}: {what} {len(keys)} entries, first {keys[0]}; is it of another architecture?"
-            )
-    net.load_state_dict(state)
+    weights = recognise(read_tensors(path, "check model.weights"), path)
+    norm = {key.removeprefix("data_bn."): value for key, value in weights.tensors.items() if key.startswith("data_bn.")}
+    tensors = {key: value for key, value in weights.tensors.items() if not key.startswith("data_bn.")}
+    own = {f"backbone.{key}": value for key, value in net.state_dict().items()}
+    theirs, channels = input_channels(weights, f"backbone.{stem}"), own[f"backbone.{stem}.weight"].shape[1]
+    if theirs not in (channels, None) and (norm or theirs != 3):
+        raise CheckpointError(f"{path}: is of a stream of {theirs} channels, this one has {channels}")
+    fitted = fit(
+        own, replace(weights, tensors=tensors), f"backbone.{classifier}", fine_tuning=True, stem=f"backbone.{stem}"
+    )
+    if fitted.problems:
+        raise CheckpointError(
+            f"{path}: does not fit model.backbone ({fitted.problems}); is it of another architecture?"
+        )
+    net.load_state_dict({key.removeprefix("backbone."): value for key, value in fitted.state.items()})
+    anew = ", the classifier starts anew" if f"backbone.{classifier}.weight" in fitted.fresh else ""
+    logger.info("%s: %s, %d entries used%s", path, weights.layout, len(fitted.used) + len(norm), anew)
+    return norm
 
 
 def _find_stem(net: nn.Module, name: str) -> tuple[str, ...]:

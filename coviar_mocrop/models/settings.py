@@ -17,6 +17,6 @@ class ModelSettings(Settings):
     weights: str | None = Field(
         None,
         description="null: from scratch; a torchvision weights name (DEFAULT, IMAGENET1K_V1, ...); or the path "
-        "of a local state dict in torchvision's layout",
+        "of a local file: torchvision's, ours, CoViAR's or MoCrop's, .pth or .safetensors (docs/weights.md)",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the classifier")

@@ -7,7 +7,7 @@ from typing import Literal
 from einops import rearrange
 from torch import Tensor, nn
 
-from coviar_mocrop.errors import ModelError
+from coviar_mocrop.errors import CheckpointError, ModelError
 from coviar_mocrop.models.backbones import Backbone, create_backbone
 from coviar_mocrop.models.settings import ModelSettings
 
@@ -65,4 +65,13 @@ def create_stream(representation: Representation, num_classes: int, settings: Mo
     backbone = create_backbone(
         settings.backbone, num_classes, CHANNELS[representation], settings.weights, settings.dropout
     )
-    return StreamNet(representation, backbone)
+    stream = StreamNet(representation, backbone)
+    if backbone.input_norm:
+        try:
+            stream.data_bn.load_state_dict(backbone.input_norm, strict=True)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{settings.weights}: has a BatchNorm over the input that the {representation} stream has no place for; "
+                "is it of another stream?"
+            ) from error
+    return stream
