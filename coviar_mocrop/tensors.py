@@ -48,7 +48,7 @@ def read_tensors(path: str | os.PathLike[str], remedy: str) -> Any:
     except CheckpointError:
         raise
     except Exception as error:  # torch.load fails in many ways on foreign bytes
-        refused = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        refused = re.search(r"(?i:unsupported) (?:global: )?GLOBAL ([\w.]+)", str(error))
         if refused:
             raise CheckpointError(
                 f"{path}: holds {refused[1]}, which is not safe to load, so nothing was; if you trust its source, "

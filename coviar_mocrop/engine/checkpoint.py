@@ -40,7 +40,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     content = read_tensors(path, "make a checkpoint with tools/train_stream.py")
     needed = ("format", "model", "config", "classes")
     if not isinstance(content, dict) or any(key not in content for key in needed):
-        raise CheckpointError(f"{path}: is not a checkpoint of tools/train_stream.py")
+        raise CheckpointError(
+            f"{path}: is not a checkpoint of tools/train_stream.py; tools/import_weights.py makes one of other weights"
+        )
     if content["format"] != FORMAT:
         raise CheckpointError(f"{path}: has format {content['format']}, this version reads {FORMAT}")
     return content

@@ -52,7 +52,7 @@ class Fit:
         used: the file's names.
         missing: our names.
         left_over: the file's names.
-        differing: the file's name, its shape, the network's shape.
+        differing: by our name, the file's name, its shape and the network's.
         set_aside: the file's names of what a network of another use has no place for, with the reason.
         fresh: our names of what starts anew, with the reason.
     """
@@ -61,7 +61,7 @@ class Fit:
     used: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
-    differing: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    differing: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
     set_aside: dict[str, str] = field(default_factory=dict)
     fresh: dict[str, str] = field(default_factory=dict)
 
@@ -72,7 +72,7 @@ class Fit:
         for what, names in (
             ("missing", self.missing),
             ("left over", self.left_over),
-            ("of another shape", [name for name, _, _ in self.differing]),
+            ("of another shape", [name for name, _, _ in self.differing.values()]),
         ):
             if names:
                 found.append(f"{len(names)} {what}, first {names[0]}")
@@ -174,9 +174,9 @@ def fit(
             else:
                 result.missing.append(key)
         elif given[key].shape != mine.shape:
-            result.differing.append((names[key], tuple(given[key].shape), tuple(mine.shape)))
+            result.differing[key] = (names[key], tuple(given[key].shape), tuple(mine.shape))
         else:
-            result.state[key] = given[key]
+            result.state[key] = given[key].to(mine.dtype)
             result.used.append(names[key])
     result.left_over.extend(names[key] for key in given if key not in own)
     return result

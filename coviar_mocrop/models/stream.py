@@ -71,7 +71,7 @@ def create_stream(representation: Representation, num_classes: int, settings: Mo
             stream.data_bn.load_state_dict(backbone.input_norm, strict=True)
         except RuntimeError as error:
             raise CheckpointError(
-                f"{settings.weights}: has a BatchNorm over the input that the {representation} stream has no place for; "
-                "is it of another stream?"
+                f"{settings.weights}: has a BatchNorm over the input that the {representation} stream has no place "
+                "for; is it of another stream?"
             ) from error
     return stream
