@@ -63,22 +63,27 @@ def read_tensors(path: str | os.PathLike[str], remedy: str) -> Any:
     return content
 
 
-def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
-    """Write tensors and facts about them, whole or not at all.
+def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors, whole or not at all; the same tensors give the same bytes.
 
     Args:
         path: ends in ``.safetensors``.
         tensors: of any device; written as they are, contiguous.
-        facts: kept in the file's header.
 
     Returns:
         The digest of the tensors (:func:`digest`), which the header holds too.
+
+    Raises:
+        CoviarMocropError: it cannot be written.
     """
     # clones, because the format refuses tensors that share memory
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     value = digest(plain)
     with whole_file(path) as temporary:
-        save_file(plain, temporary, {**facts, _DIGEST: value})
+        try:
+            save_file(plain, temporary, {_DIGEST: value})  # a second entry would stand in random order
+        except SafetensorError as error:  # its word for a full disk
+            raise CheckpointError(f"{path}: cannot be written ({error}); is the disk full?") from error
     return value
 
 

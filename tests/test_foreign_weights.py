@@ -384,7 +384,7 @@ def test_damaged_files_are_one_line(tmp_path: Path, name: str) -> None:
     state = {key: value for key, value in CoviarNet("mv").state_dict().items() if "layer" not in key}
     path = tmp_path / name
     if name == "st.safetensors":
-        write_safetensors(path, state, {})
+        write_safetensors(path, state)
     else:
         torch.save(state, path, _use_new_zipfile_serialization=name == "zip.pth")
     whole = path.read_bytes()
@@ -408,7 +408,7 @@ def test_damaged_files_are_one_line(tmp_path: Path, name: str) -> None:
 
 def test_every_flipped_bit_of_our_safetensors_is_found_or_harmless(tmp_path: Path) -> None:
     state = {"a": torch.randn(3), "b": torch.tensor(4)}
-    write_safetensors(tmp_path / "w.safetensors", state, {"made": "here"})
+    write_safetensors(tmp_path / "w.safetensors", state)
     whole = (tmp_path / "w.safetensors").read_bytes()
     found = 0
     for place in range(len(whole)):

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from coviar_mocrop.compute import StreamCost, count_flops
 from coviar_mocrop.config import Config, build_config, load_config
 from coviar_mocrop.data.dataset import Batch, ClipDataset
+from coviar_mocrop.engine.card import is_export, load_exported
 from coviar_mocrop.engine.checkpoint import load_checkpoint, load_model_state
 from coviar_mocrop.engine.device import Compute, choose_compute
 from coviar_mocrop.engine.distributed import ALONE, Group
@@ -42,7 +43,7 @@ def load_stream(
     """Load a stream from a checkpoint.
 
     Args:
-        checkpoint: made by training.
+        checkpoint: made by training; or ``.safetensors`` with its card beside it, made by ``tools/export.py``.
         overrides: ``a.b=value`` items on top of the settings, such as ``setting=efficiency``.
         config_file: settings to use in place of those in the checkpoint; they must describe the same network.
 
@@ -50,7 +51,7 @@ def load_stream(
         CheckpointError: the file cannot be used, or does not fit the settings.
         ConfigError: a setting is wrong.
     """
-    content = load_checkpoint(checkpoint)
+    content = load_exported(checkpoint) if is_export(checkpoint) else load_checkpoint(checkpoint)
     if config_file is not None:
         config = load_config(config_file, overrides)
     else:

@@ -1,0 +1,248 @@
+"""Exported streams give the stream's scores; what does not belong together or differs is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from demo import demo_settings
+from torch import Tensor, nn
+
+from coviar_mocrop.compute import count_flops
+from coviar_mocrop.config import Config
+from coviar_mocrop.data.synthetic import make_demo
+from coviar_mocrop.engine.checkpoint import save_checkpoint
+from coviar_mocrop.engine.evaluate import load_stream, score_checkpoint
+from coviar_mocrop.engine.export import _compare, _trace, export_stream
+from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, ModelError
+from coviar_mocrop.models import create_stream
+from coviar_mocrop.tensors import read_tensors, write_safetensors
+
+TOOL = Path(__file__).parent.parent / "tools" / "export.py"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    make_demo(folder / "videos", folder / "lists", train_clips=8, test_clips=8, progress=False)
+    return folder
+
+
+def checkpoint(demo: Path, path: Path, kind: str = "mv", backbone: str = "resnet18", seed: int = 0) -> Path:
+    """A stream as training leaves it, without training it."""
+    torch.manual_seed(seed)
+    values = demo_settings(demo, path.parent / "run", stream=kind, model={"backbone": backbone, "dropout": 0.1})
+    config = Config.model_validate(values)
+    classes = (demo / "lists" / "classes.txt").read_text().split()
+    model = create_stream(config.stream, len(classes), config.model).train()
+    with torch.no_grad():
+        for _ in range(3):  # running statistics that are not 0 and 1
+            model(torch.randn(2, 2, model.in_channels, 64, 64) * 0.5 + 0.1)
+    content = {"model": model.state_dict(), "config": config.model_dump(mode="json"), "classes": classes}
+    save_checkpoint(path, content)
+    return path
+
+
+@pytest.fixture(scope="module")
+def best(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint(demo, tmp_path_factory.mktemp("run") / "best.pt")
+
+
+@pytest.fixture(scope="module")
+def exported(best: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    export_stream(best, folder)
+    return folder
+
+
+def test_safetensors_and_card_score_like_the_checkpoint_bit_for_bit(best: Path, exported: Path) -> None:
+    first, second = load_stream(best), load_stream(exported / "mv.safetensors")
+    assert first.config == second.config and first.classes == second.classes
+    ours, theirs = first.model.state_dict(), second.model.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    scores = [score_checkpoint(path).scores for path in (best, exported / "mv.safetensors")]
+    assert scores[0].std() > 0
+    np.testing.assert_array_equal(*scores)
+
+
+def test_the_card_tells_what_a_stranger_needs(best: Path, exported: Path) -> None:
+    card = json.loads((exported / "mv.json").read_text())
+    stream = load_stream(best)
+    assert (card["stream"], card["backbone"], card["setting"]) == ("mv", "resnet18", "baseline")
+    assert card["classes"] == list(stream.classes)
+    assert card["input"]["shape"] == ["clips", "segments", 2, 64, 64]
+    assert card["input"]["scaling"]["bound"] == 20
+    assert card["parameters"] == sum(parameter.numel() for parameter in stream.model.parameters())
+    assert card["gflops_per_frame"] == count_flops(stream.model, (1, 1, 2, 64, 64)) / 1e9
+    assert card["gflops_per_clip"] == pytest.approx(3 * card["gflops_per_frame"])
+    assert {"coviar_mocrop", "python", "torch"} <= card["versions"].keys()
+    assert card["files"]["safetensors"]["max_abs_difference"] == 0
+
+
+def test_exporting_what_was_exported_changes_nothing(exported: Path, tmp_path: Path) -> None:
+    export_stream(exported / "mv.safetensors", tmp_path)
+    assert (tmp_path / "mv.safetensors").read_bytes() == (exported / "mv.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["no card", "foreign card", "other card", "text", "version", "no config", "flip"])
+def test_weights_and_card_must_belong_together(demo: Path, exported: Path, tmp_path: Path, damage: str) -> None:
+    weights, card = tmp_path / "mv.safetensors", tmp_path / "mv.json"
+    shutil.copy(exported / "mv.safetensors", weights)
+    content = json.loads((exported / "mv.json").read_text())
+    message = r"mv\.json"
+    if damage == "no card":
+        message = r"mv\.json: no such file.*tools/import_weights\.py"
+    elif damage == "foreign card":
+        card.write_text('{"a": 1}')
+    elif damage == "text":
+        card.write_text("[" * 100_000)
+    elif damage == "version":
+        card.write_text(json.dumps({**content, "version": 9}))
+        message = "version 9"
+    elif damage == "no config":
+        card.write_text(json.dumps({**content, "config": None}))
+    elif damage == "other card":
+        other = checkpoint(demo, tmp_path / "other.pt", seed=1)
+        export_stream(other, tmp_path / "other")
+        shutil.copy(tmp_path / "other" / "mv.json", card)
+        message = "does not belong to"
+    else:
+        card.write_text(json.dumps(content))
+        whole = bytearray(weights.read_bytes())
+        whole[len(whole) // 2] ^= 1
+        weights.write_bytes(whole)
+        message = "checksum"
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_stream(weights)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_changed_card_is_refused_in_one_line(exported: Path, tmp_path: Path) -> None:
+    shutil.copy(exported / "mv.safetensors", tmp_path)
+    content = json.loads((exported / "mv.json").read_text())
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"classes": content["classes"][:-1]}, CheckpointError, "does not fit the network"),
+        ({"config": {**content["config"], "stream": "residual"}}, CheckpointError, "does not fit the network"),
+        ({"config": {**content["config"], "stream": "sound"}}, ConfigError, "stream"),
+    ]
+    for change, kind, message in cases:
+        (tmp_path / "mv.json").write_text(json.dumps({**content, **change}))
+        with pytest.raises(kind, match=message) as caught:
+            load_stream(tmp_path / "mv.safetensors")
+        assert "\n" not in str(caught.value)
+
+
+def test_another_streams_export_is_not_replaced_unasked(demo: Path, best: Path, tmp_path: Path) -> None:
+    export_stream(best, tmp_path)
+    other = checkpoint(demo, tmp_path / "other.pt", seed=1)
+    before = (tmp_path / "mv.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="card of another stream"):
+        export_stream(other, tmp_path)
+    assert (tmp_path / "mv.safetensors").read_bytes() == before
+    export_stream(other, tmp_path, overwrite=True)
+    assert (tmp_path / "mv.safetensors").read_bytes() != before
+
+
+@pytest.mark.parametrize(("kind", "backbone"), [("mv", "resnet18"), ("iframe", "squeezenet1_1")])
+def test_programs_take_any_number_of_clips_and_segments(demo: Path, tmp_path: Path, kind: str, backbone: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    best = checkpoint(demo, tmp_path / "best.pt", kind, backbone)
+    card, written = export_stream(best, tmp_path, ("torch_export", "onnx"), ["setting=efficiency"])
+    assert [item.path.name for item in written] == [f"{kind}.pt2", f"{kind}.onnx"]
+    assert all(item.shape[:2] == ("clips", "segments") and item.difference < 1e-4 for item in written)
+    assert card["input"]["size"] == 48 and card["setting"] == "efficiency"
+    assert not (tmp_path / f"{kind}.safetensors").exists()
+    model = load_stream(best).model
+    clips = torch.randn(3, 7, model.in_channels, 48, 48)
+    program = torch.export.load(tmp_path / f"{kind}.pt2").module()
+    session = onnxruntime.InferenceSession(str(tmp_path / f"{kind}.onnx"))
+    with torch.no_grad():
+        expected = model(clips)
+        torch.testing.assert_close(program(clips), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        torch.from_numpy(session.run(["logits"], {"clips": clips.numpy()})[0]), expected, rtol=1e-4, atol=1e-4
+    )
+    for name in (f"{kind}.onnx", f"{kind}.pt2"):  # no trace of where it was made
+        assert str(Path(__file__).parent.parent).encode() not in (tmp_path / name).read_bytes()
+
+
+class OneClip(nn.Module):
+    """Goes another way for one clip, so the number of clips cannot stay free."""
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Logits of clips [N, T, C, H, W]."""
+        return clips.sum((1, 2, 3, 4)) if clips.shape[0] == 1 else clips.mean((1, 2, 3, 4))
+
+
+class ByValue(nn.Module):
+    """Cannot be followed at all."""
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Logits of clips [N, T, C, H, W]."""
+        return clips.sum() if clips.max().item() > 0.5 else clips
+
+
+def test_what_cannot_stay_free_is_fixed_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        _, shapes, shape = _trace(OneClip(), 4, (2, 8, 8))
+    assert shape == (1, 4, 2, 8, 8) and shapes == [shape]
+    assert "fixed to 1 x 4" in caplog.text
+    with pytest.raises(ModelError, match=r"ByValue: torch\.export cannot follow it") as caught:
+        _trace(ByValue(), 4, (2, 8, 8))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_difference_above_the_tolerance_is_an_error() -> None:
+    model = nn.Flatten()
+    shapes = [(2, 1, 2, 4, 4)]
+    assert _compare(model, model, shapes, 0.0, Path("x.onnx")) == 0
+    for wrong, message in ((0.01, "differ from the stream's by 0.01"), (float("nan"), "differ")):
+        with pytest.raises(ModelError, match=message):
+            _compare(model, lambda clips, wrong=wrong: model(clips) + wrong, shapes, 1e-4, Path("x.onnx"))
+    with pytest.raises(ModelError, match="of shape"):
+        _compare(model, lambda clips: model(clips)[:1], shapes, 1e-4, Path("x.onnx"))
+
+
+def test_onnx_without_its_packages_is_one_line(best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(CoviarMocropError, match=r"onnxscript.*coviar_mocrop\[export\]"):
+        export_stream(best, tmp_path / "out", ("safetensors", "onnx"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_tool(best: Path, tmp_path: Path) -> None:
+    def tool(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(TOOL), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+
+    done = tool("--checkpoint", best, "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "mv.safetensors: input clips x segments x 2 x 64 x 64, largest difference 0\n" in done.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"mv.safetensors", "mv.json"}
+    done = tool("--checkpoint", tmp_path / "none.pt", "--output", tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_own_safetensors_start_a_stream_too(best: Path, exported: Path) -> None:
+    from coviar_mocrop.models import ModelSettings
+
+    path = exported / "mv.safetensors"
+    stream = create_stream("mv", 3, ModelSettings(weights=str(path)))
+    tensors = read_tensors(path, "")
+    torch.testing.assert_close(stream.data_bn.weight, tensors["data_bn.weight"])
+    torch.testing.assert_close(stream.backbone.conv1.weight, tensors["backbone.conv1.weight"])
+
+
+def test_shared_and_odd_tensors_are_written(tmp_path: Path) -> None:
+    base = torch.arange(12.0).reshape(3, 4)
+    state = {"a": base, "b": base, "turned": base.T, "empty": torch.zeros(0), "number": torch.tensor(5)}
+    write_safetensors(tmp_path / "x.safetensors", state)
+    read = read_tensors(tmp_path / "x.safetensors", "")
+    assert read.keys() == state.keys() and all(torch.equal(read[key], state[key]) for key in state)

@@ -1,0 +1,59 @@
+#!/usr/bin/env python
+"""Export a trained stream for other programs."""
+
+from __future__ import annotations
+
+import argparse
+
+from coviar_mocrop.cli import add_set_argument, parser, run
+from coviar_mocrop.engine.export import FORMATS, export_stream
+
+EXAMPLES = """\
+  python tools/export.py --checkpoint runs/demo/mv/best.pt --output exported
+  python tools/export.py --checkpoint best.pt --output exported --format safetensors torch_export onnx
+  python tools/export.py --checkpoint best.pt --output exported --format onnx --set setting=efficiency
+"""
+
+
+def main() -> None:
+    """Parse, export, say what was written."""
+    arguments = parser(
+        "Write a stream as safetensors, torch.export program (.pt2) or ONNX, with a JSON card beside it: stream,\n"
+        "classes, input, scaling, settings, GFLOPs, parameters, checksum, versions. Each file is read back and its\n"
+        "logits compared with the stream's. The .safetensors goes wherever a checkpoint goes. ONNX needs\n"
+        "pip install 'coviar_mocrop[export]'.",
+        EXAMPLES,
+    )
+    arguments.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pt of a run, or .safetensors")
+    arguments.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
+    arguments.add_argument(
+        "--format", nargs="+", choices=FORMATS, default=["safetensors"], help="what to write (default: safetensors)"
+    )
+    arguments.add_argument(
+        "--tolerance", type=_tolerance, default=1e-4, help="largest difference of logits allowed (default: 1e-4)"
+    )
+    arguments.add_argument("--overwrite", action="store_true", help="replace another stream's export in the folder")
+    add_set_argument(arguments)
+    given = arguments.parse_args()
+    card, written = export_stream(
+        given.checkpoint, given.output, given.format, given.set, tolerance=given.tolerance, overwrite=given.overwrite
+    )
+    print(
+        f"{card['stream']}, {card['backbone']}, {len(card['classes'])} classes: {card['parameters']} parameters, "
+        f"{card['gflops_per_frame']:.3f} GFLOPs per frame at {card['input']['size']} pixels"
+    )
+    for item in written:
+        shape = " x ".join(map(str, item.shape))
+        print(f"wrote {item.path}: input {shape}, largest difference {item.difference:.2g}")
+    print(f"wrote {given.output}/{card['stream']}.json")
+
+
+def _tolerance(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError("expected a number of at least 0")
+    return value
+
+
+if __name__ == "__main__":
+    run(main)
