@@ -70,10 +70,78 @@ def test_search_equals_brute_force_ties_included(
     assert best_rectangle(density, ratio, tolerance, objective) == brute_force(density, ratio, tolerance, objective)
 
 
+def brute_force_central(density: NDArray[Any], allowed: list[tuple[int, int, int, int]], values: list[float]) -> Any:
+    """Of the rectangles (y, x, h, w) whose value ties for the best: points nearest the centroid, by direct summing."""
+    rows, columns = density.shape
+    middles = [((y + 0.5) / rows, (x + 0.5) / columns) for y, x in product(range(rows), range(columns))]
+    total = density.sum()
+    centre = np.average(middles, axis=0, weights=density.ravel()) if total else np.array([0.5, 0.5])
+    best, least = None, np.inf
+    for (y, x, h, w), value in zip(allowed, values, strict=True):
+        if value < max(values) - 1e-9 * total:
+            continue
+        # mean over each cell's points: that of its middle, and the twelfth of its side squared each way
+        down = [((y + i + 0.5) / rows - centre[0]) ** 2 + 1 / (12 * rows**2) for i in range(h)]
+        across = [((x + i + 0.5) / columns - centre[1]) ** 2 + 1 / (12 * columns**2) for i in range(w)]
+        spread = (np.mean(down) + np.mean(across)) / (h / rows * w / columns)
+        if spread < least - 1e-9:
+            best, least = (y, x, h, w), spread
+    return best
+
+
+@settings(max_examples=1000, derandomize=True, deadline=None)
+@given(
+    density=st.tuples(st.integers(1, 7), st.integers(1, 9)).flatmap(
+        lambda shape: arrays(np.float64, shape, elements=st.sampled_from([0.0, 0.0, 0.0, 1.0, 3.0]))
+    ),
+    ratio=st.sampled_from([0.25, 0.4, 0.5, 0.75, 1.0]),
+    tolerance=st.sampled_from([0.0, 0.1, 0.3]),
+    objective=st.sampled_from(["sum", "sum_and_mean"]),
+)
+def test_central_ties_equal_brute_force(
+    density: NDArray[np.float64], ratio: float, tolerance: float, objective: Any
+) -> None:
+    rows, columns = density.shape
+    target = ratio * rows * columns
+    nearest = min(abs(h * w - target) for h in range(1, rows + 1) for w in range(1, columns + 1))
+    allowed, values = [], []
+    for h, w in product(range(1, rows + 1), range(1, columns + 1)):
+        if abs(h * w - target) > max(tolerance * target, nearest) * (1 + 1e-12):
+            continue
+        for y, x in product(range(rows - h + 1), range(columns - w + 1)):
+            inside = density[y : y + h, x : x + w]
+            allowed.append((y, x, h, w))
+            values.append(inside.sum() if objective == "sum" else 0.6 * inside.sum() + 0.4 * inside.mean())
+    found = best_rectangle(density, ratio, tolerance, objective, tie="central")
+    assert found == brute_force_central(density, allowed, values)
+    # a tie is all that it decides
+    y, x, h, w = best_rectangle(density, ratio, tolerance, objective)
+    assert values[allowed.index(found)] == pytest.approx(values[allowed.index((y, x, h, w))])
+
+
+def test_small_motion_is_in_the_middle_of_its_box() -> None:
+    density = np.zeros((18, 32))
+    density[8:10, 20:22] = 1  # its middle: row 9, column 21
+    assert best_rectangle(density, 0.4) == (3, 0, 7, 30)  # the flattest, at the left
+    row, column, rows, columns = best_rectangle(density, 0.4, tie="central")
+    assert abs(row + rows / 2 - 9) <= 0.5
+    assert abs(column + columns / 2 - 21) <= 0.5
+    assert rows / 18 == pytest.approx(columns / 32, rel=0.1)
+    for preset, tie in (("default", "central"), ("paper_v1", "published"), ("paper_v2", "published")):
+        assert MoCropSettings(preset=preset).tie == tie  # type: ignore[arg-type]
+    # an adaptive box at its floor
+    frames = [vectors_of((200, 136, 6, 0), (216, 136, 6, 0))] * 5
+    box = estimate_box(frames, (240, 320), MoCropSettings(size="adaptive", area_floor=0.3))
+    assert (box.x0 + box.x1) / 2 == pytest.approx(208 / 320, abs=0.03)
+    assert (box.y0 + box.y1) / 2 == pytest.approx(136 / 240, abs=0.05)
+
+
 def test_search_refuses_what_is_out_of_range() -> None:
     for arguments in [(np.zeros((0, 3)),), (np.full((2, 2), np.nan),), (-np.ones((2, 2)),), (np.ones((2, 2)), 0.0)]:
         with pytest.raises(ConfigError):
             best_rectangle(*arguments)
+    with pytest.raises(ConfigError, match="published or central"):
+        best_rectangle(np.ones((2, 2)), tie="middle")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -332,6 +400,8 @@ def test_smallest_rectangle_equals_brute_force(
                 best = min(best, (h * w, -held, h, y, x, w))
     found = smallest_rectangle(density, share, floor, aspect, cell_aspect)
     y, x, h, w = found
+    assert (h * w, density[y : y + h, x : x + w].sum()) == (best[0], -best[1])
+    y, x, h, w = smallest_rectangle(density, share, floor, aspect, cell_aspect, tie="central")
     assert (h * w, density[y : y + h, x : x + w].sum()) == (best[0], -best[1])
 
 

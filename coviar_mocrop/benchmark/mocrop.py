@@ -309,7 +309,7 @@ def coverage(box: CropBox, regions: Iterable[CropBox]) -> float:
 
 
 def best_box(regions: Sequence[CropBox], area: float) -> CropBox:
-    """The box of an area that holds most of the regions; of equal ones, the one nearest to their middle."""
+    """The box of an area that holds most of the regions; of equal ones, the one that lies most evenly round them."""
     rows, columns = _SHAPE
     x, y = np.arange(columns + 1) / columns, np.arange(rows + 1) / rows
     grid = np.zeros(_SHAPE)
@@ -317,11 +317,7 @@ def best_box(regions: Sequence[CropBox], area: float) -> CropBox:
         inside_x = np.diff(np.clip(x, region.x0, region.x1))
         inside_y = np.diff(np.clip(y, region.y0, region.y1))
         grid += inside_y[:, None] * inside_x
-    middle_x = float(np.mean([(region.x0 + region.x1) / 2 for region in regions]))
-    middle_y = float(np.mean([(region.y0 + region.y1) / 2 for region in regions]))
-    distance = (x[:-1] + 0.5 / columns - middle_x) ** 2 + (y[:-1, None] + 0.5 / rows - middle_y) ** 2
-    nearer = 1 - distance / 4
-    row, column, height, width = best_rectangle(grid / grid.sum() + 1e-6 * nearer, area)
+    row, column, height, width = best_rectangle(grid, area, tie="central")
     return CropBox(column / columns, row / rows, (column + width) / columns, (row + height) / rows)
 
 

@@ -65,13 +65,14 @@ def box_of_density(density: NDArray[np.float64], settings: MoCropSettings, aspec
             settings.area_floor,
             settings.aspect_limit,
             cell_aspect=aspect * all_rows / all_columns,
+            tie=settings.tie,
         )
         if rows * columns > settings.full_above * density.size:
             return FULL_FRAME
     else:
         weighed = density * centre_prior(density.shape, settings.centre_prior) if settings.centre_prior else density
         row, column, rows, columns = best_rectangle(
-            weighed, settings.area_ratio, settings.area_tolerance, settings.objective
+            weighed, settings.area_ratio, settings.area_tolerance, settings.objective, settings.tie
         )
     return CropBox(column / all_columns, row / all_rows, (column + columns) / all_columns, (row + rows) / all_rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -12,6 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from coviar_mocrop.errors import ConfigError
 
 Objective = Literal["sum", "sum_and_mean"]
+Tie = Literal["published", "central"]
+
+_Rectangle = tuple[int, int, int, int]
+_ROUNDING = 1e-9
+"""Share by which sums over the same cells may differ."""
 
 
 def best_rectangle(
@@ -19,18 +25,23 @@ def best_rectangle(
     area_ratio: float = 0.75,
     tolerance: float = 0.1,
     objective: Objective = "sum",
-) -> tuple[int, int, int, int]:
+    tie: Tie = "published",
+) -> _Rectangle:
     """Search every rectangle of cells by an integral image (MoCrop, arXiv 2509.18473).
 
     Candidates are all rectangles whose cell count lies within ``tolerance`` (a share) of ``area_ratio`` times
-    the number of cells; if no count does, those whose count comes nearest. On a tie the smallest height, then
-    width, then row, then column wins; sums that differ by no more than rounding count as tied.
+    the number of cells; if no count does, those whose count comes nearest. Sums that differ by no more than
+    rounding count as tied.
 
     Args:
         density: [rows, columns], finite, >= 0.
         area_ratio: share of the grid, in (0, 1].
         tolerance: in [0, 1).
         objective: ``sum`` of the density inside, or ``sum_and_mean``: 0.6 sum + 0.4 mean.
+        tie: ``published``: the smallest height, then width, then row, then column wins. ``central``: the rectangle
+            that lies most evenly round the density's centroid does: with all lengths in fractions of the grid, the
+            one whose points' mean squared distance from the centroid, divided by its area, is smallest, which is
+            (distance of its centre)^2 / area + (height / width + width / height) / 12; then as ``published``.
 
     Returns:
         (row, column, rows, columns): top left cell and size.
@@ -47,22 +58,9 @@ def best_rectangle(
         raise ConfigError(f"tolerance is {tolerance}; give a share in [0, 1)")
     if objective not in ("sum", "sum_and_mean"):
         raise ConfigError(f"objective is {objective!r}; choose sum or sum_and_mean")
-    integral = _integral(grid)
-    sizes = _sizes(grid.shape, area_ratio, tolerance)
-    slack = 1e-9 * float(np.abs(grid).sum())
-    best: tuple[int, int, int, int] | None = None
-    best_value = 0.0
-    for height, width in sizes:
-        sums = _window_sums(integral, height, width)
-        values = sums if objective == "sum" else 0.6 * sums + 0.4 * sums / (height * width)
-        # the first within rounding of this size's maximum
-        position = int(np.argmax((values >= values.max() - slack).ravel()))
-        value = float(values.max())
-        if best is None or value > best_value + slack:
-            row, column = divmod(position, values.shape[1])
-            best, best_value = (row, column, height, width), value
-    assert best is not None
-    return best
+    if tie not in ("published", "central"):
+        raise ConfigError(f"tie is {tie!r}; choose published or central")
+    return _search(grid, _sizes(grid.shape, area_ratio, tolerance), objective, tie)
 
 
 def smallest_rectangle(
@@ -71,11 +69,12 @@ def smallest_rectangle(
     area_floor: float = 0.0,
     aspect_limit: float = 100.0,
     cell_aspect: float = 1.0,
-) -> tuple[int, int, int, int]:
+    tie: Tie = "published",
+) -> _Rectangle:
     """The smallest rectangle of cells that holds a share of the density.
 
-    Among rectangles of equal area the one with more density wins, then the smallest height, row and column.
-    Where no rectangle within the aspect limit holds the share, it is the whole grid.
+    Among rectangles of equal area the one with more density wins; then ``tie`` decides. Where no rectangle
+    within the aspect limit holds the share, it is the whole grid.
 
     Args:
         density: float64 [rows, columns], finite, >= 0, not all zero.
@@ -83,14 +82,15 @@ def smallest_rectangle(
         area_floor: smallest area, as a share of the grid.
         aspect_limit: longer by shorter side.
         cell_aspect: width of a cell by its height.
+        tie: see :func:`best_rectangle`.
 
     Returns:
         (row, column, rows, columns): top left cell and size.
     """
     integral = _integral(density)
     all_rows, all_columns = density.shape
-    needed = share * float(integral[-1, -1]) * (1 - 1e-9)
-    best, best_key = (0, 0, all_rows, all_columns), (density.size, -float(integral[-1, -1]))
+    needed = share * float(integral[-1, -1]) * (1 - _ROUNDING)
+    sizes = [(all_rows, all_columns)]
     width = all_columns
     for height in range(1, all_rows + 1):
         if _window_sums(integral, height, width).max() < needed:
@@ -104,12 +104,71 @@ def smallest_rectangle(
         )
         if narrowest > min(all_columns, height * aspect_limit / cell_aspect + 1e-9):
             continue
-        sums = _window_sums(integral, height, narrowest)
-        key = (height * narrowest, -float(sums.max()))
-        if key < best_key:
-            row, column = divmod(int(np.argmax(sums)), sums.shape[1])
-            best, best_key = (row, column, height, narrowest), key
+        area, smallest = height * narrowest, sizes[0][0] * sizes[0][1]
+        if area < smallest:
+            sizes = []
+        if area <= smallest:
+            sizes.append((height, narrowest))
+    return _search(density, sizes, "sum", tie)
+
+
+def _search(grid: NDArray[np.float64], sizes: Sequence[tuple[int, int]], objective: Objective, tie: Tie) -> _Rectangle:
+    """The best of all rectangles of some sizes (height, width), given in the published order."""
+    integral = _integral(grid)
+    slack = _ROUNDING * float(np.abs(grid).sum())
+    best: _Rectangle = (0, 0, *sizes[0])
+    best_value = -math.inf
+    tied = []
+    for height, width in sizes:
+        values = _window_sums(integral, height, width)
+        if objective == "sum_and_mean":
+            values = 0.6 * values + 0.4 * values / (height * width)
+        value = float(values.max())
+        if value > best_value + slack:
+            # the first within rounding of this size's maximum
+            row, column = divmod(int(np.argmax((values >= value - slack).ravel())), values.shape[1])
+            best, best_value = (row, column, height, width), value
+        if tie == "central" and value >= best_value - slack:
+            tied.append((value, height, width, values))
+    if tie == "published":
+        return best
+    most = max(value for value, *_ in tied)
+    centre = _centroid(grid)
+    least = math.inf
+    for value, height, width, values in tied:
+        if value < most - slack:
+            continue
+        rows, columns = np.nonzero(values >= most - slack)
+        spread = _spread(rows, columns, height, width, grid.shape, centre)
+        at = int(np.argmax(spread <= spread.min() + _ROUNDING))
+        if spread[at] < least - _ROUNDING:
+            best, least = (int(rows[at]), int(columns[at]), height, width), float(spread[at])
     return best
+
+
+def _centroid(grid: NDArray[np.float64]) -> tuple[float, float]:
+    """Row and column, in fractions of the grid; its middle where it is all zero."""
+    total = float(grid.sum())
+    if not total:
+        return 0.5, 0.5
+    down, across = ((np.arange(cells) + 0.5) / cells for cells in grid.shape)
+    return float(grid.sum(axis=1) @ down) / total, float(grid.sum(axis=0) @ across) / total
+
+
+def _spread(
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    height: int,
+    width: int,
+    shape: tuple[int, ...],
+    centre: tuple[float, float],
+) -> NDArray[np.float64]:
+    """Mean squared distance of rectangles' points from ``centre``, by their area; all in fractions of the grid."""
+    tall, wide = height / shape[0], width / shape[1]
+    down = (row + height / 2) / shape[0] - centre[0]
+    across = (column + width / 2) / shape[1] - centre[1]
+    spread: NDArray[np.float64] = (down**2 + across**2) / (tall * wide) + (tall / wide + wide / tall) / 12
+    return spread
 
 
 def _window_sums(integral: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:

@@ -27,6 +27,7 @@ _PLAIN: dict[str, Any] = {
     "smoothing": 0,
     "saturation": None,
     "centre_prior": 0.0,
+    "tie": "published",
 }
 _PRESETS: dict[str, dict[str, Any]] = {
     "paper_v1": {**_PLAIN, "rows": 6, "columns": 8},
@@ -53,9 +54,18 @@ class MoCropSettings(Settings):
     """
 
     preset: Preset = Field("default", description="default | paper_v1 | paper_v2")
-    area_ratio: float = Field(0.75, gt=0, le=1, description="share of the frame that the box covers")
+    area_ratio: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="share of the frame that the box covers, within area_tolerance: 0.75 is 0.68 to 0.82",
+    )
     area_tolerance: float = Field(
-        0.1, ge=0, lt=1, description="how far the box's cell count may be from area_ratio, as a share of it"
+        0.1,
+        ge=0,
+        lt=1,
+        description="how far the box's cell count may be from area_ratio, as a share of it: with 0.1, the published "
+        "value, an area_ratio of 0.75 gives boxes of 0.68 to 0.82 of the frame, 0.4 of 0.36 to 0.44",
     )
     size: Literal["fixed", "adaptive"] = Field(
         "fixed",
@@ -132,6 +142,12 @@ class MoCropSettings(Settings):
     )
     objective: Literal["sum", "sum_and_mean"] = Field(
         "sum", description="what the search maximises: density inside (v1), or 0.6 sum + 0.4 mean (v2)"
+    )
+    tie: Literal["published", "central"] = Field(
+        "central",
+        description="which of several boxes that hold equally much wins: published: the first (height, width, row, "
+        "column ascending), which hugs the top and the left; central: the one that lies most evenly round the "
+        "motion's centroid, in the frame's own shape if possible",
     )
     sparse: bool = Field(
         False,
