@@ -111,3 +111,16 @@ def test_tool_refuses_sparse_without_clips() -> None:
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == 2
     assert failed.stderr.startswith("error: --sparse-clips takes its clips from --real")
+
+
+def test_tool_names_mistakes_before_it_measures(tmp_path: Path) -> None:
+    def refused(root: Path) -> str:
+        command = [sys.executable, str(TOOL), "mocrop", "--real", str(root)]
+        failed = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (failed.returncode, failed.stdout) == (2, "")
+        assert failed.stderr.count("\n") == 1  # not even a bar
+        return failed.stderr
+
+    assert "no such file; give a folder" in refused(tmp_path / "none")
+    (tmp_path / "action_boxes.csv").write_text("path,x0,y0,x1,y1\ngone.mp4,0.1,0.1,0.9,0.9\n")
+    assert "names gone.mp4, which is not there" in refused(tmp_path)

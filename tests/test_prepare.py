@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.transcode import encode
-from coviar_mocrop.data.convert import Canonical, Handling, Prepared
+from coviar_mocrop.data.convert import Canonical, Handling, Prepared, form_of_folder
 from coviar_mocrop.data.folder import divide, index_folder, prepare_folder, read_groups
 from coviar_mocrop.data.lists import Clip, read_classes, read_list
 from coviar_mocrop.data.official import UCF101_COUNTS, prepare_hmdb51, prepare_ucf101
@@ -285,6 +285,11 @@ def test_check_names_what_cannot_be_used(spoilt: Path, tmp_path: Path, caplog: p
     with pytest.raises(DataError, match=r"6 of 11 videos cannot be used.*--on-error skip") as caught:
         prepare_folder(spoilt, tmp_path / "lists", handling=RAISE)
     assert "\n" not in str(caught.value)
+    caplog.clear()
+    with pytest.raises(DataError) as caught:
+        prepare_folder(spoilt, tmp_path / "lists", handling=RAISE)
+    everything = caplog.text + str(caught.value)
+    assert [everything.count(reason) for reason in prepared.left_out.values()] == [1] * 6  # each is named once
     unchecked = prepare_folder(spoilt, tmp_path / "lists", handling=UNCHECKED)
     assert not unchecked.left_out
 
@@ -314,6 +319,54 @@ def test_transcode_mends_reports_and_resumes(spoilt: Path, tmp_path: Path) -> No
     os.utime(source, ns=(later, later))
     prepare()
     assert {name for name, time in times().items() if time != before[name]} == {"00.mp4"}
+
+
+def test_form_of_a_transcoded_folder(tree: Callable[..., Path], tmp_path: Path) -> None:
+    assert form_of_folder(tmp_path) is None
+    canonical = Canonical(tmp_path / "out", codec="mpeg4", size=(32, 32))
+    prepare_folder(tree({"a": 2, "b": 2}), tmp_path / "lists", canonical=canonical, handling=UNCHECKED)
+    assert form_of_folder(tmp_path / "out") == canonical
+    for text in ("", "[]", '{"codec": "vp9", "size": null}', '{"codec": "h264", "size": [1]}'):
+        (tmp_path / "out" / "transcode.json").write_text(text)
+        assert form_of_folder(tmp_path / "out") is None
+
+
+def test_single_files_to_the_canonical_form(
+    tool: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    spoilt: Path,
+    clip_file: Path,
+    tmp_path: Path,
+) -> None:
+    bad, out = spoilt / "bad", tmp_path / "out"
+    assert call(tool, monkeypatch, "transcode", bad / "no_vectors.avi", out / "one.mp4", "--size", "32x32") == 0
+    with open_video(out / "one.mp4") as video:
+        assert (video.info.codec, video.info.width, video.info.num_frames) == ("h264", 32, 3)
+    # a folder and a file: all that can be is done, the rest is named, the exit code tells
+    capsys.readouterr()
+    assert call(tool, monkeypatch, "transcode", spoilt, clip_file, out / "many", "--codec", "mpeg4") == 1
+    told = capsys.readouterr()
+    assert sorted(path.relative_to(out / "many").as_posix() for path in (out / "many").rglob("*.mp4")) == [
+        *("bad/00.mp4", "bad/01.mp4", "bad/all_key.mp4", "bad/no_vectors.mp4", "bad/single.mp4", "clip.mp4"),
+        *("good/00.mp4", "good/01.mp4", "good/02.mp4"),
+    ]
+    assert told.out.count(" -> ") == 9
+    assert told.err.count("skipped ") == 3
+
+    def refused(*given: str | Path) -> str:
+        assert call(tool, monkeypatch, "transcode", *given) == 2
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1
+        return errors[0]
+
+    assert "would replace the video" in refused(clip_file, clip_file.parent)
+    assert "names one video for several" in refused(bad / "00.mp4", bad / "01.mp4", out / "two.mp4")
+    assert "would both become" in refused(bad / "00.mp4", spoilt / "good" / "00.mp4", out / "same")
+    assert "no kind of video that can be written" in refused(clip_file, out / "one.wmv")
+    assert "is not a readable video" in refused(bad / "text.mp4", out / "text.mp4")
+    (tmp_path / "nothing").mkdir()
+    assert "holds no video" in refused(tmp_path / "nothing", clip_file, out / "x")
 
 
 def test_transcode_refuses_folders_of_other_things(tree: Callable[..., Path], tmp_path: Path) -> None:
@@ -467,7 +520,7 @@ def call(tool: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str | Pa
     return 0
 
 
-@pytest.mark.parametrize("kind", [None, "demo", "folder", "ucf101", "hmdb51"])
+@pytest.mark.parametrize("kind", [None, "demo", "folder", "ucf101", "hmdb51", "transcode"])
 def test_help(
     tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str | None
 ) -> None:

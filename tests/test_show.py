@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,15 +16,18 @@ import torch
 from clips import record, wandering
 from matplotlib.image import imread
 
+from coviar_mocrop.bitstream import transcode
 from coviar_mocrop.config import build_config
 from coviar_mocrop.data.dataset import ClipDataset
 from coviar_mocrop.data.lists import Clip, VideoList
+from coviar_mocrop.data.transcoding import find_videos
 from coviar_mocrop.engine.checkpoint import save_checkpoint
-from coviar_mocrop.engine.predict import Predictor, find_videos
+from coviar_mocrop.engine.predict import Predictor
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ScoreError
+from coviar_mocrop.files import write_json
 from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.models import create_stream
-from coviar_mocrop.report.crop_picture import dim_outside, flow_colours, visible
+from coviar_mocrop.report.crop_picture import dim_outside, flow_colours, short_name, visible
 from coviar_mocrop.report.crop_view import look_at, write_annotated
 
 TOOLS = Path(__file__).parent.parent / "tools"
@@ -152,10 +156,62 @@ def test_predict_one_video(clip: Path, checkpoints: list[Path], tmp_path: Path) 
     assert imread(tmp_path / "p.png").std() > 0.1
 
 
+def test_transcode_before_predicting(checkpoints: list[Path], tmp_path: Path) -> None:
+    """HEVC has no vectors; and what streams learned from a folder of transcodes is said, once."""
+    hevc = record(wandering(20, 96, 64, 5, seed=3), tmp_path / "phone.mp4", codec="libx265")
+    failed = run("predict.py", hevc, "--checkpoints", *checkpoints, check=False)
+    assert (failed.returncode, failed.stderr.count("\n")) == (2, 1)
+    assert "--transcode" in failed.stderr
+    write_json(tmp_path / "data" / "transcode.json", {"source": "x", "codec": "mpeg4", "size": [64, 48], "gop": 12})
+    told = ["--checkpoints", *checkpoints, "--json", "--set", f"data.root={tmp_path / 'data'}"]
+    done = run("predict.py", hevc, "--transcode", *told)
+    assert done.stderr == ""
+    row = json.loads(done.stdout)
+    assert row["video"] == str(hevc)
+    assert list(row["ms"]) == ["transcode", "read", "box", "iframe", "mv", "residual"]
+    by_hand = tmp_path / "by_hand.mp4"
+    transcode(hevc, by_hand, codec="mpeg4", size=(64, 48))
+    again = run("predict.py", by_hand, *told)
+    assert again.stderr == ""
+    assert json.loads(again.stdout)["top"] == row["top"]
+    other = record(wandering(20, 96, 64, 5, seed=3), tmp_path / "other.mp4")
+    noted = run("predict.py", other, other, *told)
+    assert noted.stderr == (
+        f"note: {other}: the streams learned from transcodes (mpeg4 at 64x48, no B-frames), and this is none; "
+        "--transcode makes it one\n"
+    )
+
+
+def test_predict_tells_pictures_apart(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
+    names = ["a/clip.mp4", "b/clip.mp4", "b/clip_2.mp4", "c/CLIP.mp4"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(clip, tmp_path / name)
+    given = [tmp_path / name for name in names]
+    run("predict.py", *given, "--checkpoints", checkpoints[1], "--output", tmp_path / "pictures")
+    made = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert made == ["CLIP_3.png", "clip.png", "clip_2.png", "clip_2_2.png"]
+    run("predict.py", clip, "--checkpoints", checkpoints[1], "--output", tmp_path / "pictures")
+    refused = run("predict.py", *given, "--checkpoints", checkpoints[1], "--output", tmp_path / "p.png", check=False)
+    assert refused.returncode == 2
+    assert refused.stderr == f"error: --output {tmp_path / 'p.png'}: names one picture for 4 videos; give a folder\n"
+
+
+def test_long_names_leave_room_for_the_title() -> None:
+    assert short_name("folder/clip.mp4") == "clip.mp4"
+    short = short_name("x" * 200 + "_take7.mp4")
+    assert len(short) <= 60
+    assert short.startswith("xxx")
+    assert short.endswith("_take7.mp4")
+
+
 def test_predict_many_as_table_and_json(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"nothing")
-    table = run("predict.py", clip, clip, broken, "--checkpoints", *checkpoints[:2], "--output", tmp_path / "pictures")
+    given = (clip, clip, broken, "--checkpoints", *checkpoints[:2], "--output", tmp_path / "pictures")
+    table = run("predict.py", *given, check=False)
+    assert table.returncode == 1
+    assert table.stderr.endswith("1 of 3 videos could not be read\n")
     assert table.stdout.count(str(clip)) == 2
     assert "skipped" in table.stderr
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["clip.png", "clip_2.png"]
@@ -182,6 +238,11 @@ def test_predict_many_as_table_and_json(clip: Path, checkpoints: list[Path], tmp
 def test_find_videos(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no video"):
         find_videos([tmp_path])
-    for name in ("b.MP4", "a.avi", "notes.txt"):
+    for name in ("b.MP4", "a.avi", "c.m2ts", "._b.MP4", "notes.txt"):
         (tmp_path / name).touch()
-    assert [path.name for path in find_videos([tmp_path, tmp_path / "other.xyz"])] == ["a.avi", "b.MP4", "other.xyz"]
+    assert [path.name for path in find_videos([tmp_path, tmp_path / "other.xyz"])] == [
+        "a.avi",
+        "b.MP4",
+        "c.m2ts",
+        "other.xyz",
+    ]

@@ -95,13 +95,15 @@ def run_mocrop(given: argparse.Namespace) -> None:
     """Measure, print tables, write JSON and figure."""
     if given.sparse_clips and not given.real:
         raise DataError("--sparse-clips takes its clips from --real; give a folder")
+    if given.real:  # mistakes first: the rest takes minutes
+        mocrop.check_marks(given.real)
+    videos = mocrop.spread_videos(given.real, given.sparse_clips) if given.sparse_clips else []
     found: dict[str, list[dict[str, object]]] = {"synthetic": mocrop.run_synthetic(seed=given.seed)}
     print(mocrop.synthetic_table(found["synthetic"]))
     if given.real:
         found["real"] = mocrop.run_real(given.real)
         print(f"\n{mocrop.real_table(found['real'])}")
-    if given.sparse_clips:
-        videos = mocrop.spread_videos(given.real, given.sparse_clips)
+    if videos:
         found["sparse"], found["prefix"] = mocrop.run_sparse(videos), mocrop.run_prefix(videos)
         print(f"\n{mocrop.sparse_table(found['sparse'])}\n\n{mocrop.sparse_table(found['prefix'], 'share')}")
         times = mocrop.box_time(videos)

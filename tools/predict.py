@@ -6,20 +6,24 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from coviar_mocrop.cli import add_set_argument, parser, run
-from coviar_mocrop.engine.predict import Prediction, Predictor, find_videos
+from coviar_mocrop.data.convert import Canonical
+from coviar_mocrop.data.transcoding import find_videos
+from coviar_mocrop.engine.predict import Prediction, Predictor
 from coviar_mocrop.errors import DataError, ScoreError, VideoError
 from coviar_mocrop.files import whole_file
 
 EXAMPLES = """\
   python tools/predict.py clip.mp4 --checkpoints runs/demo/{iframe,mv,residual}/best.pt --output clip.png
   python tools/predict.py clip.mp4 --checkpoints best.pt --set setting=efficiency
+  python tools/predict.py phone.mov --transcode --checkpoints runs/mine/{iframe,mv,residual}/best.pt
   python tools/predict.py videos/ more.mp4 --checkpoints a/best.pt b/best.pt --json > predictions.jsonl
 """
 BAR = 30
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"})
 
 
 def main() -> None:
@@ -27,13 +31,19 @@ def main() -> None:
     arguments = parser(
         "Classify any video with trained streams: top-5 with bars, and the time spent on reading, box and each\n"
         "stream. Each video is read once for all streams. Several videos, or a folder, give a table; what cannot\n"
-        "be read is named and left out.",
+        "be read is named and left out, and the exit code is 1 in the end.",
         EXAMPLES,
     )
     arguments.add_argument("input", nargs="+", metavar="VIDEO", help="videos, or folders of them")
     arguments.add_argument("--checkpoints", nargs="+", required=True, metavar="FILE", help="best.pt of each stream")
     arguments.add_argument(
-        "--output", type=Path, metavar="PICTURE", help="picture of the prediction; a folder for several videos"
+        "--output", type=Path, metavar="PICTURE", help="picture of the prediction; for several videos, a folder of them"
+    )
+    arguments.add_argument(
+        "--transcode",
+        action="store_true",
+        help="bring each video to the form of the training videos first, in a temporary file; for codecs without "
+        "motion vectors too (HEVC, VP9, AV1)",
     )
     arguments.add_argument(
         "--weights", nargs="+", default=[], metavar="STREAM=NUMBER", help="of the fusion (default: iframe=2, others 1)"
@@ -42,11 +52,12 @@ def main() -> None:
     add_set_argument(arguments)
     given = arguments.parse_args()
     videos = find_videos(given.input)
-    predictor = Predictor(given.checkpoints, given.set, _weights(given.weights))
+    pictures = _picture_paths(videos, given.output) if given.output else []
+    predictor = Predictor(given.checkpoints, given.set, _weights(given.weights), transcode=given.transcode)
     many = len(videos) > 1
     width = max(len(str(path)) for path in videos)
-    done, names = 0, Counter[str]()
-    for path in videos:
+    done, warned = 0, False
+    for number, path in enumerate(videos):
         try:
             prediction = predictor(path)
         except VideoError as error:
@@ -54,6 +65,9 @@ def main() -> None:
                 raise
             print(f"skipped {error}", file=sys.stderr)
             continue
+        if predictor.form and not prediction.as_trained and not warned:
+            warned = True
+            print(_unlike(path, predictor.form), file=sys.stderr)
         if given.json:
             print(json.dumps(prediction.as_json()), flush=True)
         elif many:
@@ -65,13 +79,40 @@ def main() -> None:
         else:
             print(_report(prediction, predictor))
         done += 1
-        if given.output:
-            names[path.stem] += 1
-            suffix = f"_{names[path.stem]}" if names[path.stem] > 1 else ""
-            picture = given.output / f"{path.stem}{suffix}.png" if many else given.output
-            _draw(prediction, predictor, picture, given)
+        if pictures:
+            _draw(prediction, predictor, pictures[number], given)
     if not done:
         raise DataError(f"none of the {len(videos)} videos could be read")
+    if done < len(videos):
+        print(f"{len(videos) - done} of {len(videos)} videos could not be read", file=sys.stderr)
+        raise SystemExit(1)
+
+
+def _picture_paths(videos: Sequence[Path], output: Path) -> list[Path]:
+    """Where each video's picture goes; equal names are told apart by a number."""
+    is_picture = output.suffix.lower() in PICTURES and not output.is_dir()
+    if len(videos) == 1 and (is_picture or (output.suffix and not output.is_dir())):
+        return [output]  # a suffix of no picture is refused when it is written
+    if is_picture:
+        raise DataError(f"--output {output}: names one picture for {len(videos)} videos; give a folder")
+    taken = set[str]()
+    paths = []
+    for video in videos:
+        name, copy = video.stem, 1
+        while name.casefold() in taken:
+            copy += 1
+            name = f"{video.stem}_{copy}"
+        taken.add(name.casefold())
+        paths.append(output / f"{name}.png")
+    return paths
+
+
+def _unlike(path: Path, form: Canonical) -> str:
+    size = f" at {form.size[0]}x{form.size[1]}" if form.size else ""
+    return (
+        f"note: {path}: the streams learned from transcodes ({form.codec}{size}, no B-frames), and this is none; "
+        "--transcode makes it one"
+    )
 
 
 def _report(prediction: Prediction, predictor: Predictor) -> str:
@@ -92,7 +133,7 @@ def _times(prediction: Prediction) -> str:
 
 
 def _draw(prediction: Prediction, predictor: Predictor, output: Path, given: argparse.Namespace) -> None:
-    from coviar_mocrop.report.crop_picture import prediction_figure
+    from coviar_mocrop.report.crop_picture import prediction_figure, short_name
 
     name, share = prediction.best(1)[0]
     figure = prediction_figure(
@@ -102,7 +143,7 @@ def _draw(prediction: Prediction, predictor: Predictor, output: Path, given: arg
         prediction.windows,
         prediction.classes,
         prediction.probabilities,
-        f"{Path(prediction.path).name}: {name}, {share:.1%} ({predictor.setting})",
+        f"{short_name(prediction.path)}: {name}, {share:.1%} ({predictor.setting})",
         _times(prediction),
     )
     with whole_file(output) as temporary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from coviar_mocrop.data.convert import Canonical, Handling, Prepared, SplitCount
 from coviar_mocrop.data.folder import prepare_folder
 from coviar_mocrop.data.lists import read_classes, read_list
 from coviar_mocrop.data.official import prepare_hmdb51, prepare_ucf101
+from coviar_mocrop.data.transcoding import transcode_files
+from coviar_mocrop.errors import DataError
 
 PROJECT = Path(__file__).resolve().parent.parent
 TRACKED = PROJECT / "data_lists"
@@ -27,7 +30,10 @@ EXAMPLES = """\
 
   # the official data sets, unpacked
   python tools/prepare_data.py ucf101 UCF-101 --transcode data/ucf101
-  python tools/prepare_data.py hmdb51 hmdb51_org --splits testTrainMulti_7030_splits --transcode data/hmdb51"""
+  python tools/prepare_data.py hmdb51 hmdb51_org --splits testTrainMulti_7030_splits --transcode data/hmdb51
+
+  # single videos of any codec to the canonical form
+  python tools/prepare_data.py transcode phone.mov phone.mp4"""
 
 FOLDER_EXAMPLES = """\
   # 30 % of each class for testing; the videos stay as they are
@@ -61,6 +67,12 @@ DEMO_EXAMPLES = """\
   python tools/prepare_data.py demo --output data/tiny --lists data_lists/tiny --train-clips 32 --test-clips 16"""
 
 
+TRANSCODE_EXAMPLES = """\
+  python tools/prepare_data.py transcode phone.mov phone.mp4
+  python tools/prepare_data.py transcode a.webm b.mkv more/ transcoded/
+  python tools/prepare_data.py transcode phone.mov phone.mp4 --codec mpeg4 --size keep"""
+
+
 def main() -> None:
     """Parse arguments and prepare."""
     arguments = build_parser().parse_args()
@@ -74,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         "be used, and transcode them where wanted. Each kind of data set has its own --help.",
         EXAMPLES,
     )
-    kinds = top.add_subparsers(dest="kind", required=True, metavar="demo | folder | ucf101 | hmdb51")
+    kinds = top.add_subparsers(dest="kind", required=True, metavar="demo | folder | ucf101 | hmdb51 | transcode")
 
     def add(name: str, summary: str, more: str, examples: str) -> argparse.ArgumentParser:
         return kinds.add_parser(
@@ -149,12 +161,33 @@ def build_parser() -> argparse.ArgumentParser:
         )
         add_common(official, codec="mpeg4")
         official.set_defaults(prepare=command)
+
+    single = add(
+        "transcode",
+        "single videos, or folders of them, to the canonical form",
+        "A key frame every 12 frames, no B-frames, one size; sound is dropped. Any codec that FFmpeg decodes will do,\n"
+        "those without motion vectors (HEVC, VP9, AV1) included. No lists are written; for a data set see folder.",
+        TRANSCODE_EXAMPLES,
+    )
+    single.add_argument("source", type=Path, nargs="+", help="videos, or folders of them")
+    single.add_argument("target", type=Path, help="file to write; for several videos, or without a suffix, a folder")
+    add_form(single, codec="h264")
+    single.add_argument("--workers", type=positive, default=2, help="videos worked on at once (%(default)s)")
+    single.set_defaults(prepare=transcode_command)
     return top
+
+
+def add_form(arguments: argparse.ArgumentParser, *, codec: str, of: str = "") -> None:
+    """``--codec`` and ``--size``."""
+    width, height = CANONICAL_SIZE
+    arguments.add_argument("--codec", choices=("h264", "mpeg4"), default=codec, help=f"{of}%(default)s by default")
+    arguments.add_argument(
+        "--size", type=frame_size, default=CANONICAL_SIZE, help=f"{of}WxH or keep; {width}x{height} by default"
+    )
 
 
 def add_common(arguments: argparse.ArgumentParser, *, codec: str) -> None:
     """Arguments of all data sets that exist already."""
-    width, height = CANONICAL_SIZE
     arguments.add_argument(
         "--lists", type=Path, default=Path("data_lists"), help="folder of the data sets' list folders (%(default)s)"
     )
@@ -165,10 +198,7 @@ def add_common(arguments: argparse.ArgumentParser, *, codec: str) -> None:
         help="write the videos' canonical form there (a key frame every 12 frames, no B-frames) and list that; "
         "what is there from an earlier run is kept. One folder per data set",
     )
-    arguments.add_argument("--codec", choices=("h264", "mpeg4"), default=codec, help="of --transcode (%(default)s)")
-    arguments.add_argument(
-        "--size", type=frame_size, default=CANONICAL_SIZE, help=f"of --transcode: WxH or keep ({width}x{height})"
-    )
+    add_form(arguments, codec=codec, of="of --transcode: ")
     arguments.add_argument("--workers", type=positive, default=2, help="videos worked on at once (%(default)s)")
     arguments.add_argument(
         "--on-error",
@@ -286,6 +316,28 @@ def hmdb51_command(arguments: argparse.Namespace) -> None:
         handling=handling_of(arguments),
     )
     report("hmdb51", prepared)
+
+
+def transcode_command(arguments: argparse.Namespace) -> None:
+    """``transcode``."""
+    written, failed = transcode_files(
+        arguments.source,
+        arguments.target,
+        codec=arguments.codec,
+        size=arguments.size,
+        handling=Handling(workers=arguments.workers),
+    )
+    for source, target in written.items():
+        print(f"{source} -> {target}")
+    reasons = list(failed.values())
+    for reason in reasons if written else reasons[1:]:  # else the error names the first
+        print(f"skipped {reason}", file=sys.stderr)
+    if not written:
+        raise DataError(
+            reasons[0] if len(reasons) == 1 else f"none of {len(reasons)} could be transcoded: {reasons[0]}"
+        )
+    if failed:
+        raise SystemExit(1)
 
 
 def report(name: str, prepared: Prepared) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from coviar_mocrop.cli import parser, run
 from coviar_mocrop.files import whole_file
 from coviar_mocrop.mocrop import MoCropSettings
+from coviar_mocrop.report.crop_picture import short_name
 from coviar_mocrop.report.crop_view import look_at, write_annotated
 
 EXAMPLES = """\
@@ -37,7 +38,7 @@ def main() -> None:
     settings = MoCropSettings.from_items([*given.set, *ratio])
     output = given.output or Path(f"{Path(given.input).stem}_crop.png")
     view = look_at(given.input, settings, iframes=given.iframes)
-    title = f"{Path(given.input).name}: MoCrop {settings.preset}, box of {view.box.area:.0%} of the frame"
+    title = f"{short_name(given.input)}: MoCrop {settings.preset}, box of {view.box.area:.0%} of the frame"
     with whole_file(output) as temporary:
         view.figure(title).savefig(temporary)
     x0, y0, x1, y1 = view.box

@@ -179,6 +179,17 @@ def run_real(root: Path, areas: Sequence[float] = REAL_AREAS, *, progress: bool 
     return rows
 
 
+def check_marks(root: Path) -> None:
+    """See that the marks can be read and their clips are there.
+
+    Raises:
+        DataError: they cannot, or are not.
+    """
+    for name in read_marks(root / "action_boxes.csv"):
+        if not inside(root, name).is_file():
+            raise DataError(f"{root / 'action_boxes.csv'}: names {name}, which is not there; add it or remove the line")
+
+
 def read_marks(path: Path) -> dict[str, CropBox]:
     """The regions of an ``action_boxes.csv``, by clip.
 
@@ -191,6 +202,8 @@ def read_marks(path: Path) -> dict[str, CropBox]:
                 row["path"]: CropBox(*(float(row[side]) for side in ("x0", "y0", "x1", "y1")))
                 for row in csv.DictReader(file)
             }
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; give a folder that holds it and its clips") from error
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be read as path,x0,y0,x1,y1 lines ({error})") from error
     if not marks or not all(0 <= m.x0 < m.x1 <= 1 and 0 <= m.y0 < m.y1 <= 1 for m in marks.values()):
@@ -372,7 +385,7 @@ def sparse_table(rows: Sequence[dict[str, Any]], key: str = "plan") -> str:
 def coverage_figure(synthetic: Sequence[dict[str, Any]], real: Sequence[dict[str, Any]] = ()) -> Figure:
     """Mean coverage as bars: a group per camera (and one for real clips), a colour per method, a panel per area."""
     areas = sorted({row["area"] for row in synthetic if row["area"]}, reverse=True)
-    figure = Figure(figsize=(5.6 * len(areas), 3.6), layout="constrained")
+    figure = Figure(figsize=(5.6 * len(areas), 3.8), layout="constrained")
     methods = [method for method in METHODS if method not in ("full", "best")]
     colours = ("#b0b0b0", "#e0a458", "#c2571a", "#1b7f5c")
     for axis, area in zip(np.atleast_1d(figure.subplots(1, len(areas), sharey=True)), areas, strict=True):
@@ -390,7 +403,8 @@ def coverage_figure(synthetic: Sequence[dict[str, Any]], real: Sequence[dict[str
         axis.grid(axis="y", alpha=0.3)
         axis.set_axisbelow(True)
     figure.axes[0].set_ylabel("coverage of what moves")
-    figure.axes[-1].legend(fontsize=8, loc="lower left", framealpha=1)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(methods), fontsize=9, frameon=False)
     return figure
 
 

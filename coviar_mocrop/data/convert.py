@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, get_args
 
 from tqdm import tqdm
 
@@ -21,8 +21,11 @@ from coviar_mocrop.errors import DataError, NoMotionVectorsError, VideoError
 from coviar_mocrop.files import DataRoot, write_json
 
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".h264", ".264", ".wmv", ".flv", ".ts", ".3gp"}
-)
+    {
+        ".3g2", ".3gp", ".264", ".asf", ".avi", ".divx", ".f4v", ".flv", ".h264", ".m2t", ".m2ts", ".m2v", ".m4v",
+        ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv",
+    }
+)  # fmt: skip
 RECORD = "transcode.json"
 """In a folder of transcoded videos: what they were made from, and how."""
 
@@ -203,7 +206,7 @@ def usable_clips(
         for path in left:
             below.find(path)  # training would refuse it, long after
     if handling.check:
-        failed |= _for_each(lambda path: check_video(target / targets[path].path), left, "checking", handling)
+        failed |= for_each(lambda path: check_video(target / targets[path].path), left, "checking", handling)
     failed = {path: failed[path] for path in targets if path in failed}
     _report(source, failed, len(targets), handling)
     return target, {path: clip for path, clip in targets.items() if path not in failed}, failed
@@ -226,8 +229,18 @@ def check_video(path: str | os.PathLike[str]) -> None:
         raise NoMotionVectorsError(f"{os.fspath(path)}: is a single frame, which has no motion; leave it out")
     raise NoMotionVectorsError(
         f"{os.fspath(path)}: none of its {frames} frames has motion vectors (all key frames, or damaged); "
-        "transcode it with tools/prepare_data.py folder --transcode, or leave it out"
+        "transcode it (--transcode), or leave it out"
     )
+
+
+def form_of_folder(folder: str | os.PathLike[str]) -> Canonical | None:
+    """What the videos of a folder were transcoded to, as the record beside them tells; None if there is none."""
+    try:
+        made = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
+        size = None if made["size"] is None else (int(made["size"][0]), int(made["size"][1]))
+        return Canonical(Path(folder), made["codec"], size) if made["codec"] in get_args(Codec) else None
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
 
 
 def _targets(source: Path, clips: Sequence[Clip]) -> dict[str, Clip]:
@@ -280,7 +293,7 @@ def _transcode(source: Path, targets: Mapping[str, Clip], canonical: Canonical, 
         target = canonical.folder / targets[path].path
         transcode(source / path, target, codec=canonical.codec, size=canonical.size, gop=_GOP)
 
-    return _for_each(work, todo, "transcoding", handling)
+    return for_each(work, todo, "transcoding", handling)
 
 
 def _is_current(source: Path, target: Path) -> bool:
@@ -290,8 +303,8 @@ def _is_current(source: Path, target: Path) -> bool:
         return False
 
 
-def _for_each(work: Callable[[str], None], paths: Sequence[str], doing: str, handling: Handling) -> dict[str, str]:
-    """Do ``work`` on all paths; gives the reasons of those that raised :class:`VideoError`."""
+def for_each(work: Callable[[str], None], paths: Sequence[str], doing: str, handling: Handling) -> dict[str, str]:
+    """Do ``work`` on all paths with a bar; gives the reasons of those that raised :class:`VideoError`."""
     failed: dict[str, str] = {}
     pool = ThreadPoolExecutor(max(handling.workers, 1))  # threads: decoding and encoding let go of Python's lock
     try:
@@ -307,11 +320,13 @@ def _for_each(work: Callable[[str], None], paths: Sequence[str], doing: str, han
 
 
 def _report(source: Path, failed: Mapping[str, str], total: int, handling: Handling) -> None:
-    for reason in list(failed.values())[:_SHOWN]:
+    fatal = bool(failed) and (handling.on_error == "raise" or len(failed) == total)
+    named = list(failed.values())[fatal:]  # the error itself names the first
+    for reason in named[:_SHOWN]:
         _log.warning("cannot be used: %s", reason)
-    if len(failed) > _SHOWN:
-        _log.warning("... and %d more", len(failed) - _SHOWN)
-    if failed and (handling.on_error == "raise" or len(failed) == total):
+    if len(named) > _SHOWN:
+        _log.warning("... and %d more", len(named) - _SHOWN)
+    if fatal:
         advice = "" if len(failed) == total else ", or leave them out with --on-error skip"
         raise DataError(
             f"{source}: {len(failed)} of {total} videos cannot be used; mend or remove them{advice}. "

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coviar_mocrop.bitstream import Kind, open_video
-from coviar_mocrop.data.convert import VIDEO_SUFFIXES
+from coviar_mocrop.bitstream import Kind, VideoInfo, open_video, transcode
+from coviar_mocrop.data.convert import Canonical, form_of_folder
 from coviar_mocrop.data.segments import middle_frames, places
 from coviar_mocrop.data.transforms import Window, cut, testing_windows
 from coviar_mocrop.engine.device import Compute, choose_compute
 from coviar_mocrop.engine.evaluate import LoadedStream, load_stream
-from coviar_mocrop.errors import CheckpointError, DataError
+from coviar_mocrop.errors import CheckpointError
 from coviar_mocrop.fusion import fuse, resolve_weights
 from coviar_mocrop.mocrop import CropBox, estimate_box, frames_to_read
 from coviar_mocrop.scores import Scores
@@ -38,10 +39,12 @@ class Prediction:
         classes: names.
         scores: float32 [classes] by stream and ``fused``: logits, the fused ones divided by the sum of weights.
         box: the clip's; None where the setting does not crop.
-        milliseconds: ``read``, ``box`` and each stream.
+        milliseconds: ``read``, ``box`` and each stream; first ``transcode``, where that was asked for.
         seen: by stream, the liveliest raw frame [H, W, C] that was read for it.
         windows: by stream, what was cut out of it.
         iframes: up to four, uint8 [H, W, 3]; empty where no stream reads I-frames.
+        as_trained: whether the file that was read has the form of the videos that the streams learned from;
+            True where that form is not known.
     """
 
     path: str
@@ -52,6 +55,7 @@ class Prediction:
     seen: dict[str, NDArray[Any]]
     windows: dict[str, Window]
     iframes: list[NDArray[np.uint8]]
+    as_trained: bool = True
 
     @property
     def probabilities(self) -> dict[str, NDArray[np.float64]]:
@@ -82,6 +86,8 @@ class Predictor:
         classes: names.
         weights: of the fusion, by stream.
         setting: baseline, efficiency or attention.
+        form: what the videos that the streams learned from were transcoded to; None where they were not, or where
+            their folder is not there to tell.
     """
 
     def __init__(
@@ -89,6 +95,8 @@ class Predictor:
         checkpoints: Sequence[str | os.PathLike[str]],
         overrides: Sequence[str] = (),
         weights: Mapping[str, float] | None = None,
+        *,
+        transcode: bool = False,
     ) -> None:
         """Load the streams.
 
@@ -96,6 +104,8 @@ class Predictor:
             checkpoints: made by training, one a stream.
             overrides: ``a.b=value`` items on top of every stream's settings, such as ``setting=efficiency``.
             weights: of the fusion, by stream (default 2 : 1 : 1).
+            transcode: bring each video to ``form`` first (the usual canonical form where it is None), in a
+                temporary file. Any codec will do then.
 
         Raises:
             CheckpointError: a file cannot be used, or two do not belong together.
@@ -119,6 +129,9 @@ class Predictor:
             stream.model.to(memory_format=torch.channels_last).to(self._compute.device)
         self.classes = first.classes
         self.setting = first.config.setting
+        forms = (form_of_folder(stream.config.data.root) for stream in self._streams.values())
+        self.form = next((form for form in forms if form is not None), None)
+        self._transcode = transcode
         nothing = self._as_scores(np.zeros(len(self.classes), np.float32))
         self.weights = resolve_weights(dict.fromkeys(self._streams, nothing), weights)
 
@@ -128,8 +141,19 @@ class Predictor:
         Raises:
             VideoError: it cannot be read, or lacks motion vectors that the setting needs.
         """
-        config = self._config
+        if not self._transcode:
+            return self._predict(path, {})
         spent: dict[str, float] = {}
+        clock = _Clock(spent)
+        with tempfile.TemporaryDirectory() as folder:
+            form = self.form or Canonical(Path(folder))
+            canonical = Path(folder, "canonical.mp4")
+            transcode(path, canonical, codec=form.codec, size=form.size)
+            clock.lap("transcode")
+            return replace(self._predict(canonical, spent), path=os.fspath(path))
+
+    def _predict(self, path: str | os.PathLike[str], spent: dict[str, float]) -> Prediction:
+        config = self._config
         clock = _Clock(spent)
         with open_video(path, config.data.backend, config.data.anchor_every) as video:
             info = video.info
@@ -166,6 +190,7 @@ class Predictor:
             seen={kind: _liveliest(kind, rows) for kind, rows in raw.items()},
             windows=windows,
             iframes=[pictures[number].copy() for number in np.unique(spread.round().astype(int))],
+            as_trained=self.form is None or _has_form(info, self.form),
         )
 
     def _as_scores(self, row: NDArray[np.float32]) -> Scores:
@@ -194,24 +219,6 @@ class Predictor:
                 )
 
 
-def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Files as they are, and the videos below folders, by name.
-
-    Raises:
-        DataError: a folder holds no video.
-    """
-    found: list[Path] = []
-    for item in map(Path, paths):
-        if not item.is_dir():
-            found.append(item)
-            continue
-        inside = sorted(path for path in item.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-        if not inside:
-            raise DataError(f"{item}: holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
-        found += inside
-    return found
-
-
 class _Clock:
     """Writes the milliseconds of each lap into a dictionary."""
 
@@ -222,6 +229,11 @@ class _Clock:
         now = time.perf_counter()
         self._spent[name] = 1e3 * (now - self._start)
         self._start = now
+
+
+def _has_form(info: VideoInfo, form: Canonical) -> bool:
+    size = (info.width, info.height)
+    return info.codec == form.codec and not info.has_b_frames and form.size in (None, size)
 
 
 def _value(stream: LoadedStream, key: str) -> Any:

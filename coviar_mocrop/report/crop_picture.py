@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,17 @@ _GAP = 0.12
 _TITLE = 0.25
 _DIMMED = 0.4
 """Brightness outside the box."""
+_NAME = 60
+"""Characters of a file's name that a title has room for."""
 _FLAT = 0.1
 """Share of the longest arrow below which none is drawn."""
+
+
+def short_name(path: str | os.PathLike[str], most: int = _NAME) -> str:
+    """A file's name as a title can show it: of a long one, the beginning and the end."""
+    name = Path(path).name
+    half = (most - 1) // 2
+    return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
 
 
 def flow_colours(motion: NDArray[Any], bound: float = MOTION_BOUND) -> NDArray[np.uint8]:

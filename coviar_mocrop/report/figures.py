@@ -104,6 +104,7 @@ def accuracy_compute_figure(results: Mapping[str, Mapping[str, Any]]) -> Figure:
     axis.set_xlabel("GFLOPs per clip (10⁹ multiply-adds)")
     axis.set_ylabel("top-1, %")
     axis.set_xlim(left=0)
+    axis.set_ylim(0, 102)  # both axes from zero: half the height is half the accuracy
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, ncols=2)
     return figure
