@@ -23,6 +23,7 @@ from coviar_mocrop.mocrop import (
     estimate_box,
     frames_to_read,
 )
+from coviar_mocrop.mocrop.coherence import coherence
 from coviar_mocrop.mocrop.search import smallest_rectangle
 
 PRESETS = ("default", "paper_v1", "paper_v2")
@@ -287,6 +288,44 @@ def test_what_a_vector_adds_to_its_cell() -> None:
     assert cells(weight="area_speed") == pytest.approx([64 * 4 / 13, 256 * 64 / 73])
     counted = density_of(frames, (240, 320), MoCropSettings(preset="paper_v1"))
     assert sorted(counted[counted > 0].tolist()) == [1, 1]
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(
+    blocks=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 159), st.integers(0, 89), st.integers(-9, 9), st.integers(1, 9)),
+        max_size=12,
+    )
+)
+def test_coherence_is_the_share_of_motion_nearby_that_goes_one_way(blocks: list[tuple[int, ...]]) -> None:
+    """Against a sum over all pairs; in 160 x 90 a neighbourhood's cell is 10 x 10 pixels."""
+    blocks.sort()
+    frame, x, y, dx, dy = (np.array([block[at] for block in blocks], np.int64) for at in range(5))
+    area = np.arange(1, len(blocks) + 1, dtype=np.float32)
+    floats = [values.astype(np.float32) for values in (x, y, dx, dy)]
+    found = coherence(frame, (floats[0], floats[1]), (floats[2], floats[3]), area, (90, 160))
+    for number in range(len(blocks)):
+        near = (frame == frame[number]) & (abs(x // 10 - x[number] // 10) <= 1) & (abs(y // 10 - y[number] // 10) <= 1)
+        one_way = np.hypot((area * dx)[near].sum(), (area * dy)[near].sum())
+        expected = one_way / (area * np.hypot(dx, dy))[near].sum()
+        assert found[number] == pytest.approx(max(expected, 0.1), abs=1e-5)
+
+
+def test_noise_does_not_outweigh_an_object() -> None:
+    """A part of the frame trembles in all directions, as an encoder's vectors on noise do; a small thing moves."""
+    generator = np.random.default_rng(0)
+    frames = []
+    for _ in range(12):
+        noise = [(x, y, *generator.uniform(-9, 9, 2)) for x in range(8, 112, 16) for y in range(8, 240, 16)]
+        object_ = [(x, y, 6, 2) for x in (248, 264, 280) for y in (120, 136, 152)]
+        frames.append(vectors_of(*noise, *object_))
+    ratios = []
+    for power in (0.0, 1.0):
+        chosen = MoCropSettings(**BARE, weight="area", camera="none", coherence=power)
+        density = density_of(frames, (240, 320), chosen)
+        ratios.append(density[:, 12:15].sum() / density[:, :6].sum())
+    assert ratios[1] > 2.5 * ratios[0]
+    assert MoCropSettings(preset="paper_v1").coherence == MoCropSettings(preset="paper_v2").coherence == 0
 
 
 def test_future_vectors_count_as_the_opposite_motion() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coviar_mocrop.mocrop.camera import Floats, remove_camera
+from coviar_mocrop.mocrop.coherence import coherence
 from coviar_mocrop.mocrop.settings import MoCropSettings
 
 _GOLDEN = (5**0.5 - 1) / 2
@@ -35,12 +36,14 @@ class _Blocks:
     """Moving blocks of all frames.
 
     Attributes:
+        frame: number of the frame, int64 [N], ascending.
         x, y: centres, float32 [N], pixels.
         width, height: float32 [N], pixels.
         motion_x, motion_y: against the scene, float32 [N], pixels.
         magnitude: float32 [N], pixels.
     """
 
+    frame: NDArray[np.int64]
     x: Floats
     y: Floats
     width: Floats
@@ -115,7 +118,7 @@ def _moving_blocks(
     vectors, number, share = _gather(frames, settings.max_vectors)
     if not len(vectors):
         nothing = np.empty(0, np.float32)
-        return _Blocks(*[nothing] * 7), 0, share
+        return _Blocks(np.empty(0, np.int64), *[nothing] * 7), 0, share
     x, y, block_w, block_h = (vectors[name].astype(np.float32) for name in ("dst_x", "dst_y", "w", "h"))
     future = vectors["source"] > 0
     # the exact sub-pixel vector; src - dst is rounded to whole pixels. One into the future tells of the
@@ -144,7 +147,7 @@ def _moving_blocks(
         frame_size,
     )
     magnitude = np.hypot(motion_x, motion_y)
-    blocks = _Blocks(x, y, block_w, block_h, motion_x, motion_y, magnitude)
+    blocks = _Blocks(group // 2, x, y, block_w, block_h, motion_x, motion_y, magnitude)
     return blocks.only(np.flatnonzero(magnitude > settings.static_threshold)), len(magnitude), share
 
 
@@ -188,6 +191,9 @@ def _weights(blocks: _Blocks, frame_size: tuple[int, int], settings: MoCropSetti
         weight = square / (square + (settings.half_speed * frame_size[0]) ** 2)
     if settings.weight in ("area", "area_magnitude", "area_speed"):
         weight = weight * blocks.area
+    if settings.coherence:
+        place, motion = (blocks.x, blocks.y), (blocks.motion_x, blocks.motion_y)
+        weight = weight * coherence(blocks.frame, place, motion, blocks.area, frame_size) ** settings.coherence
     if settings.importance_power:
         # scaled by the maximum first: a power of large magnitudes must not overflow
         weight = weight * (magnitude / magnitude.max()) ** settings.importance_power

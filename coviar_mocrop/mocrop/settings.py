@@ -22,6 +22,7 @@ _PLAIN: dict[str, Any] = {
     "max_vectors": None,
     "camera": "none",
     "weight": "count",
+    "coherence": 0.0,
     "spread_blocks": False,
     "drop_tickers": False,
     "smoothing": 0,
@@ -101,6 +102,13 @@ class MoCropSettings(Settings):
     )
     half_speed: float = Field(
         0.0125, gt=0, le=1, description="frame heights per frame; see weight (area_speed): 3 pixels in 240"
+    )
+    coherence: float = Field(
+        1.0,
+        ge=0,
+        le=16,
+        description="weights are multiplied by coherence**this, the share of the motion around a block that goes one "
+        "way: noise and flicker go every way (0: not looked at)",
     )
     max_vectors: int | None = Field(
         16384,
