@@ -234,6 +234,14 @@ def test_tickers_are_left_out_and_people_are_not() -> None:
     assert not kept[8].any()
     assert kept[2:5].any()
     assert density_of(frames, (240, 320), MoCropSettings(**BARE, drop_tickers=False))[8].all()
+    # blocks at its upper edge hold half of it: sideways as well, but not steadily
+    edges = [[(x, 200, 5 if (x // 16 + at) % 2 else 1, 0) for x in range(8, 320, 16)] for at in range(12)]
+    unsteady = [np.concatenate([frame, vectors_of(*edge)]) for frame, edge in zip(frames, edges, strict=True)]
+    kept = density_of(unsteady, (240, 320), MoCropSettings(**BARE))
+    assert not kept[7:].any()
+    assert kept[2:5].any()
+    alone = density_of([vectors_of(*edge) for edge in edges], (240, 320), MoCropSettings(**BARE, camera="none"))
+    assert alone[7].any()
     # all rows running is a scene that runs, not a ticker
     blocks = [(x, y, 5, 0) for x in range(8, 320, 16) for y in range(8, 240, 16)]
     assert density_of([vectors_of(*blocks)] * 12, (240, 320), MoCropSettings(**BARE, camera="none")).all()

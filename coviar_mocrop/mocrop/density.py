@@ -236,13 +236,17 @@ def _ticker_rows(
     square = np.bincount(cell, area * blocks.motion_x**2, cells) / known
     upright = np.bincount(cell, area * np.abs(blocks.motion_y), cells) / known
     speed = np.abs(mean)
-    runs = (
+    sideways = (
         (speed > _TICKER_SPEED)
-        & (np.maximum(square - mean**2, 0) < (_TICKER_SPREAD * speed) ** 2)
         & (upright < _TICKER_SLOPE * speed)
         & (filled > _TICKER_FILLED * frames * frame_size[0] * frame_size[1] / cells)
     )
-    rows: NDArray[np.bool_] = runs.reshape(shape).mean(axis=1) >= _TICKER_WIDTH
+    steady = np.maximum(square - mean**2, 0) < (_TICKER_SPREAD * speed) ** 2
+    text, beside = (chosen.reshape(shape).mean(axis=1) >= _TICKER_WIDTH for chosen in (sideways & steady, sideways))
+    rows: NDArray[np.bool_] = text.copy()
+    # blocks that straddle its edge are half ticker, half whatever lies there: sideways, but not steady
+    rows[1:] |= beside[1:] & text[:-1]
+    rows[:-1] |= beside[:-1] & text[1:]
     return rows if rows.sum() <= _TICKER_HEIGHT * settings.rows else np.zeros_like(rows)
 
 
