@@ -162,6 +162,16 @@ def test_folder_writes_lists_that_read_back(tree: Callable[..., Path], tmp_path:
     assert read_back(again) == (train, test)
 
 
+def test_a_single_clip_cannot_be_on_both_sides(
+    tree: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare_folder(tree({"a": 1, "b": 3, "c": 1}), tmp_path / "lists", handling=UNCHECKED)
+    assert "only one clip in a and 1 more: it can be learned from or tested on, not both" in caplog.text
+    caplog.clear()
+    prepare_folder(tree({"a": 2, "b": 2}, tmp_path / "enough"), tmp_path / "lists", handling=UNCHECKED)
+    assert "only one" not in caplog.text
+
+
 def test_folds_test_each_clip_once_and_old_splits_go(tree: Callable[..., Path], tmp_path: Path) -> None:
     root = tree({"a": 6, "b": 5})
     prepared = prepare_folder(root, tmp_path / "lists", folds=3, handling=UNCHECKED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import os
 import re
 from collections import Counter, defaultdict
@@ -22,6 +23,7 @@ from coviar_mocrop.data.convert import (
 from coviar_mocrop.data.lists import Clip
 from coviar_mocrop.errors import DataError
 
+_log = logging.getLogger(__name__)
 _SWAPS_UP_TO = 300
 _EMPTY = 4
 """Cost of a class missing in a part: more than single clips can gain in evenness by leaving it out."""
@@ -66,6 +68,7 @@ def prepare_folder(
     chosen = [clip for clip in clips if clip.path in usable]
     if left_out:
         part_of = _divide_clips(chosen, group_of, shares, seed)
+    _warn_of_single(chosen, group_of, "clip" if groups is None else "group of clips")
     splits = []
     for part in range(folds or 1):
         train = [usable[clip.path] for clip in chosen if part_of[group_of[clip.path]] != part]
@@ -233,6 +236,16 @@ def _divide_clips(
             "choose another test share, fewer folds or finer groups"
         )
     return part_of
+
+
+def _warn_of_single(clips: Sequence[Clip], group_of: Mapping[str, str], what: str) -> None:
+    groups: defaultdict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        groups[clip.class_name].add(group_of[clip.path])
+    if single := [name for name, members in groups.items() if len(members) == 1]:
+        _log.warning(
+            "only one %s in %s: it can be learned from or tested on, not both; add videos", what, _some(single)
+        )
 
 
 def _some(paths: Sequence[str]) -> str:
