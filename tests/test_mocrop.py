@@ -306,14 +306,14 @@ def test_what_a_vector_adds_to_its_cell() -> None:
     )
 )
 def test_coherence_is_the_share_of_motion_nearby_that_goes_one_way(blocks: list[tuple[int, ...]]) -> None:
-    """Against a sum over all pairs; in 160 x 90 a neighbourhood's cell is 10 x 10 pixels."""
+    """Against a sum over all pairs; in 160 x 90 a part of the frame is 40 x 30 pixels."""
     blocks.sort()
     frame, x, y, dx, dy = (np.array([block[at] for block in blocks], np.int64) for at in range(5))
     area = np.arange(1, len(blocks) + 1, dtype=np.float32)
     floats = [values.astype(np.float32) for values in (x, y, dx, dy)]
     found = coherence(frame, (floats[0], floats[1]), (floats[2], floats[3]), area, (90, 160))
     for number in range(len(blocks)):
-        near = (frame == frame[number]) & (abs(x // 10 - x[number] // 10) <= 1) & (abs(y // 10 - y[number] // 10) <= 1)
+        near = (frame == frame[number]) & (x // 40 == x[number] // 40) & (y // 30 == y[number] // 30)
         one_way = np.hypot((area * dx)[near].sum(), (area * dy)[near].sum())
         expected = one_way / (area * np.hypot(dx, dy))[near].sum()
         assert found[number] == pytest.approx(max(expected, 0.1), abs=1e-5)

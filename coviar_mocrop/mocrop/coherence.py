@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_ROWS, _COLUMNS = 9, 16
-"""Cells of a frame; a block's neighbours are those in its own cell and the eight around it."""
+_ROWS, _COLUMNS = 3, 4
+"""Parts of a frame; a block's neighbours are those in the same part. Smaller ones hold too few blocks to tell."""
 _LEAST = 0.1
 """Two people who part move against each other, too."""
 
@@ -41,15 +41,10 @@ def coherence(
         return np.empty(0)
     height, width = frame_size
     used = np.cumsum(np.diff(frame, prepend=frame[0]) > 0)  # of a long clip, frames without any block take no room
-    row = np.clip((place[1] * (_ROWS / height)).astype(np.int64), 0, _ROWS - 1) + 1
-    column = np.clip((place[0] * (_COLUMNS / width)).astype(np.int64), 0, _COLUMNS - 1) + 1
-    # with a rim of empty cells, so that all cells have eight neighbours
-    shape = (int(used[-1]) + 1, _ROWS + 2, _COLUMNS + 2)
-    cell = (used * shape[1] + row) * shape[2] + column
+    row = np.clip((place[1] * (_ROWS / height)).astype(np.int64), 0, _ROWS - 1)
+    column = np.clip((place[0] * (_COLUMNS / width)).astype(np.int64), 0, _COLUMNS - 1)
+    part = (used * _ROWS + row) * _COLUMNS + column
     weights = (area * motion[0], area * motion[1], area * np.hypot(*motion))
-    sums = np.stack([np.bincount(cell, weight, int(np.prod(shape))).reshape(shape) for weight in weights])
-    sums[:, :, 1:-1] += sums[:, :, :-2] + sums[:, :, 2:]
-    sums[:, :, :, 1:-1] += sums[:, :, :, :-2] + sums[:, :, :, 2:]
-    along_x, along_y, length = sums.reshape(3, -1)[:, cell]
+    along_x, along_y, length = (np.bincount(part, weight)[part] for weight in weights)
     share: NDArray[np.float64] = np.clip(np.hypot(along_x, along_y) / np.maximum(length, 1e-9), _LEAST, 1.0)
     return share
