@@ -64,15 +64,6 @@ class Group:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
 
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
-        """Let the first process do a piece of work before the others, who then find it done."""
-        if self.world > 1 and not self.is_main:
-            dist.barrier()
-        yield
-        if self.world > 1 and self.is_main:
-            dist.barrier()
-
 
 ALONE = Group()
 """The one process of a run without torchrun."""

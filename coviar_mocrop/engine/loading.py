@@ -83,8 +83,7 @@ def open_clips(config: Config, part: Part, group: Group = ALONE) -> tuple[ClipDa
     skipped = SkipLog(videos, config.data.on_error)
     boxes: dict[str, CropBox] | None = None
     if config.crops:
-        with group.main_first():  # it finds the boxes, the others find them in the cache
-            boxes, errors = find_boxes(config, videos)
+        boxes, errors = find_boxes(config, videos, group)
         for name, error in errors.items():
             skipped.add_named(name, error)
         videos = replace(videos, clips=tuple(clip for clip in videos.clips if clip.path in boxes))
@@ -103,16 +102,26 @@ def open_clips(config: Config, part: Part, group: Group = ALONE) -> tuple[ClipDa
     return dataset, skipped
 
 
-def find_boxes(config: Config, videos: VideoList) -> tuple[dict[str, CropBox], dict[str, VideoError]]:
-    """The MoCrop boxes of a list, by path, from the cache or computed; and errors."""
+def find_boxes(
+    config: Config, videos: VideoList, group: Group = ALONE
+) -> tuple[dict[str, CropBox], dict[str, VideoError]]:
+    """The MoCrop boxes of a list, by path, from the cache or computed; and errors. Processes share the work."""
     data = config.data
-    return boxes_of_list(
+    found = boxes_of_list(
         videos.clips,
         BoxCache(data.cache, data.root, config.mocrop, follow_links=data.follow_links),
         backend=data.backend,
         index_cache=data.index_folder,
         workers=data.workers,
+        progress=group.is_main,
+        share=(group.rank, group.world),
     )
+    boxes: dict[str, CropBox] = {}
+    errors: dict[str, VideoError] = {}
+    for some_boxes, some_errors in group.gather(found):
+        boxes |= some_boxes
+        errors |= some_errors
+    return boxes, errors
 
 
 def create_training_loader(
