@@ -101,14 +101,19 @@ def _override_layers(overrides: Sequence[str]) -> list[Layer]:
 
 def _read(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
     """The file's layers: what it builds on first, itself last."""
-    if path.resolve() in seen:
+    if path.resolve() in [file.resolve() for file in seen]:
         raise ConfigError(f"{path}: builds on itself through 'base'")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such configuration file; see configs/") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
+        named = f" ({seen[-1]} builds on it through 'base')" if seen else ""
+        raise ConfigError(f"{path}: no such configuration file{named}; see configs/") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path}: is a folder; give a YAML file in it") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not text; give a YAML file, see configs/") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML ({_one_line(error)})") from error
     if values is None:
@@ -121,7 +126,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
         raise ConfigError(f"{path}: 'base' must be a path or a list of paths")
     layers: list[Layer] = []
     for base in bases:
-        layers += _read(path.parent / base, (*seen, path.resolve()))
+        layers += _read(path.parent / base, (*seen, path))
     return [*layers, (str(path), values)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -48,7 +49,16 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     message = problem["msg"][0].lower() + problem["msg"][1:]
     if "valid dictionary" in message:
         message = "it is a section, with keys of its own"
-    return f"key {key!r} is {problem['input']!r}; {message}{more}"
+    return f"key {key!r} is {problem['input']!r}; {message}{_nearest(problem)}{more}"
+
+
+def _nearest(problem: Any) -> str:
+    """What was probably meant, where a word is not among those to choose from."""
+    if problem["type"] != "literal_error" or not isinstance(problem["input"], str):
+        return ""
+    choices = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+    near = difflib.get_close_matches(problem["input"], choices, 1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _fields(model: Any, section: list[str]) -> list[str]:

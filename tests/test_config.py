@@ -80,7 +80,9 @@ def test_bases_merge_section_by_section_and_overrides_come_last(tmp_path: Path) 
         ("stream: [1", [], r"c\.yaml: is not YAML"),
         ("- a\n- b", [], "expected 'key: value' lines"),
         ("base: c.yaml", [], "builds on itself"),
-        ("base: none.yaml", [], r"none\.yaml: no such configuration"),
+        ("base: none.yaml", [], r"none\.yaml: no such configuration file \(.*c\.yaml builds on it"),
+        ("base: .", [], "is a folder; give a YAML file"),
+        ("stream: mv\ndata: {classes: c}", ["setting=eficiency"], "did you mean 'efficiency'"),
         ("stream: !!python/object/apply:os.system ['true']", [], "is not YAML"),
     ],
 )

@@ -41,7 +41,7 @@ def main() -> None:
         return
     best = train(load_config(given.config, overrides), resume=given.resume, overwrite=given.overwrite)
     if speaks():
-        print(f"wrote {best}; next: python tools/test_stream.py --checkpoint {best} --scores {best.parent}/scores.npz")
+        print(f"wrote {best}; next: python tools/test_stream.py --checkpoint {best} --scores {best.parent}.npz")
 
 
 if __name__ == "__main__":
