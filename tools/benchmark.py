@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 
 from coviar_mocrop.benchmark import loader, mocrop
+from coviar_mocrop.benchmark.testing import compare_testing
 from coviar_mocrop.bitstream import transcode
-from coviar_mocrop.cli import parser, run
+from coviar_mocrop.cli import add_set_argument, parser, run
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.files import whole_file, write_json
 
@@ -18,6 +19,7 @@ EXAMPLES = """\
   python tools/benchmark.py loader clip.mp4 --transcode mpeg4 --repeats 11 --profile
   python tools/benchmark.py mocrop --output runs/benchmark/mocrop
   python tools/benchmark.py mocrop --real clips/ --sparse-clips 40
+  python tools/benchmark.py testing --checkpoint runs/demo/iframe/best.pt
 """
 
 
@@ -27,6 +29,7 @@ def main() -> None:
     commands = arguments.add_subparsers(required=True, metavar="WHAT")
     add_loader(commands)
     add_mocrop(commands)
+    add_testing(commands)
     given = arguments.parse_args()
     given.run(given)
 
@@ -51,6 +54,29 @@ def add_loader(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command.add_argument("--profile", action="store_true", help="also tell where our own time goes")
     command.add_argument("--output", metavar="FILE", help="JSON file to write")
     command.set_defaults(run=run_loader)
+
+
+def add_testing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """``benchmark.py testing``."""
+    command = commands.add_parser(
+        "testing",
+        help="testing with the defaults beside a plain fp32 loop",
+        description="Test a stream with the defaults (precision, memory layout, reading processes) and as a plain "
+        "fp32 loop, in turn, on the same clips.",
+    )
+    command.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pt or last.pt of a run")
+    add_set_argument(command)
+    command.add_argument("--repeats", type=int, default=3, help="passes of each, of which the median counts")
+    command.add_argument("--output", metavar="FILE", help="JSON file to write")
+    command.set_defaults(run=run_testing)
+
+
+def run_testing(given: argparse.Namespace) -> None:
+    """Compare, print."""
+    found = compare_testing(given.checkpoint, given.set, given.repeats)
+    print(found.table())
+    if given.output:
+        write_json(given.output, found.as_json())
 
 
 def run_loader(given: argparse.Namespace) -> None:

@@ -36,21 +36,18 @@ def main() -> None:
     )
     arguments.add_argument("--kills", type=int, default=30, help="how many (%(default)s)")
     arguments.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
-    arguments.add_argument(
-        "--longest", type=float, default=2.0, help="longest life of a process, seconds after its start-up (%(default)s)"
-    )
     given = arguments.parse_args()
     generator = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = prepare(folder)
-        finish(config, folder / "peace")
+        seconds = finish(config, folder / "peace")  # a life in peace; the others end at any moment of as long a one
         expected = outcome(folder / "peace")
         kills = runs = 0
         with tqdm(total=given.kills, unit="kill") as bar:
             while kills < given.kills:
                 output = folder / f"run{runs}"
-                while kills < given.kills and killed(config, output, generator.uniform(0, given.longest)):
+                while kills < given.kills and killed(config, output, generator.uniform(0, seconds)):
                     kills += 1
                     bar.update()
                     if (output / "last.pt").exists():
@@ -98,25 +95,38 @@ def command(config: Path, output: Path) -> list[str]:
     return [sys.executable, "-c", code, str(config), str(output)]
 
 
-def finish(config: Path, output: Path) -> None:
-    """Let a run come to its end."""
-    done = subprocess.run(command(config, output), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CheckpointError(f"{output}: the run failed: {done.stderr.strip().splitlines()[-1]}")
+def start(config: Path, output: Path) -> subprocess.Popen[str]:
+    """Train or go on, in a process of its own; returns once Python has started up."""
+    process = subprocess.Popen(
+        command(config, output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def finish(config: Path, output: Path) -> float:
+    """Let a run come to its end; the seconds it took after its start-up."""
+    process = start(config, output)
+    since = time.perf_counter()
+    _, errors = process.communicate()
+    if process.returncode:
+        raise CheckpointError(f"{output}: the run failed: {errors.strip().splitlines()[-1]}")
+    return time.perf_counter() - since
 
 
 def killed(config: Path, output: Path, seconds: float) -> bool:
     """Kill a run so long after its start-up; False if it had ended before."""
-    process = subprocess.Popen(command(config, output), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(seconds)
-    ended = process.poll() is not None
-    process.kill()
-    process.wait()
-    if ended and process.returncode not in (0, -9):
-        raise CheckpointError(f"{output}: the run failed by itself")
-    return not ended
+    process = start(config, output)
+    try:
+        _, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return True
+    if process.returncode:
+        raise CheckpointError(f"{output}: the run failed: {errors.strip().splitlines()[-1]}")
+    return False
 
 
 def outcome(output: Path) -> list[dict[str, object]]:
