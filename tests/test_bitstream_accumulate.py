@@ -204,7 +204,7 @@ def test_known_translation(tmp_path: Path, step: Pixel, codec: Any, b_frames: in
         name = "libx264" if codec == "h264" else codec
         record(pictures, path, codec=name, gop=10, b_frames=b_frames, quality=10)
     else:
-        encode(pictures, path, codec=codec, gop=10, quality=2)
+        encode(pictures, path, codec=codec, gop=10, quality=1)
     with open_video(path) as video:
         assert video.info.has_b_frames == bool(b_frames)
         assert video.gops == [(0, 10)]

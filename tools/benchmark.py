@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from coviar_mocrop.benchmark import loader, mocrop
+from coviar_mocrop.benchmark.scale import measure_scale
 from coviar_mocrop.benchmark.testing import compare_testing
 from coviar_mocrop.bitstream import transcode
 from coviar_mocrop.cli import add_set_argument, parser, run
@@ -20,6 +21,7 @@ EXAMPLES = """\
   python tools/benchmark.py mocrop --output runs/benchmark/mocrop
   python tools/benchmark.py mocrop --real clips/ --sparse-clips 40
   python tools/benchmark.py testing --checkpoint runs/demo/iframe/best.pt
+  python tools/benchmark.py scale clip.mp4 --entries 100000 --batches 10000
 """
 
 
@@ -30,6 +32,7 @@ def main() -> None:
     add_loader(commands)
     add_mocrop(commands)
     add_testing(commands)
+    add_scale(commands)
     given = arguments.parse_args()
     given.run(given)
 
@@ -74,6 +77,29 @@ def add_testing(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def run_testing(given: argparse.Namespace) -> None:
     """Compare, print."""
     found = compare_testing(given.checkpoint, given.set, given.repeats)
+    print(found.table())
+    if given.output:
+        write_json(given.output, found.as_json())
+
+
+def add_scale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """``benchmark.py scale``."""
+    command = commands.add_parser(
+        "scale",
+        help="how soon training starts on a very long list, and whether its readers grow",
+        description="Train on very many names (hard links) of one small clip, their boxes known: seconds until the "
+        "first step is done, and the private memory of the reading processes over many batches.",
+    )
+    command.add_argument("clip", metavar="FILE", help="a small video; the links are made beside it")
+    command.add_argument("--entries", type=int, default=100_000, help="names in the list (%(default)s)")
+    command.add_argument("--batches", type=int, default=10_000, help="batches of two clips to read (%(default)s)")
+    command.add_argument("--output", metavar="FILE", help="JSON file to write")
+    command.set_defaults(run=run_scale)
+
+
+def run_scale(given: argparse.Namespace) -> None:
+    """Measure, print."""
+    found = measure_scale(given.clip, given.entries, given.batches)
     print(found.table())
     if given.output:
         write_json(given.output, found.as_json())
