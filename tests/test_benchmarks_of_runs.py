@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import encode
 from demo import demo_settings
 
 from coviar_mocrop.benchmark.scale import measure_scale
 from coviar_mocrop.benchmark.testing import compare_testing
+from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.config import Config
 from coviar_mocrop.data.synthetic import make_demo
 from coviar_mocrop.engine.train import train
