@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from coviar_mocrop.engine.checkpoint import load_checkpoint
+
 
 def demo_settings(demo: Path, output: Path, **changes: Any) -> dict[str, Any]:
     """Settings of a run on ``demo`` (folders ``videos`` and ``lists``); ``changes`` are merged a section deep."""
@@ -24,3 +28,13 @@ def demo_settings(demo: Path, output: Path, **changes: Any) -> dict[str, Any]:
     for key, value in changes.items():
         values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
     return values
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    """The network's state in a checkpoint."""
+    return load_checkpoint(path)["model"]
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Equal, bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)

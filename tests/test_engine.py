@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from demo import demo_settings
+from demo import demo_settings, same, weights_of
 
 from coviar_mocrop.compute import count_flops
 from coviar_mocrop.config import Config
@@ -46,14 +46,6 @@ def settings_of(demo: Path, output: Path, **changes: Any) -> dict[str, Any]:
 
 def run_config(demo: Path, output: Path, **changes: Any) -> Config:
     return Config.model_validate(settings_of(demo, output, **changes))
-
-
-def weights_of(path: Path) -> dict[str, torch.Tensor]:
-    return load_checkpoint(path)["model"]
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.fixture(scope="module")
