@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
+from coviar_mocrop.bitstream import Kind
 from coviar_mocrop.data.settings import DataSettings, InputSettings, Setting
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.mocrop import MoCropSettings
@@ -43,6 +44,11 @@ class Config(Settings):
     def crops(self) -> bool:
         """Whether clips are cropped by their MoCrop box."""
         return self.setting != "baseline"
+
+    @property
+    def kind(self) -> Kind:
+        """What is read from the bitstream."""
+        return "frame" if self.stream == "iframe" and self.input.frames == "decoded" else self.stream
 
     @property
     def size(self) -> int:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 Source = str | os.PathLike[str] | IO[bytes]
 """A path, an address, or a file opened for reading bytes (also ``io.BytesIO``)."""
 
-Kind = Literal["iframe", "mv", "residual"]
-KINDS: tuple[Kind, ...] = ("iframe", "mv", "residual")
+Kind = Literal["iframe", "mv", "residual", "frame"]
+KINDS: tuple[Kind, ...] = ("iframe", "mv", "residual", "frame")
 
 MOTION_VECTOR_DTYPE = np.dtype(
     {

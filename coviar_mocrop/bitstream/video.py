@@ -154,8 +154,8 @@ class Video:
         """Read many frames of one kind in one pass; only the GOPs they need are decoded.
 
         Args:
-            kind: ``iframe`` (uint8 [N, H, W, 3]), ``mv`` (accumulated motion, int16 [N, H, W, 2]) or
-                ``residual`` (int16 [N, H, W, 3]).
+            kind: ``iframe`` (uint8 [N, H, W, 3]), ``mv`` (accumulated motion, int16 [N, H, W, 2]),
+                ``residual`` (int16 [N, H, W, 3]) or ``frame`` (the decoded frame itself, uint8 [N, H, W, 3]).
             places: N pairs (gop, pos), in any order, repeats allowed; ``pos`` does not matter to ``iframe``.
             accumulate: False gives the last step alone, against the frame before (the one that is referred
                 to, where there are B-frames).
@@ -168,13 +168,13 @@ class Video:
 
     def read_many(self, places: Mapping[Kind, Sequence[Place]], *, accumulate: bool = True) -> dict[Kind, NDArray[Any]]:
         """Read several kinds in one shared pass; see :meth:`read`."""
-        channels = {"iframe": 3, "mv": 2, "residual": 3}
+        channels = {"iframe": 3, "mv": 2, "residual": 3, "frame": 3}
         out: dict[Kind, NDArray[Any]] = {}
         wanted: dict[int, list[tuple[Kind, int]]] = defaultdict(list)  # frame -> (kind, row of out)
         for kind, asked in places.items():
             if kind not in KINDS:
-                raise VideoError(f"kind {kind!r} is unknown; choose iframe, mv or residual")
-            dtype = np.uint8 if kind == "iframe" else np.int16
+                raise VideoError(f"kind {kind!r} is unknown; choose iframe, mv, residual or frame")
+            dtype = np.uint8 if kind in ("iframe", "frame") else np.int16
             out[kind] = np.empty((len(asked), self.info.height, self.info.width, channels[kind]), dtype)
             for row, (gop, pos) in enumerate(asked):
                 frame = self._frame_number((gop, 0 if kind == "iframe" else pos))
@@ -182,7 +182,7 @@ class Video:
         motion = any(len(places.get(kind, ())) for kind in ("mv", "residual"))
         if motion:
             self._require_vectors()
-        pixels = any(len(places.get(kind, ())) for kind in ("iframe", "residual"))
+        pixels = any(len(places.get(kind, ())) for kind in ("iframe", "residual", "frame"))
         last: dict[int, int] = {}  # of each real GOP, the last frame needed
         for frame in wanted:
             first = self._index.key_span(frame)[0]
@@ -195,7 +195,7 @@ class Video:
             if motion:
                 state.advance(decoded, decoded.index in starts, keep_pixels=residuals)
             for kind, row in wanted.get(decoded.index, ()):
-                if kind == "iframe":
+                if kind in ("iframe", "frame"):
                     out[kind][row] = rotate_picture(decoded.rgb(), self._rotation)
                 elif kind == "mv":
                     out[kind][row] = rotate_motion(state.motion(), self._rotation)

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from coviar_mocrop.bitstream import Kind, open_video
 from coviar_mocrop.data.batches import Key
 from coviar_mocrop.data.lists import VideoList
-from coviar_mocrop.data.segments import middle_frames, places, random_frames
+from coviar_mocrop.data.segments import places, sampled_frames
 from coviar_mocrop.data.settings import DataSettings, InputSettings
 from coviar_mocrop.data.transforms import cut, testing_windows, training_window
 from coviar_mocrop.errors import CoviarMocropError, DataError
@@ -23,7 +23,10 @@ from coviar_mocrop.mocrop import CropBox
 
 
 class Sample(NamedTuple):
-    """One clip: ``frames`` float32 [T, C, size, size], or None and the ``error`` where it cannot be used."""
+    """One clip: ``frames`` float32 [T, C, size, size], in order of time, or None and the ``error``.
+
+    With ten test crops [10, T, C, size, size].
+    """
 
     frames: Tensor | None
     label: int
@@ -34,7 +37,7 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Clips that could be read: ``frames`` [N, T, C, size, size]; ``errors`` by number of those that could not."""
+    """Clips that could be read: ``frames`` [N, (10,) T, C, size, size]; ``errors`` by number of the others."""
 
     frames: Tensor
     labels: Tensor
@@ -67,7 +70,7 @@ class ClipDataset(Dataset[Sample]):
 
         Args:
             videos: what to read.
-            kind: ``iframe``, ``mv`` or ``residual``.
+            kind: ``iframe``, ``mv``, ``residual`` or ``frame`` (decoded frames).
             size: side of the square inputs, pixels.
             data: root, backend, virtual GOPs.
             inputs: segments, crops, augmentation.
@@ -104,10 +107,7 @@ class ClipDataset(Dataset[Sample]):
         data = self.data
         with open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder) as video:
             total = video.info.num_frames
-            if self.training:
-                drawn = random_frames(total, self.inputs.segments, self.kind, generator)
-            else:
-                drawn = middle_frames(total, self.inputs.test_segments, self.kind)
+            drawn = sampled_frames(total, self.inputs, self.kind, generator if self.training else None)
             wanted = places(video.gops, drawn, self.kind)
             unique = sorted(set(wanted))  # short clips ask for the same frame more than once
             raw = video.read(self.kind, unique)
@@ -118,7 +118,8 @@ class ClipDataset(Dataset[Sample]):
             windows = testing_windows(frame_size, box, self.inputs.test_crops)
         row = {place: number for number, place in enumerate(unique)}
         order = [row[place] for place in wanted]
-        return torch.cat([cut(self.kind, raw, window, self.size)[order] for window in windows])
+        views = [cut(self.kind, raw, window, self.size)[order] for window in windows]
+        return views[0] if len(views) == 1 else torch.stack(views)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from coviar_mocrop.bitstream import Gop, Kind
+from coviar_mocrop.data.settings import InputSettings
 
 
 def middle_frames(num_frames: int, segments: int, kind: Kind) -> list[int]:
@@ -36,11 +37,45 @@ def random_frames(num_frames: int, segments: int, kind: Kind, generator: np.rand
     return drawn
 
 
+def strided_frames(
+    num_frames: int, count: int, stride: int, kind: Kind, generator: np.random.Generator | None = None
+) -> list[int]:
+    """``count`` frames ``stride`` apart (TSM's dense sampling); closer where the clip is too short for them.
+
+    Args:
+        num_frames: of the clip.
+        count: frames wanted.
+        stride: from one to the next.
+        kind: see :func:`middle_frames`.
+        generator: draws where they start; None: they are in the middle of the clip.
+
+    Returns:
+        Frame numbers in ascending order.
+    """
+    first, frames = _range(num_frames, kind)
+    reach = min((count - 1) * stride, frames - 1)
+    spare = frames - 1 - reach
+    start = first + (spare // 2 if generator is None else int(generator.integers(spare + 1)))
+    return [min(start + int(np.round(reach * i / max(count - 1, 1))), num_frames - 1) for i in range(count)]
+
+
+def sampled_frames(
+    num_frames: int, inputs: InputSettings, kind: Kind, generator: np.random.Generator | None = None
+) -> list[int]:
+    """The frames that ``inputs`` ask for, in order of time: drawn where there is a generator, else fixed."""
+    count = inputs.test_segments if generator is None else inputs.segments
+    if inputs.stride is not None:
+        return strided_frames(num_frames, count, inputs.stride, kind, generator)
+    if generator is None:
+        return middle_frames(num_frames, count, kind)
+    return random_frames(num_frames, count, kind, generator)
+
+
 def places(gops: Sequence[Gop], frames: Sequence[int], kind: Kind) -> list[tuple[int, int]]:
     """Turn frame numbers into (GOP, position).
 
-    The I-frame stream takes the I-frame of the frame's GOP. Motion and residual are empty on an I-frame, so
-    they take the last frame of the GOP before instead.
+    The I-frame stream takes the I-frame of the frame's GOP, or the frame itself (kind ``frame``). Motion and
+    residual are empty on an I-frame, so they take the last frame of the GOP before instead.
     """
     starts = [gop.start for gop in gops]
     found = []
@@ -49,7 +84,7 @@ def places(gops: Sequence[Gop], frames: Sequence[int], kind: Kind) -> list[tuple
         pos = frame - starts[gop]
         if kind == "iframe":
             pos = 0
-        elif pos == 0 and gop > 0:
+        elif kind != "frame" and pos == 0 and gop > 0:
             gop -= 1
             pos = gops[gop].length - 1
         found.append((gop, pos))
@@ -58,6 +93,6 @@ def places(gops: Sequence[Gop], frames: Sequence[int], kind: Kind) -> list[tuple
 
 def _range(num_frames: int, kind: Kind) -> tuple[int, int]:
     """First frame to draw, and how many."""
-    if kind == "iframe" or num_frames < 2:
+    if kind in ("iframe", "frame") or num_frames < 2:
         return 0, num_frames
     return 1, num_frames - 1

@@ -53,3 +53,9 @@ class InputSettings(Settings):
         (1.0, 0.875, 0.75, 0.66), min_length=1, description="training crops, as shares of the side"
     )
     flip: bool = Field(True, description="flip half of the training clips left to right")
+    frames: Literal["iframe", "decoded"] = Field(
+        "iframe", description="of the I-frame stream: the I-frame of each sampled frame's GOP, or the frame itself"
+    )
+    stride: int | None = Field(
+        None, ge=1, description="sampled frames this far apart, a stretch of the clip; null: spread over all of it"
+    )

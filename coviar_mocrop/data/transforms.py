@@ -40,7 +40,7 @@ def scale(kind: Kind, raw: NDArray[Any]) -> Tensor:
 
     Args:
         kind: what ``raw`` is.
-        raw: [T, H, W, C]: uint8 I-frames, int16 motion (x, y) in pixels, or int16 residuals.
+        raw: [T, H, W, C]: uint8 I-frames or frames, int16 motion (x, y) in pixels, or int16 residuals.
 
     Returns:
         float32 [T, C, H, W]. I-frames: ImageNet mean and std; motion: clip(D 127.5/20 + 128, 0, 255)/255 - 0.5;

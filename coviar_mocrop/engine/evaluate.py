@@ -65,8 +65,9 @@ def load_stream(
 
 def stream_cost(model: StreamNet, config: Config) -> StreamCost:
     """What testing costs by the compute model."""
-    per_frame = count_flops(model, (1, 1, model.in_channels, config.size, config.size))
-    return StreamCost(per_frame, config.input.test_segments * config.input.test_crops)
+    length = config.input.test_segments if model.temporal else 1  # what sees its neighbours is counted with them
+    clip = count_flops(model, (1, length, model.in_channels, config.size, config.size))
+    return StreamCost(clip // length, config.input.test_segments * config.input.test_crops)
 
 
 def score_checkpoint(

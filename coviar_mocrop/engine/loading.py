@@ -91,7 +91,7 @@ def open_clips(config: Config, part: Part, group: Group = ALONE) -> tuple[ClipDa
             raise DataError(f"{path}: none of its clips can be used; the first: {next(iter(errors.values()))}")
     dataset = ClipDataset(
         videos,
-        config.stream,
+        config.kind,
         config.size,
         config.data,
         config.input,

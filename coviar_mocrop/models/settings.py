@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from coviar_mocrop.settings import Settings
@@ -20,3 +22,9 @@ class ModelSettings(Settings):
         "of a local file: torchvision's, ours, CoViAR's or MoCrop's, .pth or .safetensors (docs/weights.md)",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the classifier")
+    temporal: Literal["none", "shift"] = Field(
+        "none", description="shift: every residual block sees its neighbours in time (TSM); ResNets only"
+    )
+    motion_squeeze: bool = Field(
+        False, description="learned motion between neighbouring frames, after the second stage; ResNets only"
+    )
