@@ -6,6 +6,9 @@ element-wise sums do not count, and neither do the two products inside PyTorch's
 cannot see (1 % of CLIP ViT-B/32; ``fused_attention=True`` adds them). So ResNet-152 with 101 classes comes to
 11.6 at 224 and 8.5 at 192 pixels.
 
+The correlation of MotionSqueeze counts by its definition, one multiply-add per channel, cell and place in the window,
+whichever way it is computed; element-wise products, of which it can be made, would go unseen.
+
 PyTorch's own counter does the counting; it leaves normalisation out, and of attention modules in evaluation mode
 it sees nothing at all. Both are mended here.
 """
@@ -25,6 +28,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from coviar_mocrop.errors import ModelError
+from coviar_mocrop.models import motion_squeeze
 
 # PyTorch's counter works in operations, two to a multiply-add
 _PER_MULTIPLY_ADD = 2
@@ -76,11 +80,16 @@ def count_flops(module: nn.Module, input_shape: Sequence[int], *, fused_attentio
     """
     shadow = copy.deepcopy(module).to("meta").eval()
     counter = FlopCounterMode(display=False, custom_mapping=_norm_table())
-    attention = _FusedAttention()
+    attention, correlation = _FusedAttention(), _Correlation()
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with mock.patch.object(functional, "scaled_dot_product_attention", attention), torch.no_grad(), counter:
+        with (
+            mock.patch.object(functional, "scaled_dot_product_attention", attention),
+            mock.patch.object(motion_squeeze, "correlate", correlation),
+            torch.no_grad(),
+            counter,
+        ):
             shadow(torch.empty(tuple(input_shape), device="meta"))
     except (RuntimeError, ValueError, AssertionError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -89,7 +98,8 @@ def count_flops(module: nn.Module, input_shape: Sequence[int], *, fused_attentio
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    return counter.get_total_flops() // _PER_MULTIPLY_ADD + fused_attention * attention.multiply_adds
+    products = counter.get_total_flops() // _PER_MULTIPLY_ADD + correlation.multiply_adds
+    return products + fused_attention * attention.multiply_adds
 
 
 class _FusedAttention:
@@ -103,12 +113,23 @@ class _FusedAttention:
         return query.new_empty((*query.shape[:-1], value.shape[-1]))
 
 
+class _Correlation:
+    """Stands in for MotionSqueeze's correlation in the same way."""
+
+    multiply_adds = 0
+
+    def __call__(self, first: Tensor, second: Tensor, window: int, form: str | None = None) -> Tensor:
+        count, channels, height, width = first.shape
+        self.multiply_adds += count * channels * height * width * window**2
+        return first.new_empty((count, height, width, window, window))
+
+
 @dataclass(frozen=True)
 class StreamCost:
     """Multiply-adds of one stream.
 
     Attributes:
-        per_frame: one segment through the network.
+        per_frame: one segment through the network; of a network over time, its share of the clip.
         frames_per_clip: segments times crops.
     """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from coviar_mocrop.bitstream import Kind
 from coviar_mocrop.data.settings import DataSettings, InputSettings, Setting
@@ -39,6 +39,18 @@ class Config(Settings):
     mocrop: MoCropSettings = MoCropSettings()
     model: ModelSettings = ModelSettings()
     train: TrainSettings = TrainSettings()
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Config:
+        """What one section asks of another."""
+        if self.input.frames == "decoded" and self.stream != "iframe":
+            raise ConfigError(f"input.frames=decoded is for the I-frame stream; this is the {self.stream} stream")
+        if self.model.motion_squeeze and min(self.input.segments, self.input.test_segments) < 2:
+            raise ConfigError(
+                "model.motion_squeeze compares neighbouring frames; set input.segments and input.test_segments to 2 "
+                "or more, such as 8"
+            )
+        return self
 
     @property
     def crops(self) -> bool:

@@ -16,7 +16,7 @@ from coviar_mocrop.settings import Settings
 class RateFactors(Settings):
     """Learning rate factors by part of the network (CoViAR: 1, 0.1 for motion and residual, 0.01)."""
 
-    classifier: float = Field(1.0, ge=0, description="last layer")
+    classifier: float = Field(1.0, ge=0, description="last layer, and MotionSqueeze")
     stem: float = Field(1.0, ge=0, description="first convolution, first BatchNorm, data_bn")
     rest: float = Field(1.0, ge=0, description="everything between")
 
@@ -75,7 +75,7 @@ def parameter_groups(model: StreamNet, settings: TrainSettings) -> list[dict[str
     }
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if name.startswith(f"{model.classifier_name}."):
+        if name.startswith((f"{model.classifier_name}.", "motion_squeeze.")):  # neither comes with weights
             factor = factors.classifier
         elif any(name.startswith(f"{stem}.") for stem in model.stem_names):
             factor = factors.stem

@@ -151,6 +151,18 @@ def test_read_many_gives_what_read_gives(stream: Path) -> None:
         assert video.read_many({}) == {}
 
 
+def test_decoded_frames_are_the_decoders_in_the_same_pass(stream: Path) -> None:
+    expected = decode(stream)
+    with open_video(stream, anchor_every=4) as video:
+        places = every_place(video)
+        found = video.read_many({"frame": places[::-1], "iframe": places[:5], "mv": places[3:6]})
+        assert found["frame"].dtype == np.uint8
+        numbers = [video.gops[gop].start + pos for gop, pos in places[::-1]]
+        assert (found["frame"] == np.stack([expected[number] for number in numbers])).all()
+        assert (found["iframe"][4] == expected[4]).all()
+        assert (found["mv"] == video.read("mv", places[3:6])).all()
+
+
 def test_read_many_decodes_once(canonical: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_video(canonical, backend="pyav") as video:
         passes = []
@@ -161,7 +173,7 @@ def test_read_many_decodes_once(canonical: Path, monkeypatch: pytest.MonkeyPatch
             return frames(*spans, **how)
 
         monkeypatch.setattr(video._pyav, "frames", counted)
-        video.read_many({"iframe": [(0, 0)], "mv": [(0, 3), (2, 1)], "residual": [(0, 5)]})
+        video.read_many({"iframe": [(0, 0)], "mv": [(0, 3), (2, 1)], "residual": [(0, 5)], "frame": [(0, 4)]})
         assert passes == [([(0, 5), (24, 25)],)]  # the GOPs that are needed, as far as they are needed
 
 

@@ -38,7 +38,7 @@ def test_coviars_recipes(name: str) -> None:
 def test_every_config_loads_in_every_setting(path: Path) -> None:
     for setting, crops in (("baseline", False), ("efficiency", True), ("attention", True)):
         config = load_config(path, [f"setting={setting}"])
-        assert config.stream == path.stem
+        assert config.stream == path.stem.split("_")[0]
         assert config.crops == crops
         assert config.size == (config.input.reduced_size if setting == "efficiency" else config.input.full_size)
 
@@ -98,3 +98,15 @@ def test_a_mistake_in_a_base_names_the_base(tmp_path: Path) -> None:
     top = write(tmp_path / "top.yaml", "base: base.yaml\nstream: mv\n")
     with pytest.raises(ConfigError, match=r"base\.yaml: unknown key"):
         load_config(top)
+
+
+def test_what_knows_of_time_asks_for_what_it_needs() -> None:
+    demo = CONFIGS / "demo"
+    config = load_config(demo / "iframe_motion_squeeze.yaml")
+    assert (config.kind, config.model.motion_squeeze, config.input.segments) == ("frame", True, 8)
+    assert load_config(demo / "iframe.yaml").kind == "iframe"
+    with pytest.raises(ConfigError, match=r"model\.motion_squeeze compares .* set input\.segments") as caught:
+        load_config(demo / "iframe_motion_squeeze.yaml", ["input.test_segments=1"])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"input\.frames=decoded is for the I-frame stream; this is the mv stream"):
+        load_config(demo / "mv.yaml", ["input.frames=decoded"])

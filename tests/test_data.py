@@ -19,7 +19,7 @@ from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.config import Config
 from coviar_mocrop.data import BoxCache, Clip, boxes_of_list, read_classes, read_list, write_list
 from coviar_mocrop.data import transforms as tf
-from coviar_mocrop.data.segments import middle_frames, places, random_frames
+from coviar_mocrop.data.segments import middle_frames, places, random_frames, strided_frames
 from coviar_mocrop.data.synthetic import make_demo, render
 from coviar_mocrop.engine.loading import create_testing_loader, create_training_loader, open_clips
 from coviar_mocrop.errors import DataError, ListError, VideoError
@@ -91,6 +91,18 @@ def test_segments_stay_inside_and_in_order(frames: int, segments: int, kind: Any
 def test_random_frames_stay_in_their_segment(seed: int) -> None:
     drawn = random_frames(101, 4, "iframe", np.random.default_rng(seed))
     assert all(25 * s <= frame < 25 * (s + 1) for s, frame in enumerate(drawn))
+
+
+@given(seed=st.integers(0, 50))
+def test_strided_frames_keep_their_stride_where_the_clip_is_long_enough(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    assert strided_frames(48, 8, 3, "frame") == list(range(13, 35, 3))
+    drawn = strided_frames(48, 8, 3, "frame", generator)
+    assert np.diff(drawn).tolist() == [3] * 7
+    assert 0 <= drawn[0] <= 26
+    assert strided_frames(10, 4, 5, "frame", generator) == [0, 3, 6, 9]
+    assert strided_frames(1, 3, 2, "frame", generator) == [0, 0, 0]
+    assert strided_frames(5, 2, 9, "mv") == [1, 4]
 
 
 def test_frames_on_an_iframe() -> None:
@@ -247,6 +259,40 @@ def test_all_streams_share_the_box(demo: Path) -> None:
     assert boxes[0] == boxes[1] == boxes[2]
     assert boxes[0]
     assert open_clips(config_of(demo, setting="baseline"), "test")[0].boxes is None
+
+
+def test_decoded_frames_come_in_order_of_time_at_their_stride(demo: Path) -> None:
+    inputs = {"frames": "decoded", "stride": 3, "test_segments": 5, "segments": 5, "scales": (1.0,), "flip": True}
+    config = config_of(demo, stream="iframe", setting="baseline", input=inputs)
+    dataset, _ = open_clips(config, "test")
+    with open_video(demo / "videos" / dataset.videos.clips[0].path) as video:
+        every = [(gop, pos) for gop, span in enumerate(video.gops) for pos in range(span.length)]
+        pictures = video.read("frame", every)
+    (window,) = tf.testing_windows(pictures.shape[1:3], None, 1)
+    frames = dataset[0, 0].frames
+    assert frames is not None
+    middle = (len(every) - 13) // 2
+    assert torch.equal(frames, tf.cut("frame", pictures[middle : middle + 13 : 3], window, 64))
+    # in training all frames of a clip share one crop and one flip
+    training, _ = open_clips(config, "train")
+    mirrored = set()
+    for epoch in range(6):
+        frames = training[epoch, 0].frames
+        assert frames is not None
+        still = frames.std(dim=0).mean(dim=0) < 1e-3  # what no motion touches is the same in every frame
+        assert still.float().mean() > 0.2
+        mirrored.add(frames[0].numpy().tobytes())
+    assert len(mirrored) > 1
+
+
+def test_ten_crops_are_views_of_their_own(demo: Path) -> None:
+    config = config_of(demo, stream="mv", input={"test_crops": 10, "test_segments": 3})
+    dataset, _ = open_clips(config, "test")
+    frames = dataset[0, 0].frames
+    assert frames is not None
+    assert frames.shape == (10, 3, 2, 48, 48)
+    mirrored = frames[0].flip(-1) * torch.tensor([-1.0, 1.0]).view(2, 1, 1)
+    assert (frames[5] - mirrored).abs().max() < 0.01  # zero motion is scaled to 128/255 - 0.5
 
 
 def test_cropping_happens_before_resizing(demo: Path) -> None:

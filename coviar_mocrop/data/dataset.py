@@ -16,7 +16,7 @@ from coviar_mocrop.data.batches import Key
 from coviar_mocrop.data.lists import VideoList
 from coviar_mocrop.data.segments import places, sampled_frames
 from coviar_mocrop.data.settings import DataSettings, InputSettings
-from coviar_mocrop.data.transforms import cut, testing_windows, training_window
+from coviar_mocrop.data.transforms import cut_views, testing_windows, training_window
 from coviar_mocrop.errors import CoviarMocropError, DataError
 from coviar_mocrop.files import DataRoot
 from coviar_mocrop.mocrop import CropBox
@@ -117,9 +117,7 @@ class ClipDataset(Dataset[Sample]):
         else:
             windows = testing_windows(frame_size, box, self.inputs.test_crops)
         row = {place: number for number, place in enumerate(unique)}
-        order = [row[place] for place in wanted]
-        views = [cut(self.kind, raw, window, self.size)[order] for window in windows]
-        return views[0] if len(views) == 1 else torch.stack(views)
+        return cut_views(self.kind, raw, [row[place] for place in wanted], windows, self.size)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -6,6 +6,7 @@ horizontal flip comes before scaling, because it negates x-motion, whose scale h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +77,16 @@ def cut(kind: Kind, raw: NDArray[Any], window: Window, size: int) -> Tensor:
     if scaled.shape[-2:] == (size, size):
         return scaled
     return F.interpolate(scaled, (size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+def cut_views(kind: Kind, raw: NDArray[Any], order: Sequence[int], windows: Sequence[Window], size: int) -> Tensor:
+    """Every window of a clip, its frames in ``order`` (rows of ``raw``, repeats allowed); see :func:`cut`.
+
+    Returns:
+        float32 [T, C, size, size], or [windows, T, C, size, size] where there is more than one.
+    """
+    views = [cut(kind, raw, window, size)[list(order)] for window in windows]
+    return views[0] if len(views) == 1 else torch.stack(views)
 
 
 def training_window(

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from coviar_mocrop.bitstream import Kind, VideoInfo, open_video, transcode
 from coviar_mocrop.data.convert import Canonical, form_of_folder
-from coviar_mocrop.data.segments import middle_frames, places
-from coviar_mocrop.data.transforms import Window, cut, testing_windows
+from coviar_mocrop.data.segments import places, sampled_frames
+from coviar_mocrop.data.transforms import Window, cut_views, testing_windows
 from coviar_mocrop.engine.device import Compute, choose_compute
 from coviar_mocrop.engine.evaluate import LoadedStream, load_stream
 from coviar_mocrop.errors import CheckpointError
@@ -157,12 +157,13 @@ class Predictor:
         clock = _Clock(spent)
         with open_video(path, config.data.backend, config.data.anchor_every) as video:
             info = video.info
-            wanted = {
-                kind: places(video.gops, middle_frames(info.num_frames, stream.config.input.test_segments, kind), kind)
-                for kind, stream in self._streams.items()
-            }
-            unique = {kind: sorted(set(asked)) for kind, asked in wanted.items()}
-            raw = video.read_many(unique)
+            wanted, kinds = {}, {name: stream.config.kind for name, stream in self._streams.items()}
+            for name, stream in self._streams.items():
+                drawn = sampled_frames(info.num_frames, stream.config.input, kinds[name])
+                wanted[name] = places(video.gops, drawn, kinds[name])
+            unique = {name: sorted(set(asked)) for name, asked in wanted.items()}
+            read = video.read_many({kinds[name]: asked for name, asked in unique.items()})
+            raw = {name: read[kind] for name, kind in kinds.items()}
             vectors = video.vectors(frames_to_read(video.gops, config.mocrop)) if config.crops else []
         clock.lap("read")
         box = None
@@ -174,7 +175,7 @@ class Predictor:
         for kind, stream in self._streams.items():
             cuts = testing_windows((info.height, info.width), box, stream.config.input.test_crops)
             order = [unique[kind].index(place) for place in wanted[kind]]
-            frames = torch.cat([cut(kind, raw[kind], window, stream.config.size)[order] for window in cuts])
+            frames = cut_views(kinds[kind], raw[kind], order, cuts, stream.config.size)
             scores[kind] = self._logits(stream, frames)
             windows[kind] = cuts[-1] if len(cuts) == 1 else cuts[4]  # the middle one of ten
             clock.lap(kind)

@@ -149,7 +149,7 @@ def _all_pairs(first: Tensor, second: Tensor, window: int) -> Tensor:
     ranges = [torch.arange(side, device=first.device) for side in (height, width, window)]
     cell = (ranges[0][:, None] * wide + ranges[1]).flatten()
     offset = (ranges[2][:, None] * wide + ranges[2]).flatten()
-    index = (cell[:, None] + offset).expand(len(first), -1, -1)
+    index = (cell[:, None] + offset).expand(first.shape[0], -1, -1)
     return products.flatten(2).gather(2, index).unflatten(1, (height, width)).unflatten(3, (window, window))
 
 
