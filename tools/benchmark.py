@@ -7,7 +7,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from coviar_mocrop.benchmark import loader, mocrop
+from coviar_mocrop.benchmark import loader, mocrop, squeeze
 from coviar_mocrop.benchmark.scale import measure_scale
 from coviar_mocrop.benchmark.testing import compare_testing
 from coviar_mocrop.bitstream import transcode
@@ -22,6 +22,7 @@ EXAMPLES = """\
   python tools/benchmark.py mocrop --real clips/ --sparse-clips 40
   python tools/benchmark.py testing --checkpoint runs/demo/iframe/best.pt
   python tools/benchmark.py scale clip.mp4 --entries 100000 --batches 10000
+  python tools/benchmark.py squeeze --output runs/benchmark/squeeze.json
 """
 
 
@@ -33,6 +34,7 @@ def main() -> None:
     add_mocrop(commands)
     add_testing(commands)
     add_scale(commands)
+    add_squeeze(commands)
     given = arguments.parse_args()
     given.run(given)
 
@@ -164,6 +166,34 @@ def run_mocrop(given: argparse.Namespace) -> None:
     with whole_file(given.output / "coverage.png") as temporary:
         mocrop.coverage_figure(found["synthetic"], found.get("real", [])).savefig(temporary, dpi=110)
     print(f"\nwrote {given.output}/mocrop.json and coverage.png")
+
+
+def add_squeeze(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """``benchmark.py squeeze``."""
+    command = commands.add_parser(
+        "squeeze",
+        help="time and memory of MotionSqueeze's correlation",
+        description="Time and peak memory, forward and backward, of both forms of MotionSqueeze's correlation.",
+    )
+    command.add_argument("--sides", nargs="+", type=int, default=squeeze.SIDES, help="of the maps, cells (%(default)s)")
+    command.add_argument("--channels", type=int, default=64, help="that are compared (%(default)s)")
+    command.add_argument("--window", type=int, default=15, help="cells (%(default)s)")
+    command.add_argument("--frames", type=int, default=8, help="of the clip (%(default)s)")
+    command.add_argument("--repeats", type=int, default=7, help="passes, of which the fastest counts (%(default)s)")
+    command.add_argument("--device", default="cpu", help="%(default)s, cuda, ...")
+    command.add_argument("--threads", type=int, default=1, help="of a CPU (%(default)s)")
+    command.add_argument("--output", metavar="FILE", help="JSON file to write")
+    command.set_defaults(run=run_squeeze)
+
+
+def run_squeeze(given: argparse.Namespace) -> None:
+    """Measure, print the table, write JSON."""
+    options = ("sides", "channels", "window", "frames", "repeats", "device", "threads")
+    report = squeeze.run_cases(**{name: getattr(given, name) for name in options})
+    print(squeeze.markdown(report))
+    if given.output:
+        write_json(given.output, report)
+        print(f"\nwrote {given.output}")
 
 
 if __name__ == "__main__":

@@ -87,6 +87,11 @@ class MotionSqueeze(nn.Module):
         return features + motion.to(features.dtype)
 
 
+def cheaper_form(height: int, width: int, window: int) -> CorrelationForm:
+    """The form of :func:`correlate` that multiplies less; it is the quicker one too (docs/motion_squeeze.md)."""
+    return "pairs" if height * width <= window * (width + window - 1) else "window"
+
+
 def correlate(first: Tensor, second: Tensor, window: int, form: CorrelationForm | None = None) -> Tensor:
     """Inner products of every cell with the cells of a window round it in another map.
 
@@ -94,9 +99,9 @@ def correlate(first: Tensor, second: Tensor, window: int, form: CorrelationForm 
         first: [M, C, H, W].
         second: [M, C, H, W].
         window: side of the window, cells, odd.
-        form: ``pairs`` multiplies all cells with all others and picks: quick on small maps, memory M * (H * W)^2.
-            ``window`` multiplies row by row: memory M * H * W * (window^2 + W). None takes ``pairs`` where the map
-            has no more cells than the window (docs/motion_squeeze.md has the figures).
+        form: ``pairs`` multiplies all cells with all others and picks: for small maps, its memory grows with the
+            square of the map. ``window`` multiplies row by row: memory M * H * W * (window^2 + W). None takes
+            :func:`cheaper_form`.
 
     Returns:
         [M, H, W, window, window]; entry (y, x, i, j) belongs to the displacement (x, y) = (j, i) - window // 2 and
@@ -106,8 +111,7 @@ def correlate(first: Tensor, second: Tensor, window: int, form: CorrelationForm 
         ModelError: the window has no middle.
     """
     _require_odd(window)
-    if form is None:
-        form = "pairs" if first.shape[-2] * first.shape[-1] <= window * window else "window"
+    form = form or cheaper_form(first.shape[-2], first.shape[-1], window)
     with _no_autocast(first.device):
         return (_all_pairs if form == "pairs" else _windowed)(first, second, window)
 
