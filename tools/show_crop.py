@@ -6,15 +6,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from coviar_mocrop.cli import parser, run
+from coviar_mocrop.engine.evaluate import load_stream
 from coviar_mocrop.files import whole_file
 from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.report.crop_picture import short_name
 from coviar_mocrop.report.crop_view import look_at, write_annotated
+from coviar_mocrop.report.motion_picture import look_at_motion
 
 EXAMPLES = """\
   python tools/show_crop.py clip.mp4
   python tools/show_crop.py clip.mp4 --area-ratio 0.4 --output crop.png --video crop.mp4
   python tools/show_crop.py clip.mp4 --set preset=paper_v2 rows=12
+  python tools/show_crop.py clip.mp4 --checkpoint runs/demo/iframe_motion_squeeze/best.pt
 """
 
 
@@ -22,7 +25,8 @@ def main() -> None:
     """Parse, look, write."""
     arguments = parser(
         "Write a picture of a video: I-frames with the box, the density that it was found in, motion vectors as\n"
-        "arrows, and what each stream sees after the crop. If asked, also the video with the box on every frame.",
+        "arrows, and what each stream sees after the crop. If asked, also the video with the box on every frame, and\n"
+        "the motion that a trained MotionSqueeze network finds beside the codec's.",
         EXAMPLES,
     )
     arguments.add_argument("input", metavar="VIDEO", help="any video with motion vectors (H.264, MPEG-4, ...)")
@@ -30,6 +34,11 @@ def main() -> None:
     arguments.add_argument("--video", type=Path, metavar="MP4", help="annotated video to write")
     arguments.add_argument("--area-ratio", type=float, default=None, help="share of the frame that the box covers")
     arguments.add_argument("--iframes", type=int, default=4, help="how many to show (%(default)s)")
+    arguments.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="of an I-frame stream with MotionSqueeze: write <output>_motion.png, its displacement beside the codec's",
+    )
     arguments.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="any setting of MoCrop"
     )
@@ -45,6 +54,15 @@ def main() -> None:
     print(f"box: x {x0:.3f} to {x1:.3f}, y {y0:.3f} to {y1:.3f}, {view.box.area:.1%} of the frame; wrote {output}")
     if given.video:
         print(f"wrote {given.video}: {write_annotated(given.input, given.video, view.box)} frames")
+    if given.checkpoint:
+        picture = output.with_name(f"{output.stem}_motion{output.suffix}")
+        stream = load_stream(given.checkpoint)
+        config = stream.config
+        box = view.box if config.crops else None
+        motion = look_at_motion(given.input, stream.model, config.kind, config.size, config.input, config.data, box)
+        with whole_file(picture) as temporary:
+            motion.figure(Path(given.input).name).savefig(temporary)
+        print(f"wrote {picture}: {len(motion.displacement)} steps, mean confidence {motion.confidence.mean():.2f}")
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def _features(case: Case, device: str) -> torch.Tensor:
 def _once(features: torch.Tensor, form: CorrelationForm, window: int) -> None:
     similarity = correlate(features[:-1], features[1:], window, form)
     displacement, confidence = soft_argmax(similarity.relu())
-    (displacement.square().sum() + confidence.sum()).backward()  # type: ignore[no-untyped-call]
+    (displacement.square().sum() + confidence.sum()).backward()
 
 
 def _status(key: str) -> int:
@@ -173,10 +173,12 @@ def _elsewhere(wanted: dict[str, Any], environment: dict[str, str] | None = None
     return float(done.stdout)
 
 
-def _main(wanted: dict[str, Any]) -> None:
-    case = Case(**wanted.pop("case"))
-    print(seconds_of(case, **wanted) if "repeats" in wanted else mebibytes_of(case, **wanted))
+def _measured(wanted: dict[str, Any]) -> float:
+    """Seconds, if there is a number of repeats, else MiB."""
+    options = {name: value for name, value in wanted.items() if name != "case"}
+    case = Case(**wanted["case"])
+    return seconds_of(case, **options) if "repeats" in options else mebibytes_of(case, **options)
 
 
 if __name__ == "__main__":
-    _main(json.loads(sys.argv[1]))
+    print(_measured(json.loads(sys.argv[1])))

@@ -23,7 +23,7 @@ from coviar_mocrop.engine.run_folder import RunFolder
 from coviar_mocrop.engine.step import agree, failure, readings, train_step
 from coviar_mocrop.errors import DataError, Interrupted
 from coviar_mocrop.fusion import measure
-from coviar_mocrop.report.pictures import log_crops
+from coviar_mocrop.report.pictures import log_crops, log_displacement
 
 logger = logging.getLogger(__name__)
 WAIT_WARNING = 0.2
@@ -77,6 +77,8 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False) -> P
                     save_progress(folder, job.learner, progress, config, job.classes)
                     folder.write_metrics(progress.history)
                     _report(metrics, config, board)
+                if board:
+                    log_displacement(board, job.model, job.clips, progress.epoch, config.train.epochs)
         job.skipped.summarise(group)
     return folder.best if folder.best.exists() else folder.last
 

@@ -1,4 +1,4 @@
-"""A few clips with their boxes, for TensorBoard."""
+"""A few clips for TensorBoard: with their boxes, and with the motion that a network finds in them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from coviar_mocrop.bitstream import open_video
+from coviar_mocrop.data.dataset import ClipDataset
 from coviar_mocrop.data.lists import VideoList
 from coviar_mocrop.data.segments import middle_frames, places
 from coviar_mocrop.data.settings import DataSettings
@@ -13,7 +14,9 @@ from coviar_mocrop.errors import VideoError
 from coviar_mocrop.files import DataRoot
 from coviar_mocrop.mocrop import MoCropSettings, density_of
 from coviar_mocrop.mocrop.estimate import box_of_density
+from coviar_mocrop.models import StreamNet
 from coviar_mocrop.report.figures import crop_figure
+from coviar_mocrop.report.motion_picture import look_at_motion
 
 
 def log_crops(
@@ -41,3 +44,25 @@ def log_crops(
             continue
         figure = crop_figure(list(pictures), box_of_density(density, mocrop, size[1] / size[0]), density, clip.path)
         board.add_figure(f"crops/{clip.path}", figure)
+
+
+def log_displacement(
+    board: SummaryWriter, model: StreamNet, dataset: ClipDataset, epoch: int, epochs: int, count: int = 2
+) -> None:
+    """Write MotionSqueeze's displacement beside the codec's motion for ``count`` clips spread over the data set.
+
+    After the epochs 1, 2, 4, 8, ... and the last of ``epochs``; nothing for networks without MotionSqueeze.
+    """
+    if model.motion_squeeze is None or dataset.kind not in ("iframe", "frame"):
+        return
+    if epoch & (epoch - 1) and epoch != epochs:
+        return
+    for number in np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)):
+        name = dataset.videos.clips[number].path
+        box = dataset.boxes.get(name) if dataset.boxes is not None else None
+        facts = (dataset.kind, dataset.size, dataset.inputs, dataset.data)
+        try:
+            view = look_at_motion(inside(dataset.data.root, name), model, *facts, box)
+        except VideoError:
+            continue
+        board.add_figure(f"displacement/{name}", view.figure(name), epoch)
