@@ -57,12 +57,13 @@ def log_displacement(
         return
     if epoch & (epoch - 1) and epoch != epochs:
         return
+    root = DataRoot(dataset.data.root, follow_links=dataset.data.follow_links)
     for number in np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)):
         name = dataset.videos.clips[number].path
         box = dataset.boxes.get(name) if dataset.boxes is not None else None
         facts = (dataset.kind, dataset.size, dataset.inputs, dataset.data)
         try:
-            view = look_at_motion(inside(dataset.data.root, name), model, *facts, box)
+            view = look_at_motion(root.find(name)[0], model, *facts, box)
         except VideoError:
             continue
         board.add_figure(f"displacement/{name}", view.figure(name), epoch)
