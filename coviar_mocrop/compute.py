@@ -110,10 +110,12 @@ class StreamCost:
     Attributes:
         per_frame: one segment through the network.
         frames_per_clip: segments times crops.
+        once: what a clip costs however many segments it is looked at in (CLIP and the head of the CLIP stream).
     """
 
     per_frame: int
     frames_per_clip: int
+    once: int = 0
 
     @property
     def gflops_per_frame(self) -> float:
@@ -123,7 +125,7 @@ class StreamCost:
     @property
     def gflops_per_clip(self) -> float:
         """In 10^9 multiply-adds."""
-        return self.per_frame * self.frames_per_clip / 1e9
+        return (self.once + self.per_frame * self.frames_per_clip) / 1e9
 
 
 def fused_cost(costs: Sequence[tuple[float, float]]) -> tuple[float, float]:

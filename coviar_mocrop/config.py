@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from coviar_mocrop.data.settings import DataSettings, InputSettings, Setting
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.mocrop import MoCropSettings
-from coviar_mocrop.models import ModelSettings, Representation
+from coviar_mocrop.models import ClipSettings, ModelSettings, Stream
 from coviar_mocrop.recipe import TrainSettings
 from coviar_mocrop.settings import Settings, explain
 
@@ -25,7 +25,10 @@ from coviar_mocrop.settings import Settings, explain
 class Config(Settings):
     """All settings of one stream's run."""
 
-    stream: Representation = Field(..., description="iframe | mv | residual")
+    stream: Stream = Field(
+        ...,
+        description="iframe | mv | residual; clip: frozen CLIP and motion network, trained head; zero_shot: CLIP alone",
+    )
     setting: Setting = Field(
         "baseline",
         description="baseline: uncropped at full size; efficiency: MoCrop box at reduced size; attention: "
@@ -36,7 +39,8 @@ class Config(Settings):
     data: DataSettings
     input: InputSettings = InputSettings()
     mocrop: MoCropSettings = MoCropSettings()
-    model: ModelSettings = ModelSettings()
+    model: ModelSettings = Field(ModelSettings(), description="the network; of the CLIP stream, its motion network")
+    clip: ClipSettings = ClipSettings()
     train: TrainSettings = TrainSettings()
 
     @property

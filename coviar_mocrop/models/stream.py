@@ -12,6 +12,8 @@ from coviar_mocrop.models.backbones import Backbone, create_backbone
 from coviar_mocrop.models.settings import ModelSettings
 
 Representation = Literal["iframe", "mv", "residual"]
+Stream = Literal["iframe", "mv", "residual", "clip", "zero_shot"]
+"""A representation, the CLIP stream (frozen CLIP and motion network, trained head), or CLIP without any training."""
 CHANNELS: dict[str, int] = {"iframe": 3, "mv": 2, "residual": 3}
 
 
