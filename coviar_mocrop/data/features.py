@@ -139,6 +139,7 @@ class FeatureDataset(Dataset[Sample]):
         videos: the clips, in the list's order.
         features: float32 [clips, dim].
         training: whether batches are to be shuffled.
+        computed: how many of them were not in the cache.
         clip_digest: fingerprint of the CLIP that made the first part; empty where there is none.
         stopwatch: what making features takes, measured anew: milliseconds a clip of reading, and of the networks.
     """
@@ -149,6 +150,7 @@ class FeatureDataset(Dataset[Sample]):
         features: Tensor,
         *,
         training: bool,
+        computed: int = 0,
         clip_digest: str = "",
         stopwatch: Callable[[], tuple[float, float]] = lambda: (0.0, 0.0),
     ) -> None:
@@ -156,6 +158,7 @@ class FeatureDataset(Dataset[Sample]):
         if features.shape[0] != len(videos):
             raise ValueError(f"{features.shape[0]} features for {len(videos)} clips")
         self.videos, self.features, self.training = videos, features, training
+        self.computed = computed
         self.clip_digest, self.stopwatch = clip_digest, stopwatch
 
     def __len__(self) -> int:

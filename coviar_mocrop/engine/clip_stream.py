@@ -107,13 +107,14 @@ def feature_clips(
     if group.world > 1:
         features_of_clips(config, parts, names[group.rank :: group.world], boxes, group)
         group.gather(None)  # until all are done
-    features, errors = features_of_clips(config, parts, names, boxes, group)
+    features, errors, computed = features_of_clips(config, parts, names, boxes, group)
     usable = replace(videos, clips=tuple(clip for clip in videos.clips if clip.path not in errors))
     chosen = [clip.path for clip in usable.clips]
     dataset = FeatureDataset(
         usable,
         stack(features, chosen),
         training=training,
+        computed=computed,
         clip_digest=parts.image.digest if parts.image is not None else "",
         stopwatch=lambda: time_of_clips(config, parts, chosen[:_TIMED], boxes),
     )

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from coviar_mocrop.bitstream import Gop, Kind, open_video
 from coviar_mocrop.config import Config
 from coviar_mocrop.data.features import ClipState, FeatureStore
 from coviar_mocrop.data.segments import middle_frames, places
-from coviar_mocrop.data.transforms import cut, testing_windows
+from coviar_mocrop.data.transforms import Window, cut, testing_windows
 from coviar_mocrop.engine.device import choose_compute
 from coviar_mocrop.engine.distributed import ALONE, Group
 from coviar_mocrop.errors import CoviarMocropError
@@ -37,6 +37,17 @@ Features = dict[str, NDArray[np.float32]]
 """By clip name: float32 [dim]."""
 Raw = tuple[NDArray[Any], list[int]]
 """Raw frames [T, H, W, C] without repeats, and which of them are wanted, in order."""
+
+
+class Extracted(NamedTuple):
+    """What :func:`features_of_clips` gives."""
+
+    features: dict[str, Features]
+    """By part, ``image`` first."""
+    errors: dict[str, CoviarMocropError]
+    """Why clips have none, by name."""
+    computed: int
+    """Clips of which a feature was not in the cache."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +81,22 @@ def wanted_places(
     return wanted
 
 
+def image_window(config: Config, frame_size: tuple[int, int], box: CropBox | None) -> Window:
+    """What CLIP sees of a frame [height, width]: the box, or the middle square."""
+    if box is not None and config.clip.crop:
+        return testing_windows(frame_size, box, 1)[0]
+    height, width = frame_size
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return Window(top, left, top + side, left + side)
+
+
 def image_feature(config: Config, encoder: ClipEncoder, pictures: Raw, box: CropBox | None) -> NDArray[np.float32]:
     """CLIP's feature float32 [dim] of a clip: the mean over its pictures uint8 [T, H, W, 3], cropped by ``box``."""
     raw, order = pictures
     stretch = box is not None and config.clip.crop
-    if box is not None and stretch:
-        (window,) = testing_windows((raw.shape[1], raw.shape[2]), box, 1)
+    window = image_window(config, (raw.shape[1], raw.shape[2]), box)
+    if stretch:  # without a box, CLIP's own transform takes the middle
         raw = raw[:, window.top : window.bottom, window.left : window.right]
     return _mean(encoder(_onto(encoder, encoder.prepare(raw, stretch=stretch)))[order])
 
@@ -150,7 +171,7 @@ def features_of_clips(
     names: Sequence[str],
     boxes: Mapping[str, CropBox] | None,
     group: Group = ALONE,
-) -> tuple[dict[str, Features], dict[str, CoviarMocropError]]:
+) -> Extracted:
     """The features of many clips, from the cache where they are known; what was computed before a stop is kept.
 
     Args:
@@ -160,8 +181,8 @@ def features_of_clips(
         boxes: by name; None where the setting does not crop.
         group: the processes of the run; the first shows a bar.
 
-    Returns:
-        By part (``image`` first), by clip name; and the errors of the clips that cannot be read.
+    Raises:
+        CoviarMocropError: the cache cannot be written.
     """
     stores = open_stores(config, parts)
     known: dict[str, Features] = {kind: {} for kind in stores}
@@ -182,7 +203,7 @@ def features_of_clips(
             else:
                 known[kind][name] = feature
     if not missing:
-        return known, errors
+        return Extracted(known, errors, 0)
 
     device = choose_compute(config.train, group.local_rank).device
     parts.to(device)
@@ -216,7 +237,7 @@ def features_of_clips(
                     known[kind][name] = feature
         finally:
             pool.shutdown(cancel_futures=True)  # whoever stops it does not want to wait for what is queued
-    return known, errors
+    return Extracted(known, errors, sum(name not in errors for name in missing))
 
 
 def time_of_clips(
