@@ -37,10 +37,10 @@ def _normalisation(multiply_adds_per_element: int) -> Callable[..., int]:
     return count
 
 
-def _norm_table() -> dict[Any, Callable[..., int]]:
+def _norm_table(norm_cost: int = 2) -> dict[Any, Callable[..., int]]:
     aten = torch.ops.aten
     # batch norm with fixed statistics is one scale and one shift; the others find mean and variance as well
-    inference, training = _normalisation(2), _normalisation(5)
+    inference, training = _normalisation(norm_cost), _normalisation(5)
     return {
         aten._native_batch_norm_legit_no_training: inference,
         aten.native_batch_norm: inference,
@@ -61,7 +61,9 @@ def _global_pooling(
     return _PER_MULTIPLY_ADD * prod(shape) if over_picture else 0
 
 
-def count_flops(module: nn.Module, input_shape: Sequence[int], *, fused_attention: bool = False) -> int:
+def count_flops(
+    module: nn.Module, input_shape: Sequence[int], *, fused_attention: bool = False, norm_cost: int = 2
+) -> int:
     """Multiply-adds of one forward pass in evaluation mode, in the field's convention (fvcore's).
 
     The module itself is neither run nor changed: a copy without memory is.
@@ -69,13 +71,15 @@ def count_flops(module: nn.Module, input_shape: Sequence[int], *, fused_attentio
     Args:
         module: takes one float tensor.
         input_shape: with the batch dimension, such as ``(1, 3, 224, 224)``.
+        norm_cost: of a batch norm with fixed statistics, per element: 2 as fvcore counts a scale and a shift, or 1,
+            since both together are one multiply-add.
         fused_attention: add the two products inside fused attention (queries by keys, weights by values).
 
     Raises:
         ModelError: the module does not take such an input.
     """
     shadow = copy.deepcopy(module).to("meta").eval()
-    counter = FlopCounterMode(display=False, custom_mapping=_norm_table())
+    counter = FlopCounterMode(display=False, custom_mapping=_norm_table(norm_cost))
     attention = _FusedAttention()
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

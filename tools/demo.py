@@ -28,7 +28,8 @@ def main() -> None:
         "With --clip a fourth stream joins: a frozen CLIP (small, random weights: nothing is downloaded) and a frozen\n"
         "motion network under a trained head, which is then compared with a linear probe of each part.\n\n"
         "It does what tools/prepare_data.py demo, train_stream.py, test_stream.py and fuse.py do one by one.",
-        "  python tools/demo.py\n  python tools/demo.py --clip\n  python tools/demo.py --seed 1 --output runs/demo_seed1\n",
+        "  python tools/demo.py\n  python tools/demo.py --clip\n"
+        "  python tools/demo.py --seed 1 --output runs/demo_seed1\n",
     )
     arguments.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder of the runs (%(default)s)")
     arguments.add_argument("--seed", type=int, default=0, help="of clips and training alike (%(default)s)")

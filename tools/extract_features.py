@@ -41,9 +41,7 @@ def main() -> None:
     for part in parts:
         clips, skipped = open_clips(config, part, shard=(number, count))
         if not isinstance(clips, FeatureDataset):
-            raise ConfigError(
-                f"{given.config}: the {config.stream} stream has no features; they are for clip and zero_shot"
-            )
+            raise ConfigError(f"{given.config}: the {config.stream} stream has no features; clip and zero_shot have")
         print(
             f"{part} list{where}: {len(clips)} clips with features, {clips.computed} of them computed now, "
             f"{len(skipped.reasons)} skipped"

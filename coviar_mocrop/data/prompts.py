@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ TEMPLATES = (
     "an example of the action {}.",
 )
 """Used where a file names none, or there is no file."""
-_WORD = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+|[^\W\d_]+")
 
 
 def words_of(name: str) -> str:
@@ -28,7 +26,14 @@ def words_of(name: str) -> str:
 
     ``ApplyEyeMakeup`` gives ``apply eye makeup``, ``brush_hair`` gives ``brush hair``.
     """
-    return " ".join(_WORD.findall(name)).lower() or name
+    spaced = " "
+    for before, letter, after in zip(" " + name, name, name[1:] + " ", strict=False):
+        if not letter.isalnum():
+            letter = " "
+        elif (letter.isupper() and (before.islower() or (before.isupper() and after.islower()))) or (before.isalnum() and letter.isdigit() != before.isdigit()):
+            spaced += " "
+        spaced += letter
+    return " ".join(spaced.split()).lower() or name
 
 
 def read_prompts(path: str | os.PathLike[str] | None, classes: Sequence[str]) -> list[list[str]]:
