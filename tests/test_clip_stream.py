@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 import torch
 from clip_stream import TINY_CLIP, clip_config, clip_settings, motion_config
 
+from coviar_mocrop.cli import share
 from coviar_mocrop.compute import count_flops
 from coviar_mocrop.data.features import ClipState, FeatureDataset, FeatureStore
 from coviar_mocrop.data.synthetic import make_demo
@@ -201,10 +201,9 @@ def test_a_missing_clip_is_an_error_or_left_out_never_zeros(demo: Path, motion: 
         open_clips(clip_config(demo, tmp_path, motion, data={**data, "on_error": "skip"}), "train")
 
 
-def extract(config: Path, *more: str, **environment: str) -> subprocess.Popen[str]:
+def extract(config: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(TOOLS / "extract_features.py"), "--config", str(config), *more]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env={**os.environ, **environment}, **pipes)  # type: ignore[call-overload]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_shares_and_a_killed_run_leave_the_same_cache(demo: Path, motion: Path, tmp_path: Path) -> None:
@@ -215,7 +214,6 @@ def test_shares_and_a_killed_run_leave_the_same_cache(demo: Path, motion: Path, 
 
     whole = extract(config("whole"))
     shares = [extract(config("shares"), "--shard", f"{k}/2") for k in (1, 2)]
-    ranks = [extract(config("ranks"), "--part", "train", RANK=str(k), WORLD_SIZE="2") for k in (0, 1)]
     killed = extract(config("killed"))
     cache = tmp_path / "killed"
     limit = time.monotonic() + 120
@@ -223,21 +221,30 @@ def test_shares_and_a_killed_run_leave_the_same_cache(demo: Path, motion: Path, 
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    outputs = [job.communicate(timeout=240) for job in (whole, *shares, *ranks)]
-    assert all(job.returncode == 0 for job in (whole, *shares, *ranks)), outputs
+    outputs = [job.communicate(timeout=240) for job in (whole, *shares)]
+    assert all(job.returncode == 0 for job in (whole, *shares)), outputs
     assert "8 clips with features, 8 of them computed now" in outputs[0][0]
     assert "train list, part 1 of 2: 4 clips" in outputs[1][0]
 
     expected = files_of(tmp_path / "whole")
     assert len(expected) == 32  # 16 clips, two kinds
     assert files_of(tmp_path / "shares") == expected
-    assert len(files_of(tmp_path / "ranks")) == 16
     before = len([path for path in cache.rglob("*.npz") if not path.name.startswith(".")])
     again = extract(config("killed"))
     assert again.communicate(timeout=240)[1] is not None and again.returncode == 0
     assert before < 32, "it was killed too late to mean anything"
     complete = {name: content for name, content in files_of(cache).items() if not Path(name).name.startswith(".")}
     assert complete == expected
+
+
+def test_whose_share_it_is() -> None:
+    assert share(None, {}) == (0, 1)
+    assert share((1, 4), {}) == (1, 4)
+    assert share(None, {"RANK": "2", "WORLD_SIZE": "3"}) == (2, 3)
+    with pytest.raises(ConfigError, match="one of the two"):
+        share((1, 4), {"RANK": "2", "WORLD_SIZE": "3"})
+    with pytest.raises(ConfigError, match="RANK=3"):
+        share(None, {"RANK": "3", "WORLD_SIZE": "3"})
 
 
 def test_extraction_refuses_other_streams(demo: Path, motion: Path, tmp_path: Path) -> None:

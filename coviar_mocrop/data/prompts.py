@@ -26,13 +26,11 @@ def words_of(name: str) -> str:
 
     ``ApplyEyeMakeup`` gives ``apply eye makeup``, ``brush_hair`` gives ``brush hair``.
     """
-    spaced = " "
+    spaced = ""
     for before, letter, after in zip(" " + name, name, name[1:] + " ", strict=False):
-        if not letter.isalnum():
-            letter = " "
-        elif (letter.isupper() and (before.islower() or (before.isupper() and after.islower()))) or (before.isalnum() and letter.isdigit() != before.isdigit()):
-            spaced += " "
-        spaced += letter
+        new_word = letter.isupper() and (before.islower() or (before.isupper() and after.islower()))
+        number = before.isalnum() and letter.isdigit() != before.isdigit()
+        spaced += (" " if new_word or number else "") + (letter if letter.isalnum() else " ")
     return " ".join(spaced.split()).lower() or name
 
 
