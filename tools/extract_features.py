@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import os
+
 from coviar_mocrop.cli import add_set_argument, add_shard_argument, parser, run, share
 from coviar_mocrop.config import load_config
 from coviar_mocrop.data.features import FeatureDataset
+from coviar_mocrop.engine.distributed import Group
 from coviar_mocrop.engine.loading import Part, open_clips
 from coviar_mocrop.errors import ConfigError
 
@@ -37,9 +40,11 @@ def main() -> None:
     number, count = share(given.shard)
     both: tuple[Part, ...] = ("train", "test") if config.stream == "clip" else ("test",)
     parts: tuple[Part, ...] = both if given.part == "both" else (given.part,)
+    # of torchrun's processes the first shows a bar, and each takes a GPU of its own
+    me = Group(rank=0 if given.shard else number, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     where = f", part {number + 1} of {count}" if count > 1 else ""
     for part in parts:
-        clips, skipped = open_clips(config, part, shard=(number, count))
+        clips, skipped = open_clips(config, part, me, shard=(number, count))
         if not isinstance(clips, FeatureDataset):
             raise ConfigError(f"{given.config}: the {config.stream} stream has no features; clip and zero_shot have")
         print(
