@@ -6,9 +6,9 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from coviar_mocrop.errors import ConfigError, CoviarMocropError, Interrupted
+from coviar_mocrop.errors import CoviarMocropError, Interrupted
 
 
 def run(main: Callable[[], None]) -> None:
@@ -56,26 +56,12 @@ def add_set_argument(arguments: argparse.ArgumentParser) -> None:
     )
 
 
-def add_shard_argument(arguments: argparse.ArgumentParser) -> None:
-    """Add ``--shard K/N``; :func:`share` reads it."""
-    arguments.add_argument("--shard", type=_shard, metavar="K/N", help="the K-th of N parts of the work, 1/N to N/N")
-
-
-def share(shard: tuple[int, int] | None, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """This process's share (k, n) of the work, k from 0: by ``--shard``, or by the variables that torchrun sets.
+def shard(text: str) -> tuple[int, int]:
+    """``K/N`` of the command line, K from 1 to N, as (K - 1, N).
 
     Raises:
-        ConfigError: both are given, or the variables make no sense.
+        argparse.ArgumentTypeError: it is something else.
     """
-    rank, world = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
-    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        raise ConfigError(f"RANK={rank} and WORLD_SIZE={world} name no process; torchrun sets them")
-    if shard is not None and int(world) > 1:
-        raise ConfigError("--shard: torchrun splits the work already; give one of the two")
-    return shard or (int(rank), int(world))
-
-
-def _shard(text: str) -> tuple[int, int]:
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise argparse.ArgumentTypeError(f"{text!r}: expected K/N with K from 1 to N, such as 2/8")

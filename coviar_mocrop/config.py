@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from coviar_mocrop.data.settings import DataSettings, InputSettings, Setting
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.mocrop import MoCropSettings
-from coviar_mocrop.models import ClipSettings, ModelSettings, Stream
+from coviar_mocrop.models import ClipSettings, ModelSettings, Representation, Stream
 from coviar_mocrop.recipe import TrainSettings
 from coviar_mocrop.settings import Settings, explain
 
@@ -47,6 +47,17 @@ class Config(Settings):
     def crops(self) -> bool:
         """Whether clips are cropped by their MoCrop box."""
         return self.setting != "baseline"
+
+    @property
+    def representation(self) -> Representation:
+        """What the stream reads.
+
+        Raises:
+            ConfigError: it looks at features, not at one representation.
+        """
+        if self.stream == "clip" or self.stream == "zero_shot":
+            raise ConfigError(f"stream is {self.stream}; this is for iframe, mv and residual")
+        return self.stream
 
     @property
     def size(self) -> int:

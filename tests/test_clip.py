@@ -21,7 +21,6 @@ from coviar_mocrop.errors import CheckpointError, ConfigError, ModelError
 from coviar_mocrop.models import ClipSettings, ModelSettings, create_stream
 from coviar_mocrop.models.clip import ClipEncoder, class_features, feature_dim
 from coviar_mocrop.models.fusion_head import ClipNet, MotionEncoder, ZeroShotNet
-from coviar_mocrop.tensors import digest_of
 
 ROOT = Path(__file__).parent.parent
 tiny = ClipSettings(model=TINY_CLIP, pretrained=None)
@@ -152,18 +151,6 @@ def test_published_weights_get_the_activation_they_were_trained_with(monkeypatch
         with pytest.raises(ModelError):
             ClipEncoder(ClipSettings(pretrained=tag))
         assert (asked["name"], asked["force_quick_gelu"], asked["weights_only"]) == ("ViT-B-32", quick, True)
-
-
-def test_a_digest_tells_every_bit() -> None:
-    state = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(1)}
-    assert digest_of(state) == digest_of(dict(reversed(state.items())))
-    others = [
-        {**state, "a": state["a"].reshape(3, 2)},
-        {**state, "a": state["a"].double()},
-        {**state, "b": torch.tensor(2)},
-        {"a": state["a"], "c": state["b"]},
-    ]
-    assert len({digest_of(state), digest_of(state, "more"), *map(digest_of, others)}) == 6
 
 
 # -- the head ------------------------------------------------------------------------------------------------

@@ -15,18 +15,19 @@ import pytest
 import torch
 from clip_stream import TINY_CLIP, clip_config, clip_settings, motion_config
 
-from coviar_mocrop.cli import share
 from coviar_mocrop.compute import count_flops
 from coviar_mocrop.data.features import ClipState, FeatureDataset, FeatureStore
 from coviar_mocrop.data.synthetic import make_demo
 from coviar_mocrop.engine.checkpoint import load_checkpoint, save_checkpoint
 from coviar_mocrop.engine.clip_stream import create_clip_net, open_parts
 from coviar_mocrop.engine.evaluate import load_stream, score_checkpoint
+from coviar_mocrop.engine.export import export_stream
 from coviar_mocrop.engine.features import open_stores
 from coviar_mocrop.engine.loading import open_clips
 from coviar_mocrop.engine.predict import Predictor
 from coviar_mocrop.engine.train import train
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ModelError
+from coviar_mocrop.files import DataRoot
 from coviar_mocrop.fusion import fuse
 from coviar_mocrop.models.fusion_head import ClipNet
 from coviar_mocrop.recipe import TrainSettings, create_optimizer
@@ -164,7 +165,8 @@ def test_what_is_cached_is_not_computed_again_and_what_is_stale_is(
 
 def test_a_store_knows_its_own(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"video")
-    state = ClipState.of(str(tmp_path), "a.mp4", None)
+    root = DataRoot(tmp_path)
+    state = ClipState.of(root, "a.mp4", None)
     store = FeatureStore(tmp_path / "c", str(tmp_path), {"network": "x"}, 3)
     other = FeatureStore(tmp_path / "c", str(tmp_path), {"network": "y"}, 3)
     feature = np.array([1, 2, 3], np.float32)
@@ -183,15 +185,15 @@ def test_a_store_knows_its_own(tmp_path: Path) -> None:
     assert store.get("a.mp4", ClipState(state.size, state.changed + 1, None)) is None
     with pytest.raises(DataError, match="not finite"):
         store.put("a.mp4", state, np.array([1, np.nan, 3], np.float32))
-    with pytest.raises(DataError, match=r"b\.mp4: cannot be read"):
-        ClipState.of(str(tmp_path), "b.mp4", None)
+    with pytest.raises(DataError, match=r"b\.mp4: no such file"):
+        ClipState.of(root, "b.mp4", None)
 
 
 def test_a_missing_clip_is_an_error_or_left_out_never_zeros(demo: Path, motion: Path, tmp_path: Path) -> None:
     lines = (demo / "lists/train_split1.txt").read_text().splitlines()
     (tmp_path / "l.txt").write_text("\n".join([*lines[:3], lines[3].replace(".mp4", "_gone.mp4")]))
     data = {"train_list": str(tmp_path / "l.txt")}
-    with pytest.raises(DataError, match=r"_gone\.mp4: cannot be read"):
+    with pytest.raises(DataError, match=r"_gone\.mp4: no such file"):
         open_clips(clip_config(demo, tmp_path, motion, data=data), "train")
     clips, skipped = open_clips(clip_config(demo, tmp_path, motion, data={**data, "on_error": "skip"}), "train")
     assert len(clips) == 3
@@ -235,16 +237,6 @@ def test_shares_and_a_killed_run_leave_the_same_cache(demo: Path, motion: Path, 
     assert before < 32, "it was killed too late to mean anything"
     complete = {name: content for name, content in files_of(cache).items() if not Path(name).name.startswith(".")}
     assert complete == expected
-
-
-def test_whose_share_it_is() -> None:
-    assert share(None, {}) == (0, 1)
-    assert share((1, 4), {}) == (1, 4)
-    assert share(None, {"RANK": "2", "WORLD_SIZE": "3"}) == (2, 3)
-    with pytest.raises(ConfigError, match="one of the two"):
-        share((1, 4), {"RANK": "2", "WORLD_SIZE": "3"})
-    with pytest.raises(ConfigError, match="RANK=3"):
-        share(None, {"RANK": "3", "WORLD_SIZE": "3"})
 
 
 def test_extraction_refuses_other_streams(demo: Path, motion: Path, tmp_path: Path) -> None:
@@ -370,6 +362,12 @@ def test_predict_takes_a_clip_checkpoint(demo: Path, motion: Path, trained: Path
     np.testing.assert_allclose(both.scores["mv"], score_checkpoint(motion).scores[4], atol=1e-3)
     expected = (both.scores["mv"] + 3 * both.scores["clip"]) / 4
     np.testing.assert_allclose(both.scores["fused"], expected, atol=1e-4)
+
+
+def test_a_clip_stream_is_not_exported(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="the clip stream cannot be exported"):
+        export_stream(trained, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_four_score_files_fuse(demo: Path, motion: Path, trained: Path, tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 
-from coviar_mocrop.cli import add_set_argument, add_shard_argument, parser, run, share
+from coviar_mocrop.cli import add_set_argument, parser, run, shard
 from coviar_mocrop.config import load_config
 from coviar_mocrop.data.features import FeatureDataset
 from coviar_mocrop.engine.distributed import Group
+from coviar_mocrop.engine.extract import share_of_process
 from coviar_mocrop.engine.loading import Part, open_clips
 from coviar_mocrop.errors import ConfigError
 
@@ -34,10 +35,14 @@ def main() -> None:
     )
     add_set_argument(arguments)
     arguments.add_argument("--part", choices=("train", "test", "both"), default="both", help="lists (default: both)")
-    add_shard_argument(arguments)
+    arguments.add_argument("--shard", type=shard, metavar="K/N", help="the K-th of N parts of the work, 1/N to N/N")
     given = arguments.parse_args()
     config = load_config(given.config, given.set)
-    number, count = share(given.shard)
+    number, count = share_of_process()
+    if given.shard is not None:
+        if count > 1:
+            raise ConfigError("--shard: torchrun splits the work already; give one of the two")
+        number, count = given.shard
     both: tuple[Part, ...] = ("train", "test") if config.stream == "clip" else ("test",)
     parts: tuple[Part, ...] = both if given.part == "both" else (given.part,)
     # of torchrun's processes the first shows a bar, and each takes a GPU of its own

@@ -33,4 +33,4 @@ def create_model(
     if config.stream == "clip":
         return create_clip_net(config, classes, dataset if isinstance(dataset, FeatureDataset) else None)
     settings = config.model if dataset is not None else config.model.model_copy(update={"weights": None})
-    return create_stream(config.stream, classes, settings)
+    return create_stream(config.representation, classes, settings)

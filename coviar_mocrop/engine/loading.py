@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -31,7 +31,6 @@ from coviar_mocrop.engine.distributed import ALONE, Group
 from coviar_mocrop.engine.interrupt import ignore_interrupts
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, VideoError
 from coviar_mocrop.mocrop import CropBox
-from coviar_mocrop.models import Representation
 from coviar_mocrop.models.fusion_head import ClipNet, ZeroShotNet
 
 Part = Literal["train", "test"]
@@ -113,7 +112,7 @@ def open_clips(
         return features, skipped
     dataset = ClipDataset(
         videos,
-        cast(Representation, config.stream),
+        config.representation,
         config.size,
         config.data,
         config.input,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -218,7 +218,7 @@ class Predictor:
         """What a stream has to see, by kind, in order."""
         if isinstance(stream.model, ClipNet):
             return wanted_places(stream.config, self._parts, num_frames, gops)
-        kind = cast(Kind, stream.config.stream)
+        kind = stream.config.representation
         return {kind: places(gops, middle_frames(num_frames, stream.config.input.test_segments, kind), kind)}
 
     def _as_scores(self, row: NDArray[np.float32]) -> Scores:
