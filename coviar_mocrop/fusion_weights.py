@@ -89,6 +89,8 @@ def require_disjoint(validation: Mapping[str, Scores], reported: Mapping[str, Sc
 def tune_weights(streams: Mapping[str, Scores]) -> TunedWeights:
     """The weights with the best top-1 on these clips; of equally good ones those with the lowest mean log loss.
 
+    The default ones stay where none are right more often: what the clips do not ask for is chance.
+
     Up to four streams, all weights on a grid of 1/20 are tried; of more, each weight is moved in turn, beginning from
     the default ones, as long as that helps. Both give the same weights every time.
 
@@ -108,7 +110,7 @@ def tune_weights(streams: Mapping[str, Scores]) -> TunedWeights:
         best = max(_grid(len(names)), key=lambda weights: _quality(weights, logits, labels, shares))
     else:
         best = _climb(default / default.sum(), logits, labels, shares)
-    if _quality(best, logits, labels, shares) <= before:
+    if _quality(best, logits, labels, shares)[0] <= before[0]:
         best = default / default.sum()
     found = {name: float(weight) for name, weight in zip(names, best, strict=True)}
     return TunedWeights(found, before[0], _quality(best, logits, labels, shares)[0])

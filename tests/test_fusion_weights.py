@@ -55,6 +55,13 @@ def test_what_knows_nothing_gets_nothing_and_other_clips_gain() -> None:
     assert tune_weights(streams("val")) == tuned
 
 
+def test_the_default_stays_where_nothing_is_gained() -> None:
+    sure = {name: make(9.0, number) for number, name in enumerate(("iframe", "mv", "residual"))}
+    tuned = tune_weights(sure)
+    assert tuned.before == tuned.after == 1
+    assert tuned.weights == {"iframe": 0.5, "mv": 0.25, "residual": 0.25}
+
+
 def test_no_weights_on_the_grid_are_better() -> None:
     validation = streams("val")
     tuned = tune_weights(validation)
