@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make demo   train three streams on synthetic clips, fuse them, compare settings (minutes, 2 cores)"
+	@echo "make demo CLIP=1   with a fourth stream, a small random CLIP joined to a motion network"
 	@echo "make test   run the test suite"
 	@echo "make lint   ruff and mypy"
 	@echo "make setup  only the virtual environment ($(VENV), about 6 GB)"
@@ -18,11 +19,11 @@ $(BIN)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, this is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
 	@echo "setting up $(VENV): about 6 GB, a minute or more"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,clip]"
 	@touch $@
 
 demo: setup
-	$(BIN)/python tools/demo.py
+	$(BIN)/python tools/demo.py $(if $(CLIP),--clip)
 
 test: setup
 	$(BIN)/python -m pytest

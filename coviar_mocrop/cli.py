@@ -54,3 +54,15 @@ def add_set_argument(arguments: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override settings by their dotted name, such as --set setting=efficiency train.epochs=5",
     )
+
+
+def shard(text: str) -> tuple[int, int]:
+    """``K/N`` of the command line, K from 1 to N, as (K - 1, N).
+
+    Raises:
+        argparse.ArgumentTypeError: it is something else.
+    """
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected K/N with K from 1 to N, such as 2/8")
+    return int(number) - 1, int(count)

@@ -41,10 +41,10 @@ def _normalisation(multiply_adds_per_element: int) -> Callable[..., int]:
     return count
 
 
-def _norm_table() -> dict[Any, Callable[..., int]]:
+def _norm_table(norm_cost: int = 2) -> dict[Any, Callable[..., int]]:
     aten = torch.ops.aten
     # batch norm with fixed statistics is one scale and one shift; the others find mean and variance as well
-    inference, training = _normalisation(2), _normalisation(5)
+    inference, training = _normalisation(norm_cost), _normalisation(5)
     return {
         aten._native_batch_norm_legit_no_training: inference,
         aten.native_batch_norm: inference,
@@ -65,7 +65,9 @@ def _global_pooling(
     return _PER_MULTIPLY_ADD * prod(shape) if over_picture else 0
 
 
-def count_flops(module: nn.Module, input_shape: Sequence[int], *, fused_attention: bool = False) -> int:
+def count_flops(
+    module: nn.Module, input_shape: Sequence[int], *, fused_attention: bool = False, norm_cost: int = 2
+) -> int:
     """Multiply-adds of one forward pass in evaluation mode, in the field's convention (fvcore's).
 
     The module itself is neither run nor changed: a copy without memory is.
@@ -73,13 +75,15 @@ def count_flops(module: nn.Module, input_shape: Sequence[int], *, fused_attentio
     Args:
         module: takes one float tensor.
         input_shape: with the batch dimension, such as ``(1, 3, 224, 224)``.
+        norm_cost: of a batch norm with fixed statistics, per element: 2 as fvcore counts a scale and a shift, or 1,
+            since both together are one multiply-add.
         fused_attention: add the two products inside fused attention (queries by keys, weights by values).
 
     Raises:
         ModelError: the module does not take such an input.
     """
     shadow = copy.deepcopy(module).to("meta").eval()
-    counter = FlopCounterMode(display=False, custom_mapping=_norm_table())
+    counter = FlopCounterMode(display=False, custom_mapping=_norm_table(norm_cost))
     attention, correlation = _FusedAttention(), _Correlation()
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -131,10 +135,12 @@ class StreamCost:
     Attributes:
         per_frame: one segment through the network; of a network over time, its share of the clip.
         frames_per_clip: segments times crops.
+        once: what a clip costs however many segments it is looked at in (CLIP and the head of the CLIP stream).
     """
 
     per_frame: int
     frames_per_clip: int
+    once: int = 0
 
     @property
     def gflops_per_frame(self) -> float:
@@ -144,7 +150,7 @@ class StreamCost:
     @property
     def gflops_per_clip(self) -> float:
         """In 10^9 multiply-adds."""
-        return self.per_frame * self.frames_per_clip / 1e9
+        return (self.once + self.per_frame * self.frames_per_clip) / 1e9
 
 
 def fused_cost(costs: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from coviar_mocrop.bitstream import Kind
 from coviar_mocrop.data.settings import DataSettings, InputSettings, Setting
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.mocrop import MoCropSettings
-from coviar_mocrop.models import ModelSettings, Representation
+from coviar_mocrop.models import ClipSettings, ModelSettings, Representation, Stream
 from coviar_mocrop.recipe import TrainSettings
 from coviar_mocrop.settings import Settings, explain
 
@@ -26,7 +26,10 @@ from coviar_mocrop.settings import Settings, explain
 class Config(Settings):
     """All settings of one stream's run."""
 
-    stream: Representation = Field(..., description="iframe | mv | residual")
+    stream: Stream = Field(
+        ...,
+        description="iframe | mv | residual; clip: frozen CLIP and motion network, trained head; zero_shot: CLIP alone",
+    )
     setting: Setting = Field(
         "baseline",
         description="baseline: uncropped at full size; efficiency: MoCrop box at reduced size; attention: "
@@ -37,7 +40,8 @@ class Config(Settings):
     data: DataSettings
     input: InputSettings = InputSettings()
     mocrop: MoCropSettings = MoCropSettings()
-    model: ModelSettings = ModelSettings()
+    model: ModelSettings = Field(ModelSettings(), description="the network; of the CLIP stream, its motion network")
+    clip: ClipSettings = ClipSettings()
     train: TrainSettings = TrainSettings()
 
     @model_validator(mode="after")
@@ -58,9 +62,21 @@ class Config(Settings):
         return self.setting != "baseline"
 
     @property
+    def representation(self) -> Representation:
+        """What the stream reads.
+
+        Raises:
+            ConfigError: it looks at features, not at one representation.
+        """
+        if self.stream == "clip" or self.stream == "zero_shot":
+            raise ConfigError(f"stream is {self.stream}; this is for iframe, mv and residual")
+        return self.stream
+
+    @property
     def kind(self) -> Kind:
-        """What is read from the bitstream."""
-        return "frame" if self.stream == "iframe" and self.input.frames == "decoded" else self.stream
+        """What is read from the bitstream for it; see :attr:`representation`."""
+        decoded = self.representation == "iframe" and self.input.frames == "decoded"
+        return "frame" if decoded else self.representation
 
     @property
     def size(self) -> int:

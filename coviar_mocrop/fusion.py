@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.scores import Scores
 
-DEFAULT_WEIGHTS = {"iframe": 2.0, "mv": 1.0, "residual": 1.0, "clip": 1.0}
-"""CoViAR's 2 : 1 : 1; the CLIP stream's weight is ours."""
+DEFAULT_WEIGHTS = {"iframe": 2.0, "mv": 1.0, "residual": 1.0, "clip": 1.0, "zero_shot": 1.0}
+"""CoViAR's 2 : 1 : 1; the weights of CLIP, with a head and without, are ours."""
 
 
 def fuse(streams: Mapping[str, Scores], weights: Mapping[str, float] | None = None) -> Scores:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from coviar_mocrop.models import StreamNet
+from coviar_mocrop.models.fusion_head import ClipNet
 from coviar_mocrop.settings import Settings
 
 
@@ -65,7 +66,7 @@ class TrainSettings(Settings):
         return self
 
 
-def parameter_groups(model: StreamNet, settings: TrainSettings) -> list[dict[str, Any]]:
+def parameter_groups(model: StreamNet | ClipNet, settings: TrainSettings) -> list[dict[str, Any]]:
     """Parameters by rate factor, biases and normalisation without weight decay (CoViAR, section 5)."""
     factors = settings.rate_factors
     norm_weights = {
@@ -75,6 +76,8 @@ def parameter_groups(model: StreamNet, settings: TrainSettings) -> list[dict[str
     }
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:  # frozen networks
+            continue
         if name.startswith((f"{model.classifier_name}.", "motion_squeeze.")):  # neither comes with weights
             factor = factors.classifier
         elif any(name.startswith(f"{stem}.") for stem in model.stem_names):
@@ -93,7 +96,7 @@ def parameter_groups(model: StreamNet, settings: TrainSettings) -> list[dict[str
     ]
 
 
-def create_optimizer(model: StreamNet, settings: TrainSettings) -> torch.optim.Optimizer:
+def create_optimizer(model: StreamNet | ClipNet, settings: TrainSettings) -> torch.optim.Optimizer:
     """The optimizer over :func:`parameter_groups`."""
     groups = parameter_groups(model, settings)
     if settings.optimizer == "sgd":

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
-from coviar_mocrop.cli import add_set_argument, parser, run
+from coviar_mocrop.cli import add_set_argument, parser, run, shard
 from coviar_mocrop.config import load_config
 from coviar_mocrop.engine.extract import extract_boxes, share_of_process
 from coviar_mocrop.engine.loading import Part
@@ -54,14 +53,6 @@ def main() -> None:
             f"{len(done.errors)} of {done.clips} clips{where} have no box, see above; repair or transcode them, "
             "or leave them out with --set data.on_error=skip"
         )
-
-
-def shard(text: str) -> tuple[int, int]:
-    """``K/N`` as (K - 1, N)."""
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected K/N with K from 1 to N, such as 2/8")
-    return int(number) - 1, int(count)
 
 
 if __name__ == "__main__":

@@ -5,21 +5,24 @@ from __future__ import annotations
 
 from coviar_mocrop.cli import parser, run
 from coviar_mocrop.errors import ScoreError
-from coviar_mocrop.fusion import common_clips
+from coviar_mocrop.fusion import common_clips, fuse, measure
+from coviar_mocrop.fusion_weights import Scale, require_disjoint, rescale, tune_weights
 from coviar_mocrop.report.compare import compare
 from coviar_mocrop.report.results import results_table
-from coviar_mocrop.scores import load_scores
+from coviar_mocrop.scores import Scores, load_scores
 
 EXAMPLES = """\
   python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz --output runs/fused
   python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz --weights 2 1 1 --output runs/fused
+  python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz clip=D.npz --weights clip=3 --output runs/fused
+  python tools/fuse.py --scores iframe=A.npz clip=D.npz --tune-weights iframe=VA.npz clip=VD.npz --output runs/fused
 """
 
 
 def main() -> None:
     """Parse, fuse, print the table."""
     arguments = parser(
-        "Late fusion: the weighted sum of the streams' clip scores, 2 : 1 : 1 by default.\n\n"
+        "Late fusion: the weighted sum of the streams' clip scores, 2 : 1 : 1 by default, CLIP 1.\n\n"
         "Writes to the output folder: results.json (settings already there stay), fused scores, per-class accuracy\n"
         "(CSV), the confusion matrix and accuracy against GFLOPs (PNG), and one TensorBoard run per setting with\n"
         "the same tags, so that settings overlay.",
@@ -33,6 +36,19 @@ def main() -> None:
         metavar="WEIGHT",
         help="fusion weights, iframe=2 mv=1 ... or numbers in the order of --scores (default: iframe=2, others 1)",
     )
+    arguments.add_argument(
+        "--tune-weights",
+        nargs="+",
+        default=[],
+        metavar="STREAM=FILE",
+        help="find the weights on these score files, of other clips (a validation list)",
+    )
+    arguments.add_argument(
+        "--scale",
+        choices=("logits", "softmax"),
+        default="logits",
+        help="fuse the scores as they are, or as shares that add up to 1 (default: %(default)s)",
+    )
     arguments.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
     arguments.add_argument("--setting", help="name of the run (default: the setting in the score files)")
     arguments.add_argument(
@@ -45,9 +61,32 @@ def main() -> None:
         before = ", ".join(f"{name} has {len(scores.names)}" for name, scores in streams.items())
         streams = common_clips(streams)
         print(f"{len(next(iter(streams.values())).names)} clips in common; {before}")
+    if given.tune_weights:
+        if given.weights:
+            raise ScoreError("--weights and --tune-weights: give one of the two")
+        weights = _tune(given.tune_weights, streams, given.scale, given.common)
+    streams = rescale(streams, given.scale)
     results = compare(streams, given.output, weights=weights, setting=given.setting)
     print(results_table(results))
     print(f"\nwrote {given.output}/results.json; compare in TensorBoard: tensorboard --logdir {given.output}")
+
+
+def _tune(items: list[str], streams: dict[str, Scores], scale: Scale, common: bool) -> dict[str, float]:
+    """Find weights on other clips; say what they are worth on those and on the ones reported."""
+    validation = {name: load_scores(file) for name, file in _pairs(items, "--tune-weights").items()}
+    require_disjoint(validation, streams)
+    validation = {name: validation[name] for name in streams}
+    tuned = tune_weights(rescale(common_clips(validation) if common else validation, scale))
+    reported = rescale(streams, scale)
+    before, after = measure(fuse(reported)).top1, measure(fuse(reported, tuned.weights)).top1
+    clips = len(next(iter(validation.values())).names)
+    print(f"weights: {' '.join(f'{name}={weight:g}' for name, weight in tuned.weights.items())} ({scale})")
+    print(f"validation, {clips} clips: top-1 {tuned.before:.1%} with the default weights, {tuned.after:.1%} with these")
+    gain = 100 * (after - before)
+    print(
+        f"reported, {len(next(iter(streams.values())).names)} clips: {before:.1%}, {after:.1%} ({gain:+.1f} points)\n"
+    )
+    return tuned.weights
 
 
 def _pairs(items: list[str], option: str) -> dict[str, str]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from coviar_mocrop.cli import parser, run
 from coviar_mocrop.engine.evaluate import load_stream
+from coviar_mocrop.errors import ModelError
 from coviar_mocrop.files import whole_file
 from coviar_mocrop.mocrop import MoCropSettings
+from coviar_mocrop.models import StreamNet
 from coviar_mocrop.report.crop_picture import short_name
 from coviar_mocrop.report.crop_view import look_at, write_annotated
 from coviar_mocrop.report.motion_picture import look_at_motion
@@ -58,6 +60,10 @@ def main() -> None:
         picture = output.with_name(f"{output.stem}_motion{output.suffix}")
         stream = load_stream(given.checkpoint)
         config = stream.config
+        if not isinstance(stream.model, StreamNet):
+            raise ModelError(
+                f"{given.checkpoint}: is a {config.stream} stream; give an I-frame stream with MotionSqueeze"
+            )
         box = view.box if config.crops else None
         motion = look_at_motion(given.input, stream.model, config.kind, config.size, config.input, config.data, box)
         with whole_file(picture) as temporary:

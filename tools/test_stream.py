@@ -13,6 +13,7 @@ EXAMPLES = """\
   python tools/test_stream.py --checkpoint runs/demo/iframe/best.pt --scores runs/demo/scores/iframe.npz
   python tools/test_stream.py --checkpoint runs/demo/iframe/best.pt --set setting=efficiency --scores eff.npz
   python tools/test_stream.py --checkpoint best.pt --set input.test_segments=25 input.test_crops=10 --scores s.npz
+  python tools/test_stream.py --config configs/ucf101/zero_shot.yaml --scores runs/ucf101/zero_shot.npz
 """
 
 
@@ -20,10 +21,11 @@ def main() -> None:
     """Parse, test, save."""
     arguments = parser(
         "Test a trained stream and write its score file (.npz: names, labels, scores, classes, settings).\n\n"
-        "The settings are those the stream was trained with; --set changes single ones.",
+        "The settings are those the stream was trained with; --set changes single ones. The zero-shot stream has no\n"
+        "checkpoint: --config alone names it.",
         EXAMPLES,
     )
-    arguments.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pt or last.pt of a run")
+    arguments.add_argument("--checkpoint", metavar="FILE", help="best.pt or last.pt of a run")
     arguments.add_argument("--scores", required=True, metavar="OUT.npz", help="score file to write")
     arguments.add_argument("--config", metavar="FILE", help="settings to use in place of the checkpoint's")
     add_set_argument(arguments)

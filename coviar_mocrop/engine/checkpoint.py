@@ -6,10 +6,10 @@ import os
 from typing import Any
 
 import torch
+from torch import nn
 
 from coviar_mocrop.errors import CheckpointError
 from coviar_mocrop.files import whole_file
-from coviar_mocrop.models.stream import StreamNet
 from coviar_mocrop.tensors import read_tensors
 
 FORMAT = 1
@@ -48,7 +48,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def load_model_state(model: StreamNet, state: dict[str, Any], path: str | os.PathLike[str]) -> None:
+def load_model_state(model: nn.Module, state: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Load weights into ``model``.
 
     Raises:

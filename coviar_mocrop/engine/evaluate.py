@@ -14,23 +14,31 @@ from tqdm import tqdm
 
 from coviar_mocrop.compute import StreamCost, count_flops
 from coviar_mocrop.config import Config, build_config, load_config
+from coviar_mocrop.data import read_classes
 from coviar_mocrop.data.dataset import Batch, ClipDataset
+from coviar_mocrop.data.features import FeatureDataset
 from coviar_mocrop.engine.card import is_export, load_exported
 from coviar_mocrop.engine.checkpoint import load_checkpoint, load_model_state
+from coviar_mocrop.engine.clip_stream import clip_cost, create_zero_shot
 from coviar_mocrop.engine.device import Compute, choose_compute
 from coviar_mocrop.engine.distributed import ALONE, Group
+from coviar_mocrop.engine.factory import create_model
 from coviar_mocrop.engine.loading import SkipLog, create_testing_loader, open_clips, read_batches
-from coviar_mocrop.errors import CheckpointError, CoviarMocropError, DataError
-from coviar_mocrop.models import create_stream
-from coviar_mocrop.models.stream import StreamNet
+from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
+from coviar_mocrop.models import StreamNet
+from coviar_mocrop.models.clip import title
+from coviar_mocrop.models.fusion_head import ClipNet, ZeroShotNet
 from coviar_mocrop.scores import Scores
+
+StreamModel = StreamNet | ClipNet | ZeroShotNet
+"""Networks that give clip logits; the last two take features."""
 
 
 @dataclass(frozen=True)
 class LoadedStream:
     """A trained stream and the settings it was trained with."""
 
-    model: StreamNet
+    model: StreamModel
     config: Config
     classes: tuple[str, ...]
 
@@ -57,21 +65,38 @@ def load_stream(
     else:
         config = build_config(content["config"], overrides, str(checkpoint))
     classes = tuple(content["classes"])
-    # the weights come from the checkpoint; fetching published ones first would be wasted
-    model = create_stream(config.stream, len(classes), config.model.model_copy(update={"weights": None}))
+    model = create_model(config, len(classes))
     load_model_state(model, content["model"], checkpoint)
     return LoadedStream(model.eval(), config, classes)
 
 
-def stream_cost(model: StreamNet, config: Config) -> StreamCost:
+def load_zero_shot(config_file: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> LoadedStream:
+    """The zero-shot stream, which has no checkpoint: its classes are those of the settings.
+
+    Raises:
+        ConfigError: there are no settings, or they are of a stream that is trained.
+        CoviarMocropError: CLIP or the prompts cannot be had.
+    """
+    if config_file is None:
+        raise ConfigError("there is nothing to score; give --checkpoint, or --config of the zero_shot stream")
+    config = load_config(config_file, overrides)
+    if config.stream != "zero_shot":
+        raise ConfigError(f"{os.fspath(config_file)}: the {config.stream} stream is trained; give its --checkpoint")
+    classes = read_classes(config.data.classes)
+    return LoadedStream(create_zero_shot(config, classes).eval(), config, classes)
+
+
+def stream_cost(model: StreamModel, config: Config) -> StreamCost:
     """What testing costs by the compute model."""
+    if isinstance(model, ClipNet | ZeroShotNet):
+        return clip_cost(model, config)
     length = config.input.test_segments if model.temporal else 1  # what sees its neighbours is counted with them
     clip = count_flops(model, (1, length, model.in_channels, config.size, config.size))
     return StreamCost(clip // length, config.input.test_segments * config.input.test_crops)
 
 
 def score_checkpoint(
-    checkpoint: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str] | None,
     overrides: Sequence[str] = (),
     config_file: str | os.PathLike[str] | None = None,
     *,
@@ -79,11 +104,16 @@ def score_checkpoint(
 ) -> Scores:
     """Score the test list with a trained stream; the processes of ``group`` share the work and get the same.
 
+    Without a checkpoint ``config_file`` names the stream, which must be one without training (zero-shot).
+
     Raises:
         CoviarMocropError: of whatever kind the input deserves.
     """
-    stream = load_stream(checkpoint, overrides, config_file)
-    dataset, skipped = open_clips(stream.config, "test", group)
+    if checkpoint is None:
+        stream = load_zero_shot(config_file, overrides)
+    else:
+        stream = load_stream(checkpoint, overrides, config_file)
+    dataset, skipped = open_clips(stream.config, "test", group, model=stream.model)
     if dataset.videos.classes != stream.classes:
         raise CheckpointError(
             f"{checkpoint}: was trained on other classes than {stream.config.data.classes} names "
@@ -94,13 +124,32 @@ def score_checkpoint(
     batches = read_batches(create_testing_loader(dataset, stream.config, group))
     scored = score_clips(stream.model, batches, dataset, skipped, compute, stream.config.stream, group=group)
     skipped.summarise(group)
-    scored.settings.update(describe(stream.model, stream.config), checkpoint=os.fspath(checkpoint))
+    scored.settings.update(describe(stream.model, stream.config))
+    if checkpoint is not None:
+        scored.settings["checkpoint"] = os.fspath(checkpoint)
+    if isinstance(dataset, FeatureDataset):  # its features came from the cache, so take the time of making a few
+        reading, networks = dataset.stopwatch()
+        scored.settings["ms_read"] += reading
+        scored.settings["ms_network"] += networks
     return scored
 
 
-def describe(model: StreamNet, config: Config) -> dict[str, Any]:
+def describe(model: StreamModel, config: Config) -> dict[str, Any]:
     """The settings that a score file carries."""
     cost = stream_cost(model, config)
+    if isinstance(model, ClipNet | ZeroShotNet):
+        parts = [title(config.clip)] * bool(model.image_dim) + [config.model.backbone] * bool(model.motion_dim)
+        more = {
+            "backbone": " + ".join(parts),
+            "segments": config.input.test_segments if model.motion_dim else config.clip.frames,
+            "crops": config.input.test_crops if model.motion_dim else 1,
+            "gflops_once": cost.once / 1e9,
+        }
+        return {**_describe(cost, config), **more}
+    return _describe(cost, config)
+
+
+def _describe(cost: StreamCost, config: Config) -> dict[str, Any]:
     return {
         "stream": config.stream,
         "setting": config.setting,
@@ -116,9 +165,9 @@ def describe(model: StreamNet, config: Config) -> dict[str, Any]:
 
 
 def score_clips(
-    model: StreamNet,
+    model: StreamModel,
     batches: Iterable[Batch],
-    dataset: ClipDataset,
+    dataset: ClipDataset | FeatureDataset,
     skipped: SkipLog,
     compute: Compute,
     title: str,

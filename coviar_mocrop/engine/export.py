@@ -25,6 +25,7 @@ from coviar_mocrop.engine.card import FORMAT, VERSION, read_card
 from coviar_mocrop.engine.evaluate import LoadedStream, load_stream, stream_cost
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, ModelError
 from coviar_mocrop.files import whole_file, write_json
+from coviar_mocrop.models import StreamNet
 from coviar_mocrop.tensors import digest, read_tensors, write_safetensors
 
 ExportFormat = Literal["safetensors", "torch_export", "onnx"]
@@ -91,6 +92,11 @@ def export_stream(
         _require_onnx()
     stream = load_stream(checkpoint, overrides)
     model, config = stream.model.eval(), stream.config
+    if not isinstance(model, StreamNet):
+        raise ModelError(
+            f"{os.fspath(checkpoint)}: the {config.stream} stream cannot be exported: its input is features that "
+            "CLIP makes; export the motion stream under it"
+        )
     segments = config.input.test_segments * config.input.test_crops
     frame = (model.in_channels, config.size, config.size)
     target = Path(output) / config.stream

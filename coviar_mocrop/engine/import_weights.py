@@ -113,7 +113,7 @@ def inspect_weights(
     name = os.fspath(path)
     classes = read_classes(config.data.classes)
     weights = recognise(read_tensors(path, "give the file of weights"), name, residual_order=residual_order)
-    model = create_stream(config.stream, len(classes), config.model.model_copy(update={"weights": None}))
+    model = create_stream(config.representation, len(classes), config.model.model_copy(update={"weights": None}))
     own, classifier, stem = model.state_dict(), model.classifier_name, model.stem_names[0]
     fitted = fit(own, weights, classifier, ignore=ignore)
     channels, count = input_channels(weights, stem), class_count(weights, classifier)

@@ -14,13 +14,16 @@ from coviar_mocrop.compute import StreamCost
 from coviar_mocrop.config import Config
 from coviar_mocrop.data import ClipDataset
 from coviar_mocrop.data.batches import TrainingBatches
+from coviar_mocrop.data.features import FeatureDataset
 from coviar_mocrop.engine.device import Compute, choose_compute
 from coviar_mocrop.engine.distributed import Group
 from coviar_mocrop.engine.evaluate import stream_cost
+from coviar_mocrop.engine.factory import create_model
 from coviar_mocrop.engine.loading import SkipLog, create_testing_loader, create_training_loader, open_clips
 from coviar_mocrop.engine.progress import Learner
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.models import StreamNet, create_stream
+from coviar_mocrop.models import StreamNet
+from coviar_mocrop.models.fusion_head import ClipNet
 from coviar_mocrop.models.sync_norm import synchronise_norms
 from coviar_mocrop.recipe import create_optimizer, create_schedule
 
@@ -31,7 +34,7 @@ class TestSet:
 
     __test__ = False
 
-    clips: ClipDataset
+    clips: ClipDataset | FeatureDataset
     skipped: SkipLog
     loader: DataLoader[Any]
 
@@ -48,11 +51,11 @@ class Job:
     config: Config
     group: Group
     compute: Compute
-    clips: ClipDataset
+    clips: ClipDataset | FeatureDataset
     skipped: SkipLog
     loader: DataLoader[Any]
     batches: TrainingBatches
-    model: StreamNet
+    model: StreamNet | ClipNet
     network: nn.Module
     learner: Learner
     cost: StreamCost
@@ -85,7 +88,7 @@ def prepare(config: Config, group: Group) -> Job:
     test = open_test(config, group) if config.train.test_every else None
     compute = choose_compute(config.train, group.local_rank)
     torch.manual_seed(config.seed)
-    model = create_stream(config.stream, len(clips.videos.classes), config.model)
+    model = create_model(config, len(clips.videos.classes), clips)
     cost = stream_cost(model, config)
     if config.train.sync_bn and group.world > 1:
         synchronise_norms(model, compute.device.type)

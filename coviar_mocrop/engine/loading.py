@@ -25,10 +25,13 @@ from coviar_mocrop.data import (
 )
 from coviar_mocrop.data.batches import Key, TestingBatches, TrainingBatches
 from coviar_mocrop.data.dataset import Batch, Sample
+from coviar_mocrop.data.features import FeatureDataset
+from coviar_mocrop.engine.clip_stream import FEATURE_STREAMS, feature_clips
 from coviar_mocrop.engine.distributed import ALONE, Group
 from coviar_mocrop.engine.interrupt import ignore_interrupts
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, VideoError
 from coviar_mocrop.mocrop import CropBox
+from coviar_mocrop.models.fusion_head import ClipNet, ZeroShotNet
 
 Part = Literal["train", "test"]
 logger = logging.getLogger(__name__)
@@ -67,8 +70,17 @@ class SkipLog:
             logger.warning("%d of %d clips were skipped", len(names), len(self._videos))
 
 
-def open_clips(config: Config, part: Part, group: Group = ALONE) -> tuple[ClipDataset, SkipLog]:
-    """The clips of a list, with their boxes where the setting crops.
+def open_clips(
+    config: Config, part: Part, group: Group = ALONE, *, model: object = None, shard: tuple[int, int] = (0, 1)
+) -> tuple[ClipDataset | FeatureDataset, SkipLog]:
+    """The clips of a list, with their boxes where the setting crops; of the CLIP stream, their features.
+
+    Args:
+        config: all settings.
+        part: which list.
+        group: the processes of the run.
+        model: the CLIP stream's network where it is trained already: features are made as they were for it.
+        shard: (k, n): only every n-th clip of the list, from the k-th.
 
     Raises:
         ConfigError: the settings name no such list.
@@ -80,6 +92,7 @@ def open_clips(config: Config, part: Part, group: Group = ALONE) -> tuple[ClipDa
     if path is None:
         raise ConfigError(f"data.{part}_list is not set; name a video list")
     videos = read_list(path, read_classes(config.data.classes))
+    videos = replace(videos, clips=videos.clips[shard[0] :: shard[1]])
     skipped = SkipLog(videos, config.data.on_error)
     boxes: dict[str, CropBox] | None = None
     if config.crops:
@@ -87,8 +100,16 @@ def open_clips(config: Config, part: Part, group: Group = ALONE) -> tuple[ClipDa
         for name, error in errors.items():
             skipped.add_named(name, error)
         videos = replace(videos, clips=tuple(clip for clip in videos.clips if clip.path in boxes))
-        if not videos.clips:
+        if errors and not videos.clips:
             raise DataError(f"{path}: none of its clips can be used; the first: {next(iter(errors.values()))}")
+    if config.stream in FEATURE_STREAMS:
+        net = model if isinstance(model, ClipNet | ZeroShotNet) else None
+        features, unusable = feature_clips(config, videos, boxes, net, group, training=part == "train")
+        for name, problem in unusable.items():
+            skipped.add_named(name, problem)
+        if unusable and not len(features):
+            raise DataError(f"{path}: none of its clips can be used; the first: {next(iter(unusable.values()))}")
+        return features, skipped
     dataset = ClipDataset(
         videos,
         config.kind,
@@ -125,7 +146,7 @@ def find_boxes(
 
 
 def create_training_loader(
-    dataset: ClipDataset, config: Config, group: Group = ALONE
+    dataset: ClipDataset | FeatureDataset, config: Config, group: Group = ALONE
 ) -> tuple[DataLoader[Sample], TrainingBatches]:
     """Shuffled batches of this process; set the epoch of the second before each pass over the first."""
     train = config.train
@@ -135,21 +156,24 @@ def create_training_loader(
     return _loader(dataset, config, batches), batches
 
 
-def create_testing_loader(dataset: ClipDataset, config: Config, group: Group = ALONE) -> DataLoader[Sample]:
+def create_testing_loader(
+    dataset: ClipDataset | FeatureDataset, config: Config, group: Group = ALONE
+) -> DataLoader[Sample]:
     """This process's batches of a test list, in its order."""
     batches = TestingBatches(len(dataset), config.train.test_batch_size, rank=group.rank, world=group.world)
     return _loader(dataset, config, batches)
 
 
-def _loader(dataset: ClipDataset, config: Config, batches: Sampler[list[Key]]) -> DataLoader[Sample]:
+def _loader(dataset: ClipDataset | FeatureDataset, config: Config, batches: Sampler[list[Key]]) -> DataLoader[Sample]:
+    workers = 0 if isinstance(dataset, FeatureDataset) else config.data.workers  # features are at hand
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        num_workers=config.data.workers,
+        num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # its own: the loader must draw nothing from what dropout draws from
-        persistent_workers=config.data.workers > 0,
+        persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available() and config.train.device != "cpu",
     )
 

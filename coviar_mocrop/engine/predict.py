@@ -15,16 +15,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from coviar_mocrop.bitstream import Kind, VideoInfo, open_video, transcode
+from coviar_mocrop.bitstream import Gop, Kind, VideoInfo, open_video, transcode
 from coviar_mocrop.data.convert import Canonical, form_of_folder
 from coviar_mocrop.data.segments import places, sampled_frames
 from coviar_mocrop.data.transforms import Window, cut_views, testing_windows
+from coviar_mocrop.engine.clip_stream import open_parts
 from coviar_mocrop.engine.device import Compute, choose_compute
 from coviar_mocrop.engine.evaluate import LoadedStream, load_stream
+from coviar_mocrop.engine.features import FrozenParts, Raw, features_of_raw, image_window, wanted_places
 from coviar_mocrop.errors import CheckpointError
 from coviar_mocrop.fusion import fuse, resolve_weights
 from coviar_mocrop.mocrop import CropBox, estimate_box, frames_to_read
+from coviar_mocrop.models import Stream
+from coviar_mocrop.models.fusion_head import ClipNet
 from coviar_mocrop.scores import Scores
+
+Place = tuple[int, int]
 
 _SHARED = ("setting", "mocrop", "data.backend", "data.anchor_every")
 """Settings in which all streams must agree: they share one reading and one box."""
@@ -112,7 +118,8 @@ class Predictor:
             ConfigError: a setting is wrong.
             ScoreError: a weight is for no stream, negative or not finite.
         """
-        self._streams: dict[Kind, LoadedStream] = {}
+        self._streams: dict[Stream, LoadedStream] = {}
+        self._parts = FrozenParts(None, None)
         if not checkpoints:
             raise CheckpointError("no checkpoint given; give at least one best.pt")
         for path in checkpoints:
@@ -122,11 +129,14 @@ class Predictor:
                 raise CheckpointError(f"{os.fspath(path)}: is a second {kind} stream; give one checkpoint a stream")
             self._streams[kind] = stream
             self._require_agreement(path, stream)
+            if isinstance(stream.model, ClipNet):
+                self._parts = open_parts(stream.config, stream.model)
         first = next(iter(self._streams.values()))
         self._config = first.config
         self._compute: Compute = choose_compute(first.config.train)
         for stream in self._streams.values():
             stream.model.to(memory_format=torch.channels_last).to(self._compute.device)
+        self._parts.to(self._compute.device)
         self.classes = first.classes
         self.setting = first.config.setting
         forms = (form_of_folder(stream.config.data.root) for stream in self._streams.values())
@@ -157,13 +167,12 @@ class Predictor:
         clock = _Clock(spent)
         with open_video(path, config.data.backend, config.data.anchor_every) as video:
             info = video.info
-            wanted, kinds = {}, {name: stream.config.kind for name, stream in self._streams.items()}
-            for name, stream in self._streams.items():
-                drawn = sampled_frames(info.num_frames, stream.config.input, kinds[name])
-                wanted[name] = places(video.gops, drawn, kinds[name])
-            unique = {name: sorted(set(asked)) for name, asked in wanted.items()}
-            read = video.read_many({kinds[name]: asked for name, asked in unique.items()})
-            raw = {name: read[kind] for name, kind in kinds.items()}
+            wanted = {name: self._places(stream, info.num_frames, video.gops) for name, stream in self._streams.items()}
+            unique: dict[Kind, list[Place]] = {}
+            for asked in wanted.values():
+                for kind, spots in asked.items():
+                    unique[kind] = sorted({*unique.get(kind, ()), *spots})
+            raw = video.read_many(unique)
             vectors = video.vectors(frames_to_read(video.gops, config.mocrop)) if config.crops else []
         clock.lap("read")
         box = None
@@ -172,14 +181,28 @@ class Predictor:
             clock.lap("box")
         scores: dict[str, NDArray[np.float32]] = {}
         windows: dict[str, Window] = {}
-        for kind, stream in self._streams.items():
-            cuts = testing_windows((info.height, info.width), box, stream.config.input.test_crops)
-            order = [unique[kind].index(place) for place in wanted[kind]]
-            frames = cut_views(kinds[kind], raw[kind], order, cuts, stream.config.size)
-            scores[kind] = self._logits(stream, frames)
-            windows[kind] = cuts[-1] if len(cuts) == 1 else cuts[4]  # the middle one of ten
-            clock.lap(kind)
+        whole = info.height, info.width
+        for name, stream in self._streams.items():
+            frames = {kind: _rows(raw[kind], unique[kind], spots) for kind, spots in wanted[name].items()}
+            if isinstance(stream.model, ClipNet):
+                parts = features_of_raw(stream.config, self._parts, frames, box).values()
+                inputs = torch.from_numpy(np.concatenate(list(parts)))
+                for kind in frames.keys() - self._streams.keys():
+                    iframe = kind == "iframe"
+                    windows[kind] = (
+                        image_window(stream.config, whole, box) if iframe else testing_windows(whole, box, 1)[0]
+                    )
+            else:
+                ((kind, (rows, order)),) = frames.items()
+                cuts = testing_windows(whole, box, stream.config.input.test_crops)
+                inputs = cut_views(kind, rows, order, cuts, stream.config.size)
+                windows[kind] = cuts[-1] if len(cuts) == 1 else cuts[4]  # the middle one of ten
+            scores[name] = self._logits(stream, inputs)
+            clock.lap(name)
         fused = fuse({kind: self._as_scores(row) for kind, row in scores.items()}, self.weights).scores[0]
+        if "frame" in raw:  # decoded frames are shown where there are no I-frames
+            raw.setdefault("iframe", raw.pop("frame"))
+            windows.setdefault("iframe", windows.pop("frame"))
         pictures = raw.get("iframe", np.empty((0, 1, 1, 3), np.uint8))
         spread = np.linspace(0, len(pictures) - 1, min(len(pictures), 4))
         return Prediction(
@@ -193,6 +216,13 @@ class Predictor:
             iframes=[pictures[number].copy() for number in np.unique(spread.round().astype(int))],
             as_trained=self.form is None or _has_form(info, self.form),
         )
+
+    def _places(self, stream: LoadedStream, num_frames: int, gops: Sequence[Gop]) -> dict[Kind, list[Place]]:
+        """What a stream has to see, by kind, in order."""
+        if isinstance(stream.model, ClipNet):
+            return wanted_places(stream.config, self._parts, num_frames, gops)
+        kind = stream.config.kind
+        return {kind: places(gops, sampled_frames(num_frames, stream.config.input, kind), kind)}
 
     def _as_scores(self, row: NDArray[np.float32]) -> Scores:
         """Scores of the one clip, for the fusion."""
@@ -218,6 +248,13 @@ class Predictor:
                     f"{os.fspath(path)}: {key} differs from the {name} stream's; streams share one reading and one "
                     f"box, so set it for all, with --set {key}=..."
                 )
+
+
+def _rows(raw: NDArray[Any], known: Sequence[Place], spots: Sequence[Place]) -> Raw:
+    """Of frames read for several streams, one stream's without repeats, and its order of them."""
+    mine = sorted(set(spots))
+    rows = raw if len(mine) == len(known) else raw[[known.index(place) for place in mine]]
+    return rows, [mine.index(place) for place in spots]
 
 
 class _Clock:

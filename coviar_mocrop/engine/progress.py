@@ -19,6 +19,7 @@ from coviar_mocrop.engine.distributed import Group
 from coviar_mocrop.engine.run_folder import RunFolder
 from coviar_mocrop.errors import CheckpointError
 from coviar_mocrop.models import StreamNet
+from coviar_mocrop.models.fusion_head import ClipNet
 
 logger = logging.getLogger(__name__)
 _FREE_TO_CHANGE = ("device", "threads", "precision", "save_minutes", "channels_last", "compile", "test_batch_size")
@@ -45,7 +46,7 @@ class Sums:
 class Learner:
     """What training changes."""
 
-    model: StreamNet
+    model: StreamNet | ClipNet
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler

@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from coviar_mocrop.config import Config
+from coviar_mocrop.data import ClipDataset
 from coviar_mocrop.engine.distributed import process_group
 from coviar_mocrop.engine.evaluate import score_clips
 from coviar_mocrop.engine.interrupt import StopRequest
@@ -23,6 +24,7 @@ from coviar_mocrop.engine.run_folder import RunFolder
 from coviar_mocrop.engine.step import agree, failure, readings, train_step
 from coviar_mocrop.errors import DataError, Interrupted
 from coviar_mocrop.fusion import measure
+from coviar_mocrop.models import StreamNet
 from coviar_mocrop.report.pictures import log_crops, log_displacement
 
 logger = logging.getLogger(__name__)
@@ -77,7 +79,7 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False) -> P
                     save_progress(folder, job.learner, progress, config, job.classes)
                     folder.write_metrics(progress.history)
                     _report(metrics, config, board)
-                if board:
+                if board and isinstance(job.model, StreamNet) and isinstance(job.clips, ClipDataset):
                     log_displacement(board, job.model, job.clips, progress.epoch, config.train.epochs)
         job.skipped.summarise(group)
     return folder.best if folder.best.exists() else folder.last

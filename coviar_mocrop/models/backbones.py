@@ -142,7 +142,8 @@ def _find_classifier(net: nn.Module, name: str) -> str:
     raise ModelError(f"backbone {name!r}: has no classifier of 1000 classes to replace")
 
 
-def _set(net: nn.Module, key: str, module: nn.Module) -> None:
+def set_module(net: nn.Module, key: str, module: nn.Module) -> None:
+    """Put ``module`` where ``net`` has the submodule named ``key``."""
     parent, _, name = key.rpartition(".")
     setattr(net.get_submodule(parent), name, module)
 
@@ -165,7 +166,7 @@ def _replace_stem(net: nn.Module, key: str, in_channels: int, *, pretrained: boo
                 new.bias.copy_(old.bias)
         else:
             nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
-    _set(net, key, new)
+    set_module(net, key, new)
 
 
 def _replace_classifier(net: nn.Module, key: str, num_classes: int, dropout: float) -> None:
@@ -177,4 +178,4 @@ def _replace_classifier(net: nn.Module, key: str, num_classes: int, dropout: flo
         new = nn.Conv2d(old.in_channels, num_classes, kernel_size=1)
     else:
         raise ModelError(f"classifier {key!r} is a {type(old).__name__}; only linear ones can be replaced")
-    _set(net, key, nn.Sequential(nn.Dropout(dropout), new) if dropout else new)
+    set_module(net, key, nn.Sequential(nn.Dropout(dropout), new) if dropout else new)

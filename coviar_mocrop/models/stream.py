@@ -14,6 +14,8 @@ from coviar_mocrop.models.settings import ModelSettings
 from coviar_mocrop.models.temporal import clip_logits, early_features, require_resnet, stage_channels
 
 Representation = Literal["iframe", "mv", "residual"]
+Stream = Literal["iframe", "mv", "residual", "clip", "zero_shot"]
+"""A representation, the CLIP stream (frozen CLIP and motion network, trained head), or CLIP without any training."""
 CHANNELS: dict[str, int] = {"iframe": 3, "mv": 2, "residual": 3}
 
 

@@ -23,6 +23,7 @@ from coviar_mocrop.compute import StreamCost, count_flops, fused_cost
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.models import ModelSettings, Representation, create_stream
 from coviar_mocrop.models.stream import StreamNet
+from coviar_mocrop.report.clip_compute import PUBLISHED_GFLOPS, clip_stream_cost, clip_stream_rows
 from coviar_mocrop.report.results import SETTINGS
 
 PROTOCOLS = {"CoViAR": (25, 10), "MoCrop": (8, 1)}
@@ -76,7 +77,8 @@ def compute_table(*, classes: int = 101, full_size: int = 224, reduced_size: int
     Returns:
         ``settings``: by setting, ``size`` (pixels), ``networks`` (by key: ``gflops_per_frame``, ``published`` or
         None) and ``coviar`` (by protocol, then stream and ``fused``: ``gflops_per_frame``, ``gflops_per_clip``);
-        ``clips``: per clip, what other papers print: ``title``, ``gflops_per_clip``, ``published`` or None.
+        ``clips``: per clip, what other papers print: ``title``, ``gflops_per_clip``, ``published`` or None;
+        ``clip_stream``: see :func:`~coviar_mocrop.report.clip_compute.clip_stream_cost`.
 
     Raises:
         ConfigError: a number is below 1, or a size too small for the networks.
@@ -110,7 +112,9 @@ def compute_table(*, classes: int = 101, full_size: int = 224, reduced_size: int
                 for protocol, (segments, crops) in PROTOCOLS.items()
             },
         }
-    return {"classes": classes, "settings": settings, "clips": _other_clips(classes, reduced_size)}
+    clip_stream = clip_stream_cost(classes)
+    clips = _other_clips(classes, reduced_size, clip_stream)
+    return {"classes": classes, "settings": settings, "clips": clips, "clip_stream": clip_stream}
 
 
 def latencies(
@@ -168,6 +172,8 @@ def compute_markdown(table: Mapping[str, Any], measured: Mapping[str, Mapping[st
     for clip in table["clips"]:
         published = "-" if clip["published"] is None else f"{clip['published']:g}"
         lines.append(_row([clip["title"], f"{clip['gflops_per_clip']:.1f}", published]))
+    first, *rest = clip_stream_rows(table["clip_stream"])
+    lines += ["", *_header(first), *map(_row, rest)]
     if measured:
         sizes = [settings[setting]["size"] for setting in SETTINGS[:2]]
         heads = [f"ms at {size}" for size in sizes]
@@ -224,20 +230,18 @@ def _three_streams(counts: Mapping[str, int], frames: int) -> dict[str, dict[str
     return {name: {"gflops_per_frame": frame, "gflops_per_clip": clip} for name, (frame, clip) in rows.items()}
 
 
-def _other_clips(classes: int, reduced_size: int) -> list[dict[str, Any]]:
-    # CLIP's ViT-B/32 tower differs from torchvision's by one layer norm (0.2 MFLOPs); both end in 512 outputs
-    clip_tower = _count(_build(Network("", "", "iframe", "vit_b_32", {}), 512, "meta"), 224)
-    motion = _count(_build(Network("", "", "mv", "efficientnet_b0", {}), classes, "meta"), 224)
+def _other_clips(classes: int, reduced_size: int, clip_stream: Mapping[str, Any]) -> list[dict[str, Any]]:
     plain, squeezed, cropped = (
         _count_over_time(classes, size, squeeze) for size, squeeze in ((224, False), (224, True), (reduced_size, True))
     )
     return [
         {
-            "title": f"MoCLIP-Lite: CLIP ViT-B/32 on 1 frame ({clip_tower / 1e9:.2f}) + EfficientNet-B0 on 32 motion "
-            f"segments ({motion / 1e9:.3f} each; 0.39 in the paper)",
-            "gflops_per_clip": (clip_tower + 32 * motion) / 1e9,
-            "published": 16.9,
-        },
+            "title": f"MoCLIP-Lite, 32 motion segments, {title}",
+            "gflops_per_clip": parts["totals"][32],
+            "published": PUBLISHED_GFLOPS,
+        }
+        for title, parts in clip_stream["conventions"].items()
+    ] + [
         {
             "title": "TSM-ResNet-50, 8 frames (shifting costs nothing)",
             "gflops_per_clip": plain / 1e9,

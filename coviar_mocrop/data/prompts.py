@@ -1,0 +1,99 @@
+"""What CLIP is told of the classes: prompt templates and class names, from YAML."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from coviar_mocrop.errors import ConfigError
+
+TEMPLATES = (
+    "a photo of a person {}.",
+    "a video frame of someone {}.",
+    "people {}.",
+    "an example of the action {}.",
+)
+"""Used where a file names none, or there is no file."""
+
+
+def words_of(name: str) -> str:
+    """A class name as words: split at capitals, underscores, hyphens and digits, in lower case.
+
+    ``ApplyEyeMakeup`` gives ``apply eye makeup``, ``brush_hair`` gives ``brush hair``.
+    """
+    spaced = ""
+    for before, letter, after in zip(" " + name, name, name[1:] + " ", strict=False):
+        new_word = letter.isupper() and (before.islower() or (before.isupper() and after.islower()))
+        number = before.isalnum() and letter.isdigit() != before.isdigit()
+        spaced += (" " if new_word or number else "") + (letter if letter.isalnum() else " ")
+    return " ".join(spaced.split()).lower() or name
+
+
+def read_prompts(path: str | os.PathLike[str] | None, classes: Sequence[str]) -> list[list[str]]:
+    """The prompts of every class: each template with each of the class's names.
+
+    Args:
+        path: YAML with ``templates`` (a list, ``{}`` stands for the name) and ``names`` (by class, one name or a
+            list of synonyms); both may be left out. None: our templates. A class without an entry goes by
+            :func:`words_of`.
+        classes: in the order of the labels.
+
+    Returns:
+        By class, one or more prompts.
+
+    Raises:
+        ConfigError: the file is missing or no such YAML, a template has no place for the name, or a name is given
+            to no class.
+    """
+    content = _read(path) if path is not None else {}
+    unknown = sorted(content.keys() - {"templates", "names"})
+    if unknown:
+        raise ConfigError(f"{path}: unknown key {unknown[0]!r}; valid: names, templates")
+    templates = _texts(content.get("templates", list(TEMPLATES)), f"{path}: templates")
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ConfigError(f"{path}: the template {template!r} must hold {{}} once, where the class name goes")
+    names = content.get("names") or {}
+    if not isinstance(names, dict):
+        raise ConfigError(f"{path}: names must be 'class: name' lines")
+    for name in names:
+        if name not in classes:
+            near = difflib.get_close_matches(str(name), classes, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the classes are {', '.join(list(classes)[:5])}, ..."
+            raise ConfigError(f"{path}: names {name!r}, which is no class; {hint}")
+    return [
+        [
+            template.replace("{}", text)
+            for text in _texts(names.get(name, words_of(name)), f"{path}: names.{name}")
+            for template in templates
+        ]
+        for name in classes
+    ]
+
+
+def _texts(value: Any, where: str) -> list[str]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ConfigError(f"{where} must be a text or a list of texts, quoted where YAML takes them for something else")
+    return texts
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such prompt file; see configs/prompts/, or set clip.prompts to null") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected the keys names and templates")
+    return content
