@@ -164,6 +164,11 @@ def test_checkpoints_are_refused_with_reason(trained: Path, tmp_path: Path) -> N
         load_stream(tmp_path / "wrong.pt")
 
 
+def test_a_stream_cannot_be_tested_as_another(trained: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a mv stream; it cannot be tested as iframe"):
+        load_stream(trained, ["stream=iframe"])
+
+
 class Malicious:
     """Pickles into a call."""
 

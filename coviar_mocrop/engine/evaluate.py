@@ -64,6 +64,11 @@ def load_stream(
         config = load_config(config_file, overrides)
     else:
         config = build_config(content["config"], overrides, str(checkpoint))
+    trained = content["config"].get("stream")
+    if config.stream != trained:
+        raise CheckpointError(
+            f"{os.fspath(checkpoint)}: is a {trained} stream; it cannot be tested as {config.stream}, leave 'stream' as it is"
+        )
     classes = tuple(content["classes"])
     model = create_model(config, len(classes))
     load_model_state(model, content["model"], checkpoint)
