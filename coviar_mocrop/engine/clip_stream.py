@@ -23,6 +23,9 @@ from coviar_mocrop.models.fusion_head import ClipNet, MotionEncoder, ZeroShotNet
 
 FEATURE_STREAMS = ("clip", "zero_shot")
 """Streams that look at cached features instead of frames."""
+NOTHING_TO_TRAIN = (
+    "the zero_shot stream has nothing to train; score it: tools/test_stream.py --config FILE --scores OUT.npz"
+)
 _TIMED = 4
 """Clips whose extraction is timed, where a score file says what a clip takes."""
 logger = logging.getLogger(__name__)

@@ -67,7 +67,7 @@ def load_stream(
     trained = content["config"].get("stream")
     if config.stream != trained:
         raise CheckpointError(
-            f"{os.fspath(checkpoint)}: is a {trained} stream; it cannot be tested as {config.stream}, leave 'stream' as it is"
+            f"{os.fspath(checkpoint)}: is a {trained} stream; it cannot be tested as {config.stream}"
         )
     classes = tuple(content["classes"])
     model = create_model(config, len(classes))

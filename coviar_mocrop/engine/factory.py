@@ -5,7 +5,7 @@ from __future__ import annotations
 from coviar_mocrop.config import Config
 from coviar_mocrop.data import ClipDataset
 from coviar_mocrop.data.features import FeatureDataset
-from coviar_mocrop.engine.clip_stream import create_clip_net
+from coviar_mocrop.engine.clip_stream import NOTHING_TO_TRAIN, create_clip_net
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.models import StreamNet, create_stream
 from coviar_mocrop.models.fusion_head import ClipNet
@@ -27,9 +27,7 @@ def create_model(
         ModelError, CheckpointError: the settings name no network, or weights that cannot be used.
     """
     if config.stream == "zero_shot":
-        raise ConfigError(
-            "the zero_shot stream has nothing to train; score it: tools/test_stream.py --config FILE --scores OUT.npz"
-        )
+        raise ConfigError(NOTHING_TO_TRAIN)
     if config.stream == "clip":
         return create_clip_net(config, classes, dataset if isinstance(dataset, FeatureDataset) else None)
     settings = config.model if dataset is not None else config.model.model_copy(update={"weights": None})

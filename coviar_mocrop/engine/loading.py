@@ -26,7 +26,7 @@ from coviar_mocrop.data import (
 from coviar_mocrop.data.batches import Key, TestingBatches, TrainingBatches
 from coviar_mocrop.data.dataset import Batch, Sample
 from coviar_mocrop.data.features import FeatureDataset
-from coviar_mocrop.engine.clip_stream import FEATURE_STREAMS, feature_clips
+from coviar_mocrop.engine.clip_stream import FEATURE_STREAMS, NOTHING_TO_TRAIN, feature_clips
 from coviar_mocrop.engine.distributed import ALONE, Group
 from coviar_mocrop.engine.interrupt import ignore_interrupts
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, VideoError
@@ -88,6 +88,8 @@ def open_clips(
         VideoError: a clip has no box and ``on_error`` is ``raise``.
         DataError: no clip is left.
     """
+    if config.stream == "zero_shot" and part == "train":
+        raise ConfigError(NOTHING_TO_TRAIN)
     path = config.data.train_list if part == "train" else config.data.test_list
     if path is None:
         raise ConfigError(f"data.{part}_list is not set; name a video list")
