@@ -66,9 +66,7 @@ def load_stream(
         config = build_config(content["config"], overrides, str(checkpoint))
     trained = content["config"].get("stream")
     if config.stream != trained:
-        raise CheckpointError(
-            f"{os.fspath(checkpoint)}: is a {trained} stream; it cannot be tested as {config.stream}"
-        )
+        raise CheckpointError(f"{os.fspath(checkpoint)}: is a {trained} stream; it cannot be tested as {config.stream}")
     classes = tuple(content["classes"])
     model = create_model(config, len(classes))
     load_model_state(model, content["model"], checkpoint)
