@@ -100,6 +100,8 @@ class DataRoot:
             start = os.path.join(self.path, folder)
             if not self._allows(folder, start):
                 raise self._leaves(entry)
+            if ".." in folder:  # resolved as it was checked, even behind a folder that is not there
+                start = os.path.realpath(start)
             self._folders[folder] = start
         path = os.path.join(start, name)
         try:

@@ -196,8 +196,8 @@ def read_batches(loader: DataLoader[Sample]) -> Iterator[Batch]:
             batch = next(batches)
         except StopIteration:
             return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:  # the latter where it dies while it hands over
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise DataError(
                 "a process that reads videos was killed, most often for want of memory; lower data.workers "
