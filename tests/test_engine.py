@@ -164,6 +164,29 @@ def test_checkpoints_are_refused_with_reason(trained: Path, tmp_path: Path) -> N
         load_stream(tmp_path / "wrong.pt")
 
 
+def test_a_missing_root_is_told_before_anything_is_written(demo: Path, tmp_path: Path) -> None:
+    config = run_config(demo, tmp_path / "run", data={"root": str(tmp_path / "nope")})
+    with pytest.raises(DataError, match=r"nope: is no folder; set data\.root"):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_first_clip_that_fails_leaves_no_run_in_the_way(demo: Path, tmp_path: Path) -> None:
+    name = (demo / "lists/classes.txt").read_text().split()[0]
+    (tmp_path / "l.txt").write_text(f"missing.mp4 {name} 0\n")
+    with pytest.raises(CoviarMocropError, match=r"missing\.mp4"):
+        train(run_config(demo, tmp_path / "run", data={"train_list": str(tmp_path / "l.txt")}))
+    assert not (tmp_path / "run/last.pt").exists()
+
+
+def test_resuming_where_there_is_no_run_says_so(demo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        train(run_config(demo, tmp_path / "none", train={"epochs": 1}), resume=True)
+        assert "holds no run to go on with" in caplog.text
+        train(run_config(demo, tmp_path / "none", train={"epochs": 1}), resume=True)
+        assert "all 1 epochs are done already" in caplog.text
+
+
 def test_a_stream_cannot_be_tested_as_another(trained: Path) -> None:
     with pytest.raises(CheckpointError, match="is a mv stream; it cannot be tested as iframe"):
         load_stream(trained, ["stream=iframe"])

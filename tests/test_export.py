@@ -139,6 +139,16 @@ def test_a_changed_card_is_refused_in_one_line(exported: Path, tmp_path: Path) -
         assert "\n" not in str(caught.value)
 
 
+def test_nothing_of_another_network_stays_beside_the_card(demo: Path, best: Path, tmp_path: Path) -> None:
+    export_stream(best, tmp_path, ["safetensors", "torch_export"])
+    export_stream(best, tmp_path, ["safetensors"])  # of the same network: the program stays, on the card too
+    assert set(json.loads((tmp_path / "mv.json").read_text())["files"]) == {"safetensors", "torch_export"}
+    other = checkpoint(demo, tmp_path / "other.pt", seed=9)
+    export_stream(other, tmp_path, ["safetensors"], overwrite=True)
+    assert set(json.loads((tmp_path / "mv.json").read_text())["files"]) == {"safetensors"}
+    assert not (tmp_path / "mv.pt2").exists()
+
+
 def test_another_streams_export_is_not_replaced_unasked(demo: Path, best: Path, tmp_path: Path) -> None:
     export_stream(best, tmp_path)
     other = checkpoint(demo, tmp_path / "other.pt", seed=1)

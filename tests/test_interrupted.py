@@ -66,7 +66,10 @@ def test_killed_at_random_moments_it_ends_like_never_killed() -> None:
     assert re.search(r"5 kills in \d+ runs.*bit for bit", done.stdout)
 
 
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(demo: Path, trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_job_ends_it_after_the_step_with_all_saved(
+    demo: Path, trained: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     output = tmp_path / "run"
     config = tmp_path / "c.yaml"
     # readers get the signal too, as they do from a terminal, and must not mind
@@ -76,7 +79,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(demo: Path, traine
     deadline = time.monotonic() + 120
     while not (output / "last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors

@@ -21,7 +21,7 @@ def main() -> None:
         "Write a stream as safetensors, torch.export program (.pt2) or ONNX, with a JSON card beside it: stream,\n"
         "classes, input, scaling, settings, GFLOPs, parameters, checksum, versions. Each file is read back and its\n"
         "logits compared with the stream's. The .safetensors goes wherever a checkpoint goes. ONNX needs\n"
-        "pip install 'coviar_mocrop[export]'.",
+        "pip install -e '.[export]'.",
         EXAMPLES,
     )
     arguments.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pt of a run, or .safetensors")

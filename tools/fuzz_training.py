@@ -23,7 +23,7 @@ EXAMPLES = """\
   python tools/fuzz_training.py
   python tools/fuzz_training.py --kills 100 --seed 3
 """
-TIMES = ("clips_per_second", "waiting_for_data")
+TIMES = ("seconds", "clips_per_second", "waiting_for_data")
 
 
 def main() -> None:

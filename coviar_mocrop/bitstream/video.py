@@ -274,7 +274,7 @@ class Video:
         if self._pyav.codec not in VECTOR_CODECS:
             raise NoMotionVectorsError(
                 f"{self.path}: the decoder of {self._pyav.codec} exports no motion vectors; transcode it to "
-                "H.264 first (tools/prepare_data.py transcode, or --transcode where a tool has it)"
+                "H.264 first (python tools/prepare_data.py transcode IN OUT; folder and predict have --transcode)"
             )
 
 

@@ -123,8 +123,19 @@ def export_stream(
                     run = (_write_program if kind == "torch_export" else _write_onnx)(program, temporary, shape)
                     written.append(Exported(path, _compare(model, run, shapes, tolerance, path), shape))
     card = _describe(stream, state, written, Path(checkpoint).name)
+    _settle_older_files(card_path, card)
     write_json(card_path, card)
     return card, written
+
+
+def _settle_older_files(card_path: Path, card: dict[str, Any]) -> None:
+    """Files of an earlier export beside the new ones stay on the card where they are of the same network and input."""
+    older = read_card(card_path) if card_path.exists() else {}
+    if older.get("weights", {}).get("sha256") == card["weights"]["sha256"] and older.get("input") == card["input"]:
+        card["files"] = {**older.get("files", {}), **card["files"]}
+    for kind, suffix in SUFFIXES.items():
+        if kind not in card["files"]:
+            card_path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _describe(stream: LoadedStream, state: dict[str, Tensor], written: list[Exported], source: str) -> dict[str, Any]:
@@ -280,7 +291,7 @@ def _require_onnx() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise CoviarMocropError(
-            f"ONNX needs the package {error.name}; pip install 'coviar_mocrop[export]' brings what it needs"
+            f"ONNX needs the package {error.name}; pip install -e '.[export]' brings what it needs"
         ) from error
 
 

@@ -45,6 +45,14 @@ class StopRequest:
         self._before = {}
 
 
-def ignore_interrupts() -> None:
-    """For processes that read data: Ctrl-C reaches them too, but their parent decides when they end."""
+def leave_ending_to_the_parent() -> None:
+    """For processes that read data: signals to a whole job reach them too, but their parent decides when they end.
+
+    A second SIGTERM does end them, because that is how Python ends those that are stuck.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _pass_over_once)
+
+
+def _pass_over_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -28,7 +29,7 @@ from coviar_mocrop.data.dataset import Batch, Sample
 from coviar_mocrop.data.features import FeatureDataset
 from coviar_mocrop.engine.clip_stream import FEATURE_STREAMS, NOTHING_TO_TRAIN, feature_clips
 from coviar_mocrop.engine.distributed import ALONE, Group
-from coviar_mocrop.engine.interrupt import ignore_interrupts
+from coviar_mocrop.engine.interrupt import leave_ending_to_the_parent
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, VideoError
 from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.models.fusion_head import ClipNet, ZeroShotNet
@@ -93,6 +94,8 @@ def open_clips(
     path = config.data.train_list if part == "train" else config.data.test_list
     if path is None:
         raise ConfigError(f"data.{part}_list is not set; name a video list")
+    if not Path(config.data.root).is_dir():
+        raise DataError(f"{config.data.root}: is no folder; set data.root to where the paths of {path} start")
     videos = read_list(path, read_classes(config.data.classes))
     videos = replace(videos, clips=videos.clips[shard[0] :: shard[1]])
     skipped = SkipLog(videos, config.data.on_error)
@@ -186,13 +189,12 @@ def read_batches(loader: DataLoader[Sample]) -> Iterator[Batch]:
     Raises:
         DataError: a reading process was killed.
     """
-    batches = iter(loader)
-    if loader.num_workers and threading.current_thread() is threading.main_thread():
-        # PyTorch raises from a signal handler when a reader dies: anywhere, in the middle of changing weights too;
-        # without it, the loader notices within seconds, in next()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    batches: Iterator[Batch] | None = None
     while True:
         try:
+            if batches is None:
+                batches = iter(loader)
+                _look_for_the_dead_in_next(loader)
             batch = next(batches)
         except StopIteration:
             return
@@ -206,7 +208,16 @@ def read_batches(loader: DataLoader[Sample]) -> Iterator[Batch]:
         yield batch
 
 
+def _look_for_the_dead_in_next(loader: DataLoader[Sample]) -> None:
+    """Keep PyTorch from raising when a reader dies wherever the program is, in the middle of changing weights too.
+
+    It does so from a signal handler; without it, the loader notices within seconds, in ``next()``.
+    """
+    if loader.num_workers and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def _start_worker(number: int) -> None:
     """Leave the parent's garbage alone: a video frame that it holds may wait for threads that are not here."""
     gc.freeze()
-    ignore_interrupts()
+    leave_ending_to_the_parent()

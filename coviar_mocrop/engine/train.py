@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from coviar_mocrop.config import Config
 from coviar_mocrop.data import ClipDataset
+from coviar_mocrop.data.convert import form_of_folder
 from coviar_mocrop.engine.distributed import process_group
 from coviar_mocrop.engine.evaluate import score_clips
 from coviar_mocrop.engine.interrupt import StopRequest
@@ -61,6 +63,8 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False) -> P
         if resume and folder.last.exists():
             progress = load_progress(folder, job.learner, config, job.classes)
         elif group.is_main:
+            if resume:
+                logger.warning("%s: holds no run to go on with; starting one", folder.path)
             folder.clear()
         if group.is_main:
             folder.describe(config, {"processes": group.world, "compute": str(job.compute), "epoch": progress.epoch})
@@ -72,6 +76,8 @@ def train(config: Config, *, resume: bool = False, overwrite: bool = False) -> P
         with _open_board(folder, progress, group.is_main) as board, StopRequest(quiet=not group.is_main) as stop:
             if board and progress.epoch == 0:
                 log_crops(board, job.clips.videos, config.data, config.mocrop)
+            if progress.epoch == config.train.epochs:
+                logger.info("all %d epochs are done already", progress.epoch)
             while progress.epoch < config.train.epochs and not _out_of_patience(progress, config):
                 _train_epoch(job, progress, folder, stop)
                 metrics = _finish_epoch(job, progress)
@@ -103,7 +109,7 @@ def _train_epoch(job: Job, progress: Progress, folder: RunFolder, stop: StopRequ
     for reading in bar:
         due = time.monotonic() - saved >= 60 * config.train.save_minutes
         agreement = agree(job, reading, stop=stop.made, save=due)
-        if agreement.stop or agreement.save or agreement.failed is not None:
+        if (agreement.stop or agreement.save or agreement.failed is not None) and (progress.epoch or progress.step):
             _save_within_epoch(job, progress, folder)
             saved = time.monotonic()
         if agreement.failed is not None:
@@ -141,6 +147,7 @@ def _finish_epoch(job: Job, progress: Progress) -> dict[str, float]:
         "lr": float(job.learner.schedule.get_last_lr()[0]),
         "loss": sums.loss / sums.seen,
         "top1": sums.correct / sums.seen,
+        "seconds": sums.seconds,
         "clips_per_second": sums.seen / max(sums.seconds, 1e-9),
         "waiting_for_data": sums.waited / max(sums.seconds, 1e-9),
     }
@@ -160,7 +167,7 @@ def _finish_epoch(job: Job, progress: Progress) -> dict[str, float]:
 
 
 def _report(metrics: dict[str, float], config: Config, board: SummaryWriter | None) -> None:
-    epoch = int(metrics["epoch"])
+    epoch, seconds = int(metrics["epoch"]), metrics.get("seconds", 0.0)
     for name, value in metrics.items():
         if board and name != "epoch":
             board.add_scalar("test/top1" if name == "test_top1" else f"train/{name}", value, epoch)
@@ -170,12 +177,16 @@ def _report(metrics: dict[str, float], config: Config, board: SummaryWriter | No
         f"{config.stream} epoch {epoch + 1}/{config.train.epochs}: loss {metrics['loss']:.3f}, "
         f"top-1 {metrics['top1']:.3f}{test}, {metrics['clips_per_second']:.0f} clips/s, {waiting:.0%} waiting for data"
     )
-    if waiting > WAIT_WARNING and epoch == 1:  # the first epoch also starts the reading processes
-        logger.warning(
-            "%.0f %% of the time goes into waiting for data; raise data.workers (now %d) or transcode to the "
-            "canonical form (tools/prepare_data.py folder --transcode)",
-            *(100 * waiting, config.data.workers),
-        )
+    if waiting > WAIT_WARNING and epoch == 1 and seconds > 10:  # the first epoch also starts the reading processes
+        logger.warning("%.0f %% of the time goes into waiting for data; %s", 100 * waiting, _faster_reading(config))
+
+
+def _faster_reading(config: Config) -> str:
+    if config.data.workers < (os.cpu_count() or 1):
+        return f"raise data.workers (now {config.data.workers})"
+    if form_of_folder(config.data.root) is None:
+        return "transcode to the canonical form (tools/prepare_data.py folder --transcode)"
+    return "the disk or the processor is the limit"
 
 
 def _out_of_patience(progress: Progress, config: Config) -> bool:
@@ -191,4 +202,6 @@ def _open_board(folder: RunFolder, progress: Progress, is_main: bool) -> Abstrac
 
 
 def _how_to_resume(folder: RunFolder) -> str:
+    if not folder.last.exists():
+        return "nothing was done yet; start the same command again"
     return f"{folder.last} holds everything; go on with the same command and --resume"
