@@ -55,6 +55,12 @@ class TrainSettings(Settings):
         "auto", description="auto: bf16 where the hardware computes in it, else fp32"
     )
     channels_last: bool = Field(True, description="memory layout in which convolutions are fastest")
+    frames_at_once: int | None = Field(
+        8,
+        ge=1,
+        description="in testing on a CPU, frames computed together: what fits its cache is faster than a batch (null: "
+        "all)",
+    )
     compile: bool = Field(False, description="torch.compile: a minute or more at the start, faster steps on GPUs")
     device: str = Field("auto", description="auto: cuda where there is one, else cpu")
     threads: int | None = Field(None, ge=1, description="compute threads (null: PyTorch's choice)")

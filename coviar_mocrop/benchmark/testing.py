@@ -13,7 +13,7 @@ from coviar_mocrop.engine.evaluate import score_checkpoint
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.fusion import measure
 
-PLAIN = ("train.precision=fp32", "train.channels_last=false", "data.workers=0", "train.test_batch_size=8")
+PLAIN = ("train.precision=fp32", "train.channels_last=false", "data.workers=0", "train.frames_at_once=null")
 """A loop as one writes it first: read a batch, compute it in fp32, read the next."""
 
 

@@ -24,6 +24,7 @@ class Compute:
     dtype: torch.dtype
     channels_last: bool = True
     compile: bool = False
+    frames_at_once: int | None = None
 
     def place(self, model: nn.Module) -> None:
         """Bring ``model`` to the device and into the layout, in place; compile it where that is wanted."""
@@ -68,7 +69,7 @@ def choose_compute(settings: TrainSettings, local_rank: int = 0) -> Compute:
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(device) else "fp32"
-    return Compute(device, _DTYPES[precision], settings.channels_last, settings.compile)
+    return Compute(device, _DTYPES[precision], settings.channels_last, settings.compile, settings.frames_at_once)
 
 
 def _computes_in_bf16(device: torch.device) -> bool:

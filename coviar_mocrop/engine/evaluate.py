@@ -191,7 +191,10 @@ def score_clips(
     was_training = model.training
     model.eval()
     bar = tqdm(total=len(dataset), desc=f"test {title}", unit="clip", leave=False, disable=not group.is_main)
-    with torch.inference_mode(), bar:
+    if isinstance(model, StreamNet) and compute.device.type == "cpu":
+        model.frames_at_once = compute.frames_at_once
+    # one context for all batches, so that weights are brought to half precision once
+    with torch.inference_mode(), compute.autocast(), bar:
         try:
             for batch in batches:
                 bar.update(group.world * (len(batch.labels) + len(batch.errors)))
@@ -199,8 +202,7 @@ def score_clips(
                 if not len(batch.labels):
                     continue
                 start = time.perf_counter()
-                with compute.autocast():
-                    logits = model(batch.frames.to(compute.device))
+                logits = model(batch.frames.to(compute.device))
                 rows.append(logits.float().cpu().numpy())
                 seconds_network += time.perf_counter() - start
                 seconds_read += batch.seconds

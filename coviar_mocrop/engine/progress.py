@@ -22,7 +22,16 @@ from coviar_mocrop.models import StreamNet
 from coviar_mocrop.models.fusion_head import ClipNet
 
 logger = logging.getLogger(__name__)
-_FREE_TO_CHANGE = ("device", "threads", "precision", "save_minutes", "channels_last", "compile", "test_batch_size")
+_FREE_TO_CHANGE = (
+    "device",
+    "threads",
+    "precision",
+    "save_minutes",
+    "channels_last",
+    "compile",
+    "test_batch_size",
+    "frames_at_once",
+)
 """Settings of training that may differ when a run goes on elsewhere."""
 
 

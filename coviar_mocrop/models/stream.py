@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
@@ -29,7 +30,11 @@ class StreamNet(nn.Module):
         classifier_name: the last layer, as name of a submodule.
         shift: whether residual blocks see their neighbours in time.
         motion_squeeze: the module after the second stage, or None.
+        frames_at_once: in evaluation, frames that are computed together (None: all); what fits a processor's cache is
+            faster than a large batch. A network over time takes all frames of a clip together.
     """
+
+    frames_at_once: int | None = None
 
     def __init__(
         self,
@@ -70,7 +75,13 @@ class StreamNet(nn.Module):
         Views of a clip (test crops) stand between: [N, views, T, C, H, W]. They are averaged as well, and no frame
         sees one of another view.
         """
-        logits = self.frame_logits(clips.flatten(0, -4), clips.shape[-4])
+        frames, length = clips.flatten(0, -4), clips.shape[-4]
+        if self.training or self.frames_at_once is None:
+            logits = self.frame_logits(frames, length)
+        else:
+            whole = length if self.temporal else 1
+            parts = frames.split(max(self.frames_at_once // whole, 1) * whole)
+            logits = torch.cat([self.frame_logits(part, length) for part in parts])
         return logits.unflatten(0, (clips.shape[0], -1)).mean(dim=1)
 
     def displacement(self, clips: Tensor) -> tuple[Tensor, Tensor]:
