@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -98,13 +99,17 @@ def measure_scale(clip: str | os.PathLike[str], entries: int = 100_000, batches:
 
 def _many(clip: Path, folder: Path, entries: int) -> Config:
     """``entries`` names of one clip in folders of a thousand, their list, and a cache with their boxes."""
-    names = []
+    names, copy = [], clip
     for number in range(entries):
         place = folder / f"{number // 1000:05d}"
-        if number % 1000 == 0:
+        name = place / f"{number:07d}{clip.suffix}"
+        if number % 1000 == 0:  # a copy for each folder, because a file system allows only so many links to a file
             place.mkdir()
-        os.link(clip, place / f"{number:07d}{clip.suffix}")
-        names.append(f"{place.name}/{number:07d}{clip.suffix}")
+            shutil.copy2(clip, name)
+            copy = name
+        else:
+            os.link(copy, name)
+        names.append(f"{place.name}/{name.name}")
     (folder / "list.txt").write_text("".join(f"{name} c{i % 2} {i % 2}\n" for i, name in enumerate(names)))
     (folder / "classes.txt").write_text("c0\nc1\n")
     config = Config.model_validate(

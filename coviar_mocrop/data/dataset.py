@@ -21,6 +21,8 @@ from coviar_mocrop.errors import CoviarMocropError, DataError
 from coviar_mocrop.files import DataRoot
 from coviar_mocrop.mocrop import CropBox
 
+_NO_BOX = (np.nan,) * 4
+
 
 class Sample(NamedTuple):
     """One clip: ``frames`` float32 [T, C, size, size], in order of time, or None and the ``error``.
@@ -84,6 +86,13 @@ class ClipDataset(Dataset[Sample]):
         self.boxes = boxes
         self.training = training
         self.seed = seed
+        # What reading processes look at lies in arrays: merely looking at a Python object writes to its memory, so
+        # that each process would come to hold a copy of the list.
+        clips = videos.clips
+        self._names = np.array([clip.path.encode() for clip in clips], dtype=np.bytes_)
+        self._labels = np.array([clip.label for clip in clips], dtype=np.int64)
+        corners = [(boxes or {}).get(clip.path) or _NO_BOX for clip in clips]
+        self._corners = np.array(corners, dtype=np.float64).reshape(-1, 4)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -92,15 +101,17 @@ class ClipDataset(Dataset[Sample]):
         """Read a clip. An error is handed on: raised in a worker process, it would arrive wrapped in a traceback."""
         epoch, index = key
         start = time.perf_counter()
-        clip = self.videos.clips[index]
+        label = int(self._labels[index])
         try:
-            frames = self._frames(clip.path, np.random.default_rng([self.seed, epoch, index]))
+            frames = self._frames(index, np.random.default_rng([self.seed, epoch, index]))
         except CoviarMocropError as error:
-            return Sample(None, clip.label, index, error)
-        return Sample(frames, clip.label, index, seconds=time.perf_counter() - start)
+            return Sample(None, label, index, error)
+        return Sample(frames, label, index, seconds=time.perf_counter() - start)
 
-    def _frames(self, name: str, generator: np.random.Generator) -> Tensor:
-        box = self.boxes.get(name) if self.boxes is not None else None
+    def _frames(self, index: int, generator: np.random.Generator) -> Tensor:
+        name = bytes(self._names[index]).decode()
+        corners = self._corners[index].tolist()
+        box = None if np.isnan(corners[0]) else CropBox(*corners)
         if self.boxes is not None and box is None:
             raise DataError(f"{name}: has no crop box; its motion vectors could not be read")
         path, _ = self._root.find(name)
