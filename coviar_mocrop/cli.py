@@ -14,7 +14,7 @@ from coviar_mocrop.errors import CoviarMocropError, Interrupted
 def run(main: Callable[[], None]) -> None:
     """Run a tool's ``main``; what a user can cause ends in one line on stderr and exit code 2, not a traceback."""
     # what goes wrong is said by whichever process meets it
-    logging.basicConfig(level=logging.INFO if speaks() else logging.WARNING, format="%(message)s")
+    logging.basicConfig(level=logging.INFO if is_main_process() else logging.WARNING, format="%(message)s")
     try:
         main()
     except Interrupted as error:
@@ -30,7 +30,7 @@ def run(main: Callable[[], None]) -> None:
         raise SystemExit(130) from None
 
 
-def speaks() -> bool:
+def is_main_process() -> bool:
     """Whether this process prints: of those that torchrun starts, the first."""
     return os.environ.get("RANK", "0") == "0"
 

@@ -14,16 +14,17 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from coviar_mocrop.base_config import BaseConfig, explain
 from coviar_mocrop.bitstream import Kind
-from coviar_mocrop.data.settings import DataSettings, InputSettings, Setting
+from coviar_mocrop.clips.config import DataConfig, InputConfig, Setting
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.mocrop import MoCropSettings
-from coviar_mocrop.models import ClipSettings, ModelSettings, Representation, Stream
-from coviar_mocrop.recipe import TrainSettings
-from coviar_mocrop.settings import Settings, explain
+from coviar_mocrop.networks.config import CLIPConfig, ModelConfig
+from coviar_mocrop.networks.stream_net import Representation, Stream
+from coviar_mocrop.training.optim import TrainConfig
 
 
-class Config(Settings):
+class Config(BaseConfig):
     """All settings of one stream's run."""
 
     stream: Stream = Field(
@@ -37,12 +38,12 @@ class Config(Settings):
     )
     output: str = Field("runs/unnamed", description="folder of the run")
     seed: int = Field(0, ge=0, description="of everything random")
-    data: DataSettings
-    input: InputSettings = InputSettings()
+    data: DataConfig
+    input: InputConfig = InputConfig()
     mocrop: MoCropSettings = MoCropSettings()
-    model: ModelSettings = Field(ModelSettings(), description="the network; of the CLIP stream, its motion network")
-    clip: ClipSettings = ClipSettings()
-    train: TrainSettings = TrainSettings()
+    model: ModelConfig = Field(ModelConfig(), description="the network; of the CLIP stream, its motion network")
+    clip: CLIPConfig = CLIPConfig()
+    train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
     def _fit_together(self) -> Config:

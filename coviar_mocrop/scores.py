@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coviar_mocrop.errors import ScoreError
-from coviar_mocrop.files import whole_file
+from coviar_mocrop.files import atomic_write
 
 
 @dataclass
@@ -64,7 +64,7 @@ def save_scores(path: str | os.PathLike[str], scores: Scores) -> None:
         ScoreError: the parts do not fit each other.
     """
     scores.check(os.fspath(path))
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(
             file,
             names=np.asarray(scores.names, dtype=np.str_),

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from coviar_mocrop.errors import CheckpointError
-from coviar_mocrop.files import whole_file
+from coviar_mocrop.files import atomic_write
 
 _DIGEST = "sha256"
 """Name, in the header of our safetensors files, of the digest of their tensors; the format itself has none."""
@@ -79,7 +79,7 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     # clones, because the format refuses tensors that share memory
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     value = digest(plain)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             save_file(plain, temporary, {_DIGEST: value})  # a second entry would stand in random order
         except SafetensorError as error:  # its word for a full disk

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from coviar_mocrop.engine.checkpoint import load_checkpoint
+from coviar_mocrop.checkpoint import load_checkpoint
 
 
 def demo_settings(demo: Path, output: Path, **changes: Any) -> dict[str, Any]:

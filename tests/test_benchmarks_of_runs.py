@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from demo import demo_settings
 
-from coviar_mocrop.benchmark.scale import measure_scale
-from coviar_mocrop.benchmark.testing import compare_testing
+from benchmarks.scale import measure_scale
+from benchmarks.testing import compare_testing
 from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.config import Config
-from coviar_mocrop.data.synthetic import make_demo
-from coviar_mocrop.engine.train import train
+from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.training.trainer import train
 
 
 def test_both_ways_of_testing_see_the_same_clips(tmp_path: Path) -> None:

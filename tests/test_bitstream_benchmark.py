@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from clips import record, wandering
 
-from coviar_mocrop.benchmark import loader
+from benchmarks import loader
 
 TOOLS = Path(__file__).parent.parent / "tools"
 

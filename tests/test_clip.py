@@ -15,15 +15,16 @@ from clip_stream import TINY_CLIP
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coviar_mocrop.data.lists import read_classes
-from coviar_mocrop.data.prompts import TEMPLATES, read_prompts, words_of
+from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError, ModelError
-from coviar_mocrop.models import ClipSettings, ModelSettings, create_stream
-from coviar_mocrop.models.clip import ClipEncoder, class_features, feature_dim
-from coviar_mocrop.models.fusion_head import ClipNet, MotionEncoder, ZeroShotNet
+from coviar_mocrop.networks.clip import CLIPEncoder, class_features, feature_dim
+from coviar_mocrop.networks.config import CLIPConfig, ModelConfig
+from coviar_mocrop.networks.fusion_head import ClipNet, MotionEncoder, ZeroShotNet
+from coviar_mocrop.networks.prompts import TEMPLATES, read_prompts, words_of
+from coviar_mocrop.networks.stream_net import create_stream
 
 ROOT = Path(__file__).parent.parent
-tiny = ClipSettings(model=TINY_CLIP, pretrained=None)
+tiny = CLIPConfig(model=TINY_CLIP, pretrained=None)
 
 
 def picture(height: int = 40, width: int = 60, seed: int = 0) -> Any:
@@ -43,7 +44,7 @@ def test_without_open_clip_the_error_says_what_to_install(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ModelError, match=r'pip install -e "\.\[clip\]"') as caught:
-        ClipEncoder(tiny)
+        CLIPEncoder(tiny)
     assert "\n" not in str(caught.value)
 
 
@@ -52,9 +53,9 @@ def test_random_weights_follow_from_the_seed_and_disturb_nothing() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    first = ClipEncoder(tiny, seed=0)
+    first = CLIPEncoder(tiny, seed=0)
     assert torch.equal(torch.rand(3), expected)
-    again, other = ClipEncoder(tiny, seed=0), ClipEncoder(tiny, seed=1)
+    again, other = CLIPEncoder(tiny, seed=0), CLIPEncoder(tiny, seed=1)
     assert first.digest == again.digest != other.digest
     assert (first.dim, first.size) == (24, 32)
     assert feature_dim(tiny) == 24
@@ -68,7 +69,7 @@ def test_random_weights_follow_from_the_seed_and_disturb_nothing() -> None:
 
 def test_pictures_are_cut_as_clip_was_trained_or_stretched() -> None:
     pytest.importorskip("open_clip")
-    encoder = ClipEncoder(tiny)
+    encoder = CLIPEncoder(tiny)
     wide = picture(40, 80)
     middle = encoder.prepare(wide[:, :, 20:60], stretch=False)
     inside = (..., slice(3, -3), slice(3, -3))  # at its edges the cut picture has no neighbours to blend in
@@ -83,7 +84,7 @@ def test_pictures_are_cut_as_clip_was_trained_or_stretched() -> None:
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_local_weights(tmp_path: Path, suffix: str) -> None:
     pytest.importorskip("open_clip")
-    source = ClipEncoder(tiny, seed=3)
+    source = CLIPEncoder(tiny, seed=3)
     path = tmp_path / f"w{suffix}"
     state = {name: value.clone() for name, value in source.model.state_dict().items()}
     if suffix == ".pt":
@@ -92,17 +93,17 @@ def test_local_weights(tmp_path: Path, suffix: str) -> None:
         from safetensors.torch import save_file
 
         save_file(state, path)
-    loaded = ClipEncoder(tiny.model_copy(update={"pretrained": str(path)}), seed=9)
+    loaded = CLIPEncoder(tiny.model_copy(update={"pretrained": str(path)}), seed=9)
     assert loaded.digest == source.digest
 
     wider = copy.deepcopy(TINY_CLIP)
     wider["vision_cfg"]["layers"] = 3
     with pytest.raises(CheckpointError, match="does not fit the CLIP") as caught:
-        ClipEncoder(ClipSettings(model=wider, pretrained=str(path)))
+        CLIPEncoder(CLIPConfig(model=wider, pretrained=str(path)))
     assert "\n" not in str(caught.value)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=path.name):
-        ClipEncoder(tiny.model_copy(update={"pretrained": str(path)}))
+        CLIPEncoder(tiny.model_copy(update={"pretrained": str(path)}))
 
 
 class Malicious:
@@ -119,7 +120,7 @@ def test_malicious_weights_run_nothing(tmp_path: Path) -> None:
     pytest.importorskip("open_clip")
     torch.save({"state_dict": Malicious(tmp_path / "executed")}, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match="safe"):
-        ClipEncoder(tiny.model_copy(update={"pretrained": str(tmp_path / "w.pt")}))
+        CLIPEncoder(tiny.model_copy(update={"pretrained": str(tmp_path / "w.pt")}))
     assert not (tmp_path / "executed").exists()
 
 
@@ -132,7 +133,7 @@ def test_a_tag_that_cannot_be_downloaded_is_named_with_the_remedy(monkeypatch: p
 
     monkeypatch.setattr(open_clip.factory, "download_pretrained", fail)
     with pytest.raises(ModelError, match=r"'openai' of CLIP ViT-B-32 .*path in clip\.pretrained") as caught:
-        ClipEncoder(ClipSettings())
+        CLIPEncoder(CLIPConfig())
     assert "\n" not in str(caught.value)
 
 
@@ -149,7 +150,7 @@ def test_published_weights_get_the_activation_they_were_trained_with(monkeypatch
     monkeypatch.setattr(open_clip, "create_model", note)
     for tag, quick in (("openai", True), ("laion2b_s34b_b79k", False)):
         with pytest.raises(ModelError):
-            ClipEncoder(ClipSettings(pretrained=tag))
+            CLIPEncoder(CLIPConfig(pretrained=tag))
         assert (asked["name"], asked["force_quick_gelu"], asked["weights_only"]) == ("ViT-B-32", quick, True)
 
 
@@ -157,8 +158,8 @@ def test_published_weights_get_the_activation_they_were_trained_with(monkeypatch
 
 
 def test_the_head_of_the_paper() -> None:
-    motion = MotionEncoder(create_stream("mv", 101, ModelSettings(backbone="efficientnet_b0", dropout=0.3)))
-    net = ClipNet(ClipSettings(), 101, 512, motion)
+    motion = MotionEncoder(create_stream("mv", 101, ModelConfig(backbone="efficientnet_b0", dropout=0.3)))
+    net = ClipNet(CLIPConfig(), 101, 512, motion)
     assert motion.dim == 1280
     assert sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad) == 969829
     assert [type(layer).__name__ for layer in net.head] == ["Linear", "ReLU", "Dropout", "Linear"]
@@ -168,7 +169,7 @@ def test_the_head_of_the_paper() -> None:
 
 @pytest.mark.parametrize("backbone", ["resnet18", "squeezenet1_1", "mobilenet_v3_small"])
 def test_motion_features_are_what_the_classifier_got(backbone: str) -> None:
-    stream = create_stream("mv", 5, ModelSettings(backbone=backbone)).eval()
+    stream = create_stream("mv", 5, ModelConfig(backbone=backbone)).eval()
     got: list[torch.Tensor] = []
     handle = stream.get_submodule(stream.classifier_name).register_forward_pre_hook(
         lambda _, inputs: got.append(inputs[0])
@@ -187,14 +188,14 @@ def test_motion_features_are_what_the_classifier_got(backbone: str) -> None:
 
 
 def test_standardising_is_what_the_first_layer_could_absorb() -> None:
-    net = ClipNet(ClipSettings(hidden=16), 4, 6, None).eval()
+    net = ClipNet(CLIPConfig(hidden=16), 4, 6, None).eval()
     features = torch.randn(50, 6) * torch.tensor([1, 10, 0.1, 5, 1, 0]) + torch.tensor([3, 0, 1, -9, 0, 2.0])
     net.fit(features, "")
     inside = (features - net.mean) / net.deviation
     torch.testing.assert_close(inside.mean(dim=0), torch.zeros(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(inside[:, :5].std(dim=0, correction=0), torch.ones(5), atol=1e-4, rtol=0)
     assert net.deviation[5] == 1  # a feature that never changes
-    plain = ClipNet(ClipSettings(hidden=16, standardise=False), 4, 6, None).eval()
+    plain = ClipNet(CLIPConfig(hidden=16, standardise=False), 4, 6, None).eval()
     plain.fit(features, "")
     weight, bias = net.head[0].weight / net.deviation, net.head[0].bias
     plain.head.load_state_dict(net.head.state_dict())

@@ -15,23 +15,23 @@ import pytest
 import torch
 from clip_stream import TINY_CLIP, clip_config, clip_settings, motion_config
 
-from coviar_mocrop.compute import count_flops
-from coviar_mocrop.data.features import ClipState, FeatureDataset, FeatureStore
-from coviar_mocrop.data.synthetic import make_demo
-from coviar_mocrop.engine.checkpoint import load_checkpoint, save_checkpoint
-from coviar_mocrop.engine.clip_stream import create_clip_net, open_parts
-from coviar_mocrop.engine.evaluate import load_stream, score_checkpoint
-from coviar_mocrop.engine.export import export_stream
-from coviar_mocrop.engine.features import open_stores
-from coviar_mocrop.engine.loading import open_clips
-from coviar_mocrop.engine.predict import Predictor
-from coviar_mocrop.engine.train import train
+from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
+from coviar_mocrop.clips.features import ClipState, FeatureDataset, FeatureStore
+from coviar_mocrop.clips.loading import open_clips
+from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ModelError
 from coviar_mocrop.files import DataRoot
+from coviar_mocrop.flops import count_flops
 from coviar_mocrop.fusion import fuse
-from coviar_mocrop.models.fusion_head import ClipNet
-from coviar_mocrop.recipe import TrainSettings, create_optimizer
+from coviar_mocrop.inference.export import export_stream
+from coviar_mocrop.inference.predictor import Predictor
+from coviar_mocrop.inference.testing import load_stream, score_checkpoint
+from coviar_mocrop.networks.fusion_head import ClipNet
 from coviar_mocrop.scores import load_scores, save_scores
+from coviar_mocrop.streams.clip_stream import create_clip_net, open_parts
+from coviar_mocrop.streams.features import open_stores
+from coviar_mocrop.training.optim import TrainConfig, create_optimizer
+from coviar_mocrop.training.trainer import train
 
 pytest.importorskip("open_clip")
 TOOLS = Path(__file__).parent.parent / "tools"
@@ -81,7 +81,7 @@ def test_features_are_those_of_the_networks_whatever_the_workers(demo: Path, mot
     config = clip_config(demo, tmp_path, motion, setting="baseline", data={"cache": str(tmp_path / "c")})
     clips, parts = features_of(config), open_parts(config)
     from coviar_mocrop.bitstream import open_video
-    from coviar_mocrop.data.dataset import ClipDataset
+    from coviar_mocrop.clips.dataset import ClipDataset
 
     frames = ClipDataset(clips.videos, "mv", 48, config.data, config.input)[0, 3].frames
     assert frames is not None and parts.motion is not None and parts.image is not None
@@ -114,7 +114,7 @@ def test_what_is_cached_is_not_computed_again_and_what_is_stale_is(
 ) -> None:
     import shutil
 
-    import coviar_mocrop.engine.features as module
+    import coviar_mocrop.streams.features as module
 
     videos = tmp_path / "videos"
     shutil.copytree(demo / "videos", videos)
@@ -256,7 +256,7 @@ def test_frozen_means_frozen(demo: Path, motion: Path, tmp_path: Path) -> None:
     assert parts.image is not None and net.motion is not None
     everything = torch.nn.ModuleDict({"image": parts.image, "net": net})
     before = {name: value.clone() for name, value in everything.state_dict().items()}
-    optimizer = create_optimizer(net, TrainSettings(lr=0.1, weight_decay=0.1))
+    optimizer = create_optimizer(net, TrainConfig(lr=0.1, weight_decay=0.1))
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert trained == {id(parameter) for parameter in net.head.parameters()}
     everything.train()  # what a careless loop does
@@ -411,7 +411,7 @@ def test_zero_shot_is_scored_by_the_same_tool_and_fuses(
     encoder = open_parts(config).image
     assert encoder is not None
     tokens = open_clip.SimpleTokenizer(context_length=24)
-    from coviar_mocrop.data.prompts import TEMPLATES
+    from coviar_mocrop.networks.prompts import TEMPLATES
 
     with torch.no_grad():  # class 3 by hand
         texts = tokens([template.format("rows pulse") for template in TEMPLATES])
@@ -435,8 +435,8 @@ def test_cost_of_the_real_thing_and_of_a_score_file(demo: Path, trained: Path) -
     stream = load_stream(trained)
     net = stream.model
     assert isinstance(net, ClipNet) and net.motion is not None
-    from coviar_mocrop.engine.clip_stream import clip_cost
-    from coviar_mocrop.models.clip import picture_tower
+    from coviar_mocrop.networks.clip import picture_tower
+    from coviar_mocrop.streams.clip_stream import clip_cost
 
     cost = clip_cost(net, stream.config)
     assert cost.per_frame == count_flops(net.motion, (1, 1, 2, 48, 48))

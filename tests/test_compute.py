@@ -9,9 +9,10 @@ import torch
 import torchvision
 from torch import nn
 
-from coviar_mocrop.compute import StreamCost, count_flops, fused_cost
 from coviar_mocrop.errors import ModelError
-from coviar_mocrop.models import ModelSettings, create_stream
+from coviar_mocrop.flops import StreamCost, count_flops, fused_cost
+from coviar_mocrop.networks.config import ModelConfig
+from coviar_mocrop.networks.stream_net import create_stream
 
 FIGURES = [
     ("resnet152", 224, 11.557),
@@ -40,14 +41,14 @@ def test_published_figures(name: str, size: int, gflops: float) -> None:
 
 def test_the_coviar_result() -> None:
     """11.6 -> 8.5 GFLOPs, counted on the stream itself."""
-    stream = create_stream("iframe", 101, ModelSettings(backbone="resnet152"))
+    stream = create_stream("iframe", 101, ModelConfig(backbone="resnet152"))
     before, after = (count_flops(stream, (1, 1, 3, size, size)) / 1e9 for size in (224, 192))
     assert (f"{before:.1f}", f"{after:.1f}") == ("11.6", "8.5")
     assert 1 - after / before == pytest.approx(0.265, abs=0.001)
 
 
 def test_two_channel_stem() -> None:
-    stream = create_stream("mv", 101, ModelSettings(backbone="efficientnet_b0"))
+    stream = create_stream("mv", 101, ModelConfig(backbone="efficientnet_b0"))
     assert round(count_flops(stream.backbone, (1, 2, 224, 224)) / 1e9, 3) == 0.397
 
 

@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 
 from coviar_mocrop.bitstream import Gop, open_video
 from coviar_mocrop.bitstream.transcode import encode
+from coviar_mocrop.clips.boxes import BoxCache, boxes_of_list
+from coviar_mocrop.clips.loading import create_testing_loader, create_training_loader, open_clips
+from coviar_mocrop.clips.sampling import middle_frames, places, random_frames, strided_frames
 from coviar_mocrop.config import Config
-from coviar_mocrop.data import BoxCache, Clip, boxes_of_list, read_classes, read_list, write_list
-from coviar_mocrop.data import transforms as tf
-from coviar_mocrop.data.segments import middle_frames, places, random_frames, strided_frames
-from coviar_mocrop.data.synthetic import make_demo, render
-from coviar_mocrop.engine.loading import create_testing_loader, create_training_loader, open_clips
+from coviar_mocrop.datasets.demo import make_demo, render
+from coviar_mocrop.datasets.lists import Clip, read_classes, read_list, write_list
 from coviar_mocrop.errors import DataError, ListError, VideoError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
+from coviar_mocrop.networks import transforms as tf
 
 CLASSES = ("jump", "run")
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 from demo import demo_settings
 
+from coviar_mocrop.clips.samplers import TestingBatches, TrainingBatches
 from coviar_mocrop.config import Config
-from coviar_mocrop.data.batches import TestingBatches, TrainingBatches
-from coviar_mocrop.data.synthetic import make_demo
-from coviar_mocrop.engine.evaluate import score_checkpoint
-from coviar_mocrop.engine.train import train
+from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.models import StreamNet
+from coviar_mocrop.inference.testing import score_checkpoint
+from coviar_mocrop.networks.stream_net import StreamNet
 from coviar_mocrop.scores import load_scores
+from coviar_mocrop.training.trainer import train
 
 TOOLS = Path(__file__).parent.parent / "tools"
 # Adam's first steps are as long for a gradient that is rounding noise as for any other, so it would amplify the noise
@@ -75,7 +75,7 @@ def test_two_processes_learn_what_one_does(demo: Path, alone: Path, tmp_path: Pa
     config.write_text(json.dumps(settings_of(demo, tmp_path / "run", test_every=1, sync_bn=True)))
     done = torchrun(2, TOOLS / "train_stream.py", "--config", config)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("wrote ") == 1  # one of them speaks
+    assert done.stdout.count("wrote ") == 1  # one of them is_main_process
     np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone.parent), rtol=2e-3)
     facts = json.loads((tmp_path / "run/run.json").read_text())["parts"]
     assert facts[0]["processes"] == 2
@@ -87,10 +87,10 @@ def test_in_double_precision_two_processes_are_one(demo: Path, tmp_path: Path) -
     script.write_text(
         "import json, sys, torch\n"
         "from coviar_mocrop.config import load_config\n"
-        "from coviar_mocrop.engine.distributed import process_group\n"
-        "from coviar_mocrop.engine.job import prepare\n"
-        "from coviar_mocrop.engine.progress import Progress, Sums\n"
-        "from coviar_mocrop.engine.step import agree, readings, train_step\n"
+        "from coviar_mocrop.distributed import process_group\n"
+        "from coviar_mocrop.training.job import prepare\n"
+        "from coviar_mocrop.training.state import Progress, Sums\n"
+        "from coviar_mocrop.training.step import agree, readings, train_step\n"
         "torch.set_default_dtype(torch.float64)\n"
         "with process_group() as group:\n"
         "    job, losses, progress = prepare(load_config(sys.argv[1]), group), [], Progress()\n"
@@ -193,7 +193,7 @@ def test_batchnorm_over_processes_is_that_of_one(tmp_path: Path) -> None:
     script = tmp_path / "norm.py"
     script.write_text(
         "import sys, torch, torch.distributed as dist\n"
-        "from coviar_mocrop.models.sync_norm import synchronise_norms\n"
+        "from coviar_mocrop.networks.sync_norm import synchronise_norms\n"
         "dist.init_process_group('gloo')\n"
         "torch.manual_seed(0)\n"
         "x = torch.randn(5, 3, 4, 4) * 3 + 1\n"

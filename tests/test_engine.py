@@ -14,14 +14,14 @@ import pytest
 import torch
 from demo import demo_settings, same, weights_of
 
-from coviar_mocrop.compute import count_flops
+from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
 from coviar_mocrop.config import Config
-from coviar_mocrop.data.synthetic import make_demo
-from coviar_mocrop.engine.checkpoint import load_checkpoint, save_checkpoint
-from coviar_mocrop.engine.evaluate import load_stream, score_checkpoint
-from coviar_mocrop.engine.train import train
+from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
+from coviar_mocrop.flops import count_flops
+from coviar_mocrop.inference.testing import load_stream, score_checkpoint
 from coviar_mocrop.scores import load_scores
+from coviar_mocrop.training.trainer import train
 
 TOOLS = Path(__file__).parent.parent / "tools"
 
@@ -70,7 +70,7 @@ def test_a_run_leaves_everything_behind(trained: Path) -> None:
 def test_stopped_and_resumed_ends_like_never_stopped(
     demo: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import coviar_mocrop.engine.train as module
+    import coviar_mocrop.training.trainer as module
 
     def stop(metrics: dict[str, float], *_: Any) -> None:
         if metrics["epoch"] == 1:
@@ -124,7 +124,7 @@ def test_scores_are_the_models_and_say_what_made_them(trained: Path, tmp_path: P
     assert facts["gflops_per_clip"] == pytest.approx(20 * facts["gflops_per_frame"])
     stream = load_stream(trained)
     assert facts["gflops_per_frame"] == count_flops(stream.model, (1, 1, 2, 32, 32)) / 1e9
-    from coviar_mocrop.engine.loading import open_clips
+    from coviar_mocrop.clips.loading import open_clips
 
     plain = score_checkpoint(trained)
     dataset, _ = open_clips(stream.config, "test")

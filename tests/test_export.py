@@ -15,14 +15,14 @@ import torch
 from demo import demo_settings
 from torch import Tensor, nn
 
-from coviar_mocrop.compute import count_flops
+from coviar_mocrop.checkpoint import save_checkpoint
 from coviar_mocrop.config import Config
-from coviar_mocrop.data.synthetic import make_demo
-from coviar_mocrop.engine.checkpoint import save_checkpoint
-from coviar_mocrop.engine.evaluate import load_stream, score_checkpoint
-from coviar_mocrop.engine.export import _compare, _trace, export_stream
+from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, ModelError
-from coviar_mocrop.models import create_stream
+from coviar_mocrop.flops import count_flops
+from coviar_mocrop.inference.export import _compare, _trace, export_stream
+from coviar_mocrop.inference.testing import load_stream, score_checkpoint
+from coviar_mocrop.networks.stream_net import create_stream
 from coviar_mocrop.tensors import read_tensors, write_safetensors
 
 TOOL = Path(__file__).parent.parent / "tools" / "export.py"
@@ -241,10 +241,10 @@ def test_the_tool(best: Path, tmp_path: Path) -> None:
 
 
 def test_own_safetensors_start_a_stream_too(best: Path, exported: Path) -> None:
-    from coviar_mocrop.models import ModelSettings
+    from coviar_mocrop.networks.config import ModelConfig
 
     path = exported / "mv.safetensors"
-    stream = create_stream("mv", 3, ModelSettings(weights=str(path)))
+    stream = create_stream("mv", 3, ModelConfig(weights=str(path)))
     tensors = read_tensors(path, "")
     torch.testing.assert_close(stream.data_bn.weight, tensors["data_bn.weight"])
     torch.testing.assert_close(stream.backbone.conv1.weight, tensors["backbone.conv1.weight"])

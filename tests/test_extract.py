@@ -18,13 +18,13 @@ import yaml
 from demo import demo_settings
 
 from coviar_mocrop.bitstream import open_video
+from coviar_mocrop.clips.boxes import BoxCache, Entry
+from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.config import Config
-from coviar_mocrop.data import BoxCache, read_classes, read_list
-from coviar_mocrop.data.boxes import Entry
-from coviar_mocrop.data.synthetic import make_demo
-from coviar_mocrop.engine.extract import extract_boxes, share_of_process
-from coviar_mocrop.engine.loading import open_clips
+from coviar_mocrop.datasets.demo import make_demo
+from coviar_mocrop.datasets.lists import read_classes, read_list
 from coviar_mocrop.errors import ConfigError, DataError
+from coviar_mocrop.inference.extract import extract_boxes, share_of_process
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
 
 ROOT = Path(__file__).parents[1]
@@ -145,7 +145,7 @@ def test_what_two_keep_at_the_same_time_is_all_there(tmp_path: Path) -> None:
 def test_training_takes_what_was_extracted(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config.model_validate(settings(demo, tmp_path))
     extract_boxes(config, progress=False)
-    monkeypatch.setattr("coviar_mocrop.data.boxes.box_of_file", None)  # nothing may be computed any more
+    monkeypatch.setattr("coviar_mocrop.clips.boxes.box_of_file", None)  # nothing may be computed any more
     assert len(open_clips(config, "train")[0]) == 7
     assert len(open_clips(config, "test")[0]) == 4
 
@@ -182,7 +182,7 @@ def test_killed_and_started_again(demo: Path, tmp_path: Path, expected: dict[str
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(settings(demo, tmp_path / "cache")))
     code = (
-        "import runpy, sys, coviar_mocrop.data.boxes as boxes\n"
+        "import runpy, sys, coviar_mocrop.clips.boxes as boxes\n"
         "boxes._SAVE_EVERY = 1\n"
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"

@@ -19,15 +19,16 @@ from demo import demo_settings
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
+from coviar_mocrop.clips.windows import IMAGENET_STD, scale
 from coviar_mocrop.config import Config
-from coviar_mocrop.data.transforms import IMAGENET_STD, scale
-from coviar_mocrop.engine.checkpoint import load_checkpoint, save_checkpoint
-from coviar_mocrop.engine.evaluate import load_stream
-from coviar_mocrop.engine.import_weights import inspect_weights
 from coviar_mocrop.errors import CheckpointError, ConfigError
-from coviar_mocrop.models import ModelSettings, create_stream
-from coviar_mocrop.models.foreign import recognise
-from coviar_mocrop.models.settings import ModelSettings as Model
+from coviar_mocrop.inference.import_weights import inspect_weights
+from coviar_mocrop.inference.testing import load_stream
+from coviar_mocrop.networks.config import ModelConfig
+from coviar_mocrop.networks.config import ModelConfig as Model
+from coviar_mocrop.networks.converted import recognise
+from coviar_mocrop.networks.stream_net import create_stream
 from coviar_mocrop.tensors import digest, read_tensors, write_safetensors
 
 TOOL = Path(__file__).parent.parent / "tools" / "import_weights.py"
@@ -354,7 +355,7 @@ def test_malicious_files_run_nothing(tmp_path: Path, zipped: bool) -> None:
         with pytest.raises(CheckpointError, match=name):
             inspect_weights(tmp_path / name, config)
         with pytest.raises(CheckpointError, match=name):
-            create_stream("mv", 7, ModelSettings(weights=str(tmp_path / name)))
+            create_stream("mv", 7, ModelConfig(weights=str(tmp_path / name)))
     assert not trace.exists()
     with pytest.raises(CheckpointError, match=r"a\.pth: holds \w+\.mkdir, which is not safe.*weights alone"):
         inspect_weights(tmp_path / "a.pth", config)

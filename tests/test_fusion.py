@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from coviar_mocrop.errors import CoviarMocropError, ScoreError
-from coviar_mocrop.files import whole_file
+from coviar_mocrop.files import atomic_write
 from coviar_mocrop.fusion import common_clips, fuse, measure
-from coviar_mocrop.report.compare import compare
-from coviar_mocrop.report.results import results_table
 from coviar_mocrop.scores import Scores, load_scores, save_scores
+from coviar_mocrop.viz.compare import compare
+from coviar_mocrop.viz.results import results_table
 
 
 def make_scores(seed: int = 0, clips: int = 12, classes: int = 6, **settings_of: Any) -> Scores:
@@ -119,7 +119,7 @@ def test_score_files_that_do_not_belong_together(change: dict[str, Any], says: s
 def test_scores_under_the_name_of_another_stream() -> None:
     with pytest.raises(ScoreError, match="iframe: its score file is of the mv stream"):
         fuse({"iframe": make_scores(stream="mv"), "mv": make_scores(stream="iframe")})
-    with pytest.raises(CoviarMocropError, match="no kind of picture"), whole_file(Path("x.foo")) as temporary:
+    with pytest.raises(CoviarMocropError, match="no kind of picture"), atomic_write(Path("x.foo")) as temporary:
         Figure().savefig(temporary)
     assert not Path("x.foo").exists()
 

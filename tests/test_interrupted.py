@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from demo import demo_settings, same, weights_of
 
+from coviar_mocrop.checkpoint import load_checkpoint
 from coviar_mocrop.config import Config
-from coviar_mocrop.data.synthetic import make_demo
-from coviar_mocrop.engine.checkpoint import load_checkpoint
-from coviar_mocrop.engine.train import train
+from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import CheckpointError, CoviarMocropError, DataError, Interrupted, VideoError
+from coviar_mocrop.training.trainer import train
 
 TOOLS = Path(__file__).parent.parent / "tools"
 
@@ -94,7 +94,7 @@ def test_a_signal_to_the_job_ends_it_after_the_step_with_all_saved(
 def test_a_killed_reader_is_one_line_and_nothing_is_lost(
     demo: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import coviar_mocrop.engine.train as module
+    import coviar_mocrop.training.trainer as module
 
     real, steps = module.train_step, []
 
@@ -118,7 +118,7 @@ def test_a_killed_reader_is_one_line_and_nothing_is_lost(
 
 
 def test_a_full_disk_is_one_line_and_the_older_checkpoint_stays(demo: Path, tmp_path: Path) -> None:
-    import coviar_mocrop.engine.train as module
+    import coviar_mocrop.training.trainer as module
 
     with pytest.MonkeyPatch.context() as patch:
 
@@ -150,7 +150,7 @@ def test_a_bad_clip_in_mid_epoch_loses_no_step(demo: Path, tmp_path: Path) -> No
         train(run_config(demo, tmp_path / "run", data={"train_list": str(tmp_path / "l.txt")}))
     content = load_checkpoint(tmp_path / "run/last.pt")
     assert "optimizer" in content
-    from coviar_mocrop.data.batches import TrainingBatches
+    from coviar_mocrop.clips.samplers import TrainingBatches
 
     batches = list(TrainingBatches(9, 2))
     bad = next(number for number, keys in enumerate(batches) if (0, 8) in keys)
@@ -160,7 +160,7 @@ def test_a_bad_clip_in_mid_epoch_loses_no_step(demo: Path, tmp_path: Path) -> No
 def test_a_checkpoint_of_another_optimizer_is_refused(demo: Path, trained: Path, tmp_path: Path) -> None:
     content = load_checkpoint(trained.parent / "last.pt")
     content["optimizer"] = {"state": {}, "param_groups": []}
-    from coviar_mocrop.engine.checkpoint import save_checkpoint
+    from coviar_mocrop.checkpoint import save_checkpoint
 
     save_checkpoint(tmp_path / "last.pt", content)
     with pytest.raises(CheckpointError, match="cannot be resumed from"):

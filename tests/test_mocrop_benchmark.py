@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from clips import record, wandering
 
-from coviar_mocrop.benchmark import mocrop as bench
+from benchmarks import mocrop as bench
 from coviar_mocrop.bitstream.transcode import encode
-from coviar_mocrop.data.boxes import box_of_file
+from coviar_mocrop.clips.boxes import box_of_file
 from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
 

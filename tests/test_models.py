@@ -10,8 +10,9 @@ import torch
 import torchvision
 
 from coviar_mocrop.errors import CheckpointError, ModelError
-from coviar_mocrop.models import ModelSettings, create_stream
-from coviar_mocrop.recipe import RateFactors, TrainSettings, create_optimizer, create_schedule, parameter_groups
+from coviar_mocrop.networks.config import ModelConfig
+from coviar_mocrop.networks.stream_net import create_stream
+from coviar_mocrop.training.optim import RateFactors, TrainConfig, create_optimizer, create_schedule, parameter_groups
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,7 @@ from coviar_mocrop.recipe import RateFactors, TrainSettings, create_optimizer, c
 )
 @pytest.mark.parametrize(("kind", "channels"), [("iframe", 3), ("mv", 2)])
 def test_any_classifier_serves_any_stream(name: str, kind: Any, channels: int) -> None:
-    stream = create_stream(kind, 7, ModelSettings(backbone=name)).train()
+    stream = create_stream(kind, 7, ModelConfig(backbone=name)).train()
     logits = stream(torch.randn(2, 3, channels, 64, 64))
     assert logits.shape == (2, 7)
     logits.sum().backward()
@@ -48,14 +49,14 @@ def test_local_weights_and_the_mean_stem(tmp_path: Path) -> None:
     source = torchvision.models.resnet18(num_classes=1000)
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": source.state_dict()}, path)
-    settings = ModelSettings(backbone="resnet18", weights=str(path))
+    settings = ModelConfig(backbone="resnet18", weights=str(path))
     stream = create_stream("mv", 5, settings)
     mean = source.conv1.weight.mean(dim=1, keepdim=True)
     torch.testing.assert_close(stream.backbone.conv1.weight, mean.expand(-1, 2, -1, -1))  # type: ignore[union-attr]
     torch.testing.assert_close(stream.backbone.layer4[1].conv2.weight, source.layer4[1].conv2.weight)  # type: ignore
     assert stream.backbone.fc.weight.shape == (5, 512)  # type: ignore[union-attr]
     with pytest.raises(CheckpointError, match=r"weights\.pth: does not fit model.backbone \(165 missing"):
-        create_stream("iframe", 5, ModelSettings(backbone="resnet50", weights=str(path)))
+        create_stream("iframe", 5, ModelConfig(backbone="resnet50", weights=str(path)))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 broken"])
@@ -63,22 +64,22 @@ def test_broken_weights_are_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"weights\.pth") as caught:
-        create_stream("iframe", 5, ModelSettings(weights=str(path)))
+        create_stream("iframe", 5, ModelConfig(weights=str(path)))
     assert "\n" not in str(caught.value)
 
 
 def test_unknown_names_are_told() -> None:
     with pytest.raises(ModelError, match="did you mean resnet18"):
-        create_stream("iframe", 5, ModelSettings(backbone="resnet_18"))
+        create_stream("iframe", 5, ModelConfig(backbone="resnet_18"))
     with pytest.raises(ModelError, match="IMAGENET1K_V1"):
-        create_stream("iframe", 5, ModelSettings(weights="IMAGENET"))
+        create_stream("iframe", 5, ModelConfig(weights="IMAGENET"))
     with pytest.raises(ModelError, match="representation"):
         create_stream("flow", 5)  # type: ignore[arg-type]
 
 
 def test_rate_factors_and_weight_decay_reach_the_right_parameters() -> None:
     stream = create_stream("mv", 5)
-    settings = TrainSettings(lr=1.0, weight_decay=0.1, rate_factors=RateFactors(classifier=1, stem=0.1, rest=0.01))
+    settings = TrainConfig(lr=1.0, weight_decay=0.1, rate_factors=RateFactors(classifier=1, stem=0.1, rest=0.01))
     rate = {id(p): (g["lr"], g["weight_decay"]) for g in parameter_groups(stream, settings) for p in g["params"]}
     named = {name: rate[id(parameter)] for name, parameter in stream.named_parameters()}
     assert len(rate) == len(list(stream.parameters()))
@@ -100,7 +101,7 @@ def test_rate_factors_and_weight_decay_reach_the_right_parameters() -> None:
     ],
 )
 def test_schedules(schedule: dict[str, Any], expected: list[float]) -> None:
-    settings = TrainSettings(lr=1.0, epochs=4, optimizer="sgd", **schedule)
+    settings = TrainConfig(lr=1.0, epochs=4, optimizer="sgd", **schedule)
     optimizer = create_optimizer(create_stream("iframe", 2), settings)
     plan = create_schedule(optimizer, settings, steps_per_epoch=3)
     rates = []
@@ -113,7 +114,7 @@ def test_schedules(schedule: dict[str, Any], expected: list[float]) -> None:
 
 
 def test_frames_in_portions_score_like_all_at_once() -> None:
-    model = create_stream("mv", 5, ModelSettings()).eval()
+    model = create_stream("mv", 5, ModelConfig()).eval()
     clips = torch.randn(3, 5, 2, 32, 32)
     with torch.inference_mode():
         whole = model(clips)

@@ -14,22 +14,23 @@ from clips import record, sliding
 from demo import demo_settings
 from matplotlib.image import imread
 
-from coviar_mocrop.benchmark import squeeze
-from coviar_mocrop.compute import count_flops
+from benchmarks import squeeze
+from coviar_mocrop.checkpoint import load_checkpoint
+from coviar_mocrop.clips.config import DataConfig, InputConfig
 from coviar_mocrop.config import Config
-from coviar_mocrop.data.settings import DataSettings, InputSettings
-from coviar_mocrop.data.synthetic import make_demo
-from coviar_mocrop.engine.checkpoint import load_checkpoint
-from coviar_mocrop.engine.evaluate import load_stream, score_checkpoint
-from coviar_mocrop.engine.predict import Predictor
-from coviar_mocrop.engine.train import train
+from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import ConfigError, ModelError
+from coviar_mocrop.flops import count_flops
+from coviar_mocrop.inference.predictor import Predictor
+from coviar_mocrop.inference.testing import load_stream, score_checkpoint
 from coviar_mocrop.mocrop import CropBox
-from coviar_mocrop.models import ModelSettings, create_stream
-from coviar_mocrop.report.motion_picture import look_at_motion
+from coviar_mocrop.networks.config import ModelConfig
+from coviar_mocrop.networks.stream_net import create_stream
+from coviar_mocrop.training.trainer import train
+from coviar_mocrop.viz.motion_picture import look_at_motion
 
 TOOLS = Path(__file__).parent.parent / "tools"
-INPUTS = InputSettings(test_segments=4, stride=3, frames="decoded")
+INPUTS = InputConfig(test_segments=4, stride=3, frames="decoded")
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +86,9 @@ def test_scores_carry_the_cost_of_whole_clips_and_predictions_agree(demo: Path, 
 def test_the_codecs_motion_is_the_clips(tmp_path: Path) -> None:
     """Everything slides by (3, -2) a frame, so by three times that a step of three frames."""
     path = record(sliding(24, 96, 64, (3, -2)), tmp_path / "slide.mp4", gop=24)
-    model = create_stream("iframe", 3, ModelSettings(motion_squeeze=True)).train()
+    model = create_stream("iframe", 3, ModelConfig(motion_squeeze=True)).train()
     box = CropBox(0.25, 0.25, 0.75, 0.75)
-    view = look_at_motion(path, model, "frame", 64, INPUTS, DataSettings(classes="none"), box)
+    view = look_at_motion(path, model, "frame", 64, INPUTS, DataConfig(classes="none"), box)
     assert model.training
     assert view.numbers == [7, 10, 13, 16]
     assert view.frames.shape == (4, 32, 48, 3)
@@ -104,7 +105,7 @@ def test_the_codecs_motion_is_the_clips(tmp_path: Path) -> None:
 
 def test_networks_that_find_no_motion_are_told(demo: Path) -> None:
     path = next((demo / "videos").rglob("*.mp4"))
-    data = DataSettings(classes="none")
+    data = DataConfig(classes="none")
     with pytest.raises(ModelError, match="motion_squeeze=true"):
         look_at_motion(path, create_stream("iframe", 3), "frame", 48, INPUTS, data, None)
     with pytest.raises(ModelError, match="mv stream has no pictures"):

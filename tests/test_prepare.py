@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.transcode import encode
-from coviar_mocrop.data.convert import Canonical, Handling, Prepared, form_of_folder
-from coviar_mocrop.data.folder import divide, index_folder, prepare_folder, read_groups
-from coviar_mocrop.data.lists import Clip, read_classes, read_list
-from coviar_mocrop.data.official import UCF101_COUNTS, prepare_hmdb51, prepare_ucf101
+from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared, form_of_folder
+from coviar_mocrop.datasets.folder import divide, index_folder, prepare_folder, read_groups
+from coviar_mocrop.datasets.lists import Clip, read_classes, read_list
+from coviar_mocrop.datasets.official import UCF101_COUNTS, prepare_hmdb51, prepare_ucf101
 from coviar_mocrop.errors import CoviarMocropError, DataError
 
 PROJECT = Path(__file__).resolve().parent.parent

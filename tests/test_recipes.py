@@ -14,16 +14,17 @@ from demo import demo_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coviar_mocrop.compute import count_flops
+from coviar_mocrop.checkpoint import load_checkpoint
 from coviar_mocrop.config import Config
-from coviar_mocrop.data.synthetic import make_demo
-from coviar_mocrop.engine.checkpoint import load_checkpoint
-from coviar_mocrop.engine.dry_run import dry_run
-from coviar_mocrop.engine.progress import Progress
-from coviar_mocrop.engine.train import train
+from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.models import ModelSettings, create_stream
-from coviar_mocrop.recipe import mix
+from coviar_mocrop.flops import count_flops
+from coviar_mocrop.networks.config import ModelConfig
+from coviar_mocrop.networks.stream_net import create_stream
+from coviar_mocrop.training.dry_run import dry_run
+from coviar_mocrop.training.optim import mix
+from coviar_mocrop.training.state import Progress
+from coviar_mocrop.training.trainer import train
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_a_dry_run_tells_and_writes_nothing(demo: Path, tmp_path: Path) -> None:
     config = run_config(demo, tmp_path / "run")
     found = dry_run(config)
     assert not (tmp_path / "run").exists()
-    model = create_stream("mv", 8, ModelSettings())
+    model = create_stream("mv", 8, ModelConfig())
     assert found.shape == (4, 1, 2, 32, 32)
     assert found.parameters == found.trainable == sum(p.numel() for p in model.parameters())
     assert found.gflops_per_frame == count_flops(model, (1, 1, 2, 32, 32)) / 1e9

@@ -17,18 +17,18 @@ from clips import record, wandering
 from matplotlib.image import imread
 
 from coviar_mocrop.bitstream import transcode
+from coviar_mocrop.checkpoint import save_checkpoint
+from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.config import build_config
-from coviar_mocrop.data.dataset import ClipDataset
-from coviar_mocrop.data.lists import Clip, VideoList
-from coviar_mocrop.data.transcoding import find_videos
-from coviar_mocrop.engine.checkpoint import save_checkpoint
-from coviar_mocrop.engine.predict import Predictor
+from coviar_mocrop.datasets.lists import Clip, VideoList
+from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ScoreError
 from coviar_mocrop.files import write_json
+from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.mocrop import CropBox
-from coviar_mocrop.models import create_stream
-from coviar_mocrop.report.crop_picture import dim_outside, flow_colours, short_name, visible
-from coviar_mocrop.report.crop_view import look_at, write_annotated
+from coviar_mocrop.networks.stream_net import create_stream
+from coviar_mocrop.viz.crop_picture import dim_outside, flow_colours, short_name, visible
+from coviar_mocrop.viz.crop_view import look_at, write_annotated
 
 TOOLS = Path(__file__).parent.parent / "tools"
 CLASSES = ("run", "sit", "walk")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.report.clip_compute import clip_stream_cost
-from coviar_mocrop.report.compute_table import NETWORKS, compute_markdown, compute_table, latencies, log_compute
-from coviar_mocrop.report.results import SETTINGS
+from coviar_mocrop.viz.clip_compute import clip_stream_cost
+from coviar_mocrop.viz.compute_table import NETWORKS, compute_markdown, compute_table, latencies, log_compute
+from coviar_mocrop.viz.results import SETTINGS
 
 TOOL = Path(__file__).parent.parent / "tools" / "compute_table.py"
 

@@ -7,13 +7,13 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from coviar_mocrop.benchmark import loader, mocrop, squeeze
-from coviar_mocrop.benchmark.scale import measure_scale
-from coviar_mocrop.benchmark.testing import compare_testing
+from benchmarks import loader, mocrop, squeeze
+from benchmarks.scale import measure_scale
+from benchmarks.testing import compare_testing
 from coviar_mocrop.bitstream import transcode
 from coviar_mocrop.cli import add_set_argument, parser, run
 from coviar_mocrop.errors import DataError
-from coviar_mocrop.files import whole_file, write_json
+from coviar_mocrop.files import atomic_write, write_json
 
 EXAMPLES = """\
   python tools/benchmark.py loader clip.mp4 --output loader.json
@@ -163,7 +163,7 @@ def run_mocrop(given: argparse.Namespace) -> None:
         times = mocrop.box_time(videos)
         print(f"\nThe box alone: {sorted(times)[len(times) // 2]:.1f} ms (median over {len(times)} clips)")
     write_json(given.output / "mocrop.json", found)
-    with whole_file(given.output / "coverage.png") as temporary:
+    with atomic_write(given.output / "coverage.png") as temporary:
         mocrop.coverage_figure(found["synthetic"], found.get("real", [])).savefig(temporary, dpi=110)
     print(f"\nwrote {given.output}/mocrop.json and coverage.png")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from coviar_mocrop.cli import parser, run
 from coviar_mocrop.config import load_config
-from coviar_mocrop.data.synthetic import make_demo
-from coviar_mocrop.engine.evaluate import score_checkpoint
-from coviar_mocrop.engine.train import train
+from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.fusion import measure
-from coviar_mocrop.report.compare import compare
-from coviar_mocrop.report.results import SETTINGS, results_table
+from coviar_mocrop.inference.testing import score_checkpoint
 from coviar_mocrop.scores import save_scores
+from coviar_mocrop.training.trainer import train
+from coviar_mocrop.viz.compare import compare
+from coviar_mocrop.viz.results import SETTINGS, results_table
 
 PROJECT = Path(__file__).resolve().parent.parent
 STREAMS = ("iframe", "mv", "residual")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 
 from coviar_mocrop.cli import add_set_argument, parser, run
-from coviar_mocrop.engine.export import FORMATS, export_stream
+from coviar_mocrop.inference.export import FORMATS, export_stream
 
 EXAMPLES = """\
   python tools/export.py --checkpoint runs/demo/mv/best.pt --output exported

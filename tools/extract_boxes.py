@@ -6,10 +6,10 @@ from __future__ import annotations
 import sys
 
 from coviar_mocrop.cli import add_set_argument, parser, run, shard
+from coviar_mocrop.clips.loading import Part
 from coviar_mocrop.config import load_config
-from coviar_mocrop.engine.extract import extract_boxes, share_of_process
-from coviar_mocrop.engine.loading import Part
 from coviar_mocrop.errors import ConfigError, DataError
+from coviar_mocrop.inference.extract import extract_boxes, share_of_process
 
 EXAMPLES = """\
   python tools/extract_boxes.py --config configs/ucf101/mv.yaml

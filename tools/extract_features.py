@@ -6,12 +6,12 @@ from __future__ import annotations
 import os
 
 from coviar_mocrop.cli import add_set_argument, parser, run, shard
+from coviar_mocrop.clips.features import FeatureDataset
+from coviar_mocrop.clips.loading import Part, open_clips
 from coviar_mocrop.config import load_config
-from coviar_mocrop.data.features import FeatureDataset
-from coviar_mocrop.engine.distributed import Group
-from coviar_mocrop.engine.extract import share_of_process
-from coviar_mocrop.engine.loading import Part, open_clips
+from coviar_mocrop.distributed import Group
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.inference.extract import share_of_process
 
 EXAMPLES = """\
   python tools/extract_features.py --config configs/ucf101/clip.yaml

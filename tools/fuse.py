@@ -7,9 +7,9 @@ from coviar_mocrop.cli import parser, run
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.fusion import common_clips, fuse, measure
 from coviar_mocrop.fusion_weights import Scale, require_disjoint, rescale, tune_weights
-from coviar_mocrop.report.compare import compare
-from coviar_mocrop.report.results import results_table
 from coviar_mocrop.scores import Scores, load_scores
+from coviar_mocrop.viz.compare import compare
+from coviar_mocrop.viz.results import results_table
 
 EXAMPLES = """\
   python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz --output runs/fused

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from coviar_mocrop.cli import add_set_argument, parser, run
 from coviar_mocrop.config import load_config
-from coviar_mocrop.engine.import_weights import inspect_weights
+from coviar_mocrop.inference.import_weights import inspect_weights
 
 EXAMPLES = """\
   python tools/import_weights.py ucf101_mv_model_best.pth.tar --config configs/ucf101/mv.yaml \\

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coviar_mocrop.cli import add_set_argument, parser, run
-from coviar_mocrop.data.convert import Canonical
-from coviar_mocrop.data.transcoding import find_videos
-from coviar_mocrop.engine.predict import Prediction, Predictor
+from coviar_mocrop.datasets.convert import Canonical
+from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import DataError, ScoreError, VideoError
-from coviar_mocrop.files import whole_file
+from coviar_mocrop.files import atomic_write
+from coviar_mocrop.inference.predictor import Prediction, Predictor
 
 EXAMPLES = """\
   python tools/predict.py clip.mp4 --checkpoints runs/demo/{iframe,mv,residual}/best.pt --output clip.png
@@ -133,7 +133,7 @@ def _times(prediction: Prediction) -> str:
 
 
 def _draw(prediction: Prediction, predictor: Predictor, output: Path, given: argparse.Namespace) -> None:
-    from coviar_mocrop.report.crop_picture import prediction_figure, short_name
+    from coviar_mocrop.viz.crop_picture import prediction_figure, short_name
 
     name, share = prediction.best(1)[0]
     figure = prediction_figure(
@@ -146,7 +146,7 @@ def _draw(prediction: Prediction, predictor: Predictor, output: Path, given: arg
         f"{short_name(prediction.path)}: {name}, {share:.1%} ({predictor.setting})",
         _times(prediction),
     )
-    with whole_file(output) as temporary:
+    with atomic_write(output) as temporary:
         figure.savefig(temporary)
     if not given.json:
         print(f"wrote {output}")

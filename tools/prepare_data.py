@@ -10,11 +10,11 @@ from pathlib import Path
 
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE
 from coviar_mocrop.cli import parser, run
-from coviar_mocrop.data.convert import Canonical, Handling, Prepared, SplitCounts
-from coviar_mocrop.data.folder import prepare_folder
-from coviar_mocrop.data.lists import read_classes, read_list
-from coviar_mocrop.data.official import prepare_hmdb51, prepare_ucf101
-from coviar_mocrop.data.transcoding import transcode_files
+from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared, SplitCounts
+from coviar_mocrop.datasets.folder import prepare_folder
+from coviar_mocrop.datasets.lists import read_classes, read_list
+from coviar_mocrop.datasets.official import prepare_hmdb51, prepare_ucf101
+from coviar_mocrop.datasets.transcoding import transcode_files
 from coviar_mocrop.errors import DataError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -258,7 +258,7 @@ def handling_of(arguments: argparse.Namespace) -> Handling:
 
 def demo_command(arguments: argparse.Namespace) -> None:
     """``demo``."""
-    from coviar_mocrop.data.synthetic import make_demo
+    from coviar_mocrop.datasets.demo import make_demo
 
     make_demo(
         arguments.output,

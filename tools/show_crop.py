@@ -6,14 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from coviar_mocrop.cli import parser, run
-from coviar_mocrop.engine.evaluate import load_stream
 from coviar_mocrop.errors import ModelError
-from coviar_mocrop.files import whole_file
+from coviar_mocrop.files import atomic_write
+from coviar_mocrop.inference.testing import load_stream
 from coviar_mocrop.mocrop import MoCropSettings
-from coviar_mocrop.models import StreamNet
-from coviar_mocrop.report.crop_picture import short_name
-from coviar_mocrop.report.crop_view import look_at, write_annotated
-from coviar_mocrop.report.motion_picture import look_at_motion
+from coviar_mocrop.networks.stream_net import StreamNet
+from coviar_mocrop.viz.crop_picture import short_name
+from coviar_mocrop.viz.crop_view import look_at, write_annotated
+from coviar_mocrop.viz.motion_picture import look_at_motion
 
 EXAMPLES = """\
   python tools/show_crop.py clip.mp4
@@ -50,7 +50,7 @@ def main() -> None:
     output = given.output or Path(f"{Path(given.input).stem}_crop.png")
     view = look_at(given.input, settings, iframes=given.iframes)
     title = f"{short_name(given.input)}: MoCrop {settings.preset}, box of {view.box.area:.0%} of the frame"
-    with whole_file(output) as temporary:
+    with atomic_write(output) as temporary:
         view.figure(title).savefig(temporary)
     x0, y0, x1, y1 = view.box
     print(f"box: x {x0:.3f} to {x1:.3f}, y {y0:.3f} to {y1:.3f}, {view.box.area:.1%} of the frame; wrote {output}")
@@ -66,7 +66,7 @@ def main() -> None:
             )
         box = view.box if config.crops else None
         motion = look_at_motion(given.input, stream.model, config.kind, config.size, config.input, config.data, box)
-        with whole_file(picture) as temporary:
+        with atomic_write(picture) as temporary:
             motion.figure(Path(given.input).name).savefig(temporary)
         print(f"wrote {picture}: {len(motion.displacement)} steps, mean confidence {motion.confidence.mean():.2f}")
 

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from coviar_mocrop.cli import add_set_argument, parser, run
-from coviar_mocrop.engine.distributed import process_group
-from coviar_mocrop.engine.evaluate import score_checkpoint
+from coviar_mocrop.distributed import process_group
 from coviar_mocrop.fusion import measure
+from coviar_mocrop.inference.testing import score_checkpoint
 from coviar_mocrop.scores import save_scores
 
 EXAMPLES = """\

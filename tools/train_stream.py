@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from coviar_mocrop.cli import add_set_argument, parser, run, speaks
+from coviar_mocrop.cli import add_set_argument, is_main_process, parser, run
 from coviar_mocrop.config import load_config
-from coviar_mocrop.engine.dry_run import dry_run
-from coviar_mocrop.engine.train import train
+from coviar_mocrop.training.dry_run import dry_run
+from coviar_mocrop.training.trainer import train
 
 EXAMPLES = """\
   python tools/train_stream.py --config configs/demo/iframe.yaml
@@ -40,7 +40,7 @@ def main() -> None:
         print("\n".join(dry_run(load_config(given.config, overrides)).lines))
         return
     best = train(load_config(given.config, overrides), resume=given.resume, overwrite=given.overwrite)
-    if speaks():
+    if is_main_process():
         print(f"wrote {best}; next: python tools/test_stream.py --checkpoint {best} --scores {best.parent}.npz")
 
 

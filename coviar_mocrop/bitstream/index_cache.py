@@ -13,7 +13,7 @@ import numpy as np
 from coviar_mocrop.bitstream.index import FrameIndex, index_from_order
 from coviar_mocrop.bitstream.packets import PacketTable
 from coviar_mocrop.errors import CoviarMocropError
-from coviar_mocrop.files import whole_file
+from coviar_mocrop.files import atomic_write
 
 _FORMAT = 2
 
@@ -41,7 +41,7 @@ def load(folder: str | os.PathLike[str], path: str) -> tuple[PacketTable, FrameI
 def save(folder: str | os.PathLike[str], path: str, table: PacketTable, index: FrameIndex, rotation: int) -> None:
     """Keep what :func:`load` gives, whole or not at all; where it cannot be written, it is not kept."""
     try:
-        with whole_file(_place(folder, path)) as temporary:
+        with atomic_write(_place(folder, path)) as temporary:
             np.savez(
                 temporary,
                 pts=table.pts,

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
-from coviar_mocrop.files import whole_file
+from coviar_mocrop.files import atomic_write
 
 Codec = Literal["h264", "mpeg4"]
 CANONICAL_SIZE = (340, 256)
@@ -68,7 +68,7 @@ def encode(
     count = 0
     reformatter = VideoReformatter()
     try:
-        with whole_file(path) as temporary, av.open(str(temporary), "w", format=raw) as container:
+        with atomic_write(path) as temporary, av.open(str(temporary), "w", format=raw) as container:
             stream: VideoStream | None = None
             for item in frames:
                 frame = item if isinstance(item, VideoFrame) else VideoFrame.from_ndarray(item, format="rgb24")

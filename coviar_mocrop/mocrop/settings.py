@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from coviar_mocrop.base_config import BaseConfig
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.settings import Settings
 
 Preset = Literal["default", "paper_v1", "paper_v2"]
 
@@ -47,7 +47,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class MoCropSettings(Settings):
+class MoCropSettings(BaseConfig):
     """Settings of :func:`~coviar_mocrop.mocrop.estimate_box`; a field that is named overrides its preset.
 
     Raises:

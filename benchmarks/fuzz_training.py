@@ -1,0 +1,151 @@
+#!/usr/bin/env python
+"""Kill training at random moments, again and again, and compare what comes out with a run never killed."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import yaml
+from tqdm import tqdm
+
+from coviar_mocrop.checkpoint import load_checkpoint
+from coviar_mocrop.cli import parser, run
+from coviar_mocrop.datasets.demo import make_demo
+from coviar_mocrop.errors import CheckpointError
+
+EXAMPLES = """\
+  python tools/fuzz_training.py
+  python tools/fuzz_training.py --kills 100 --seed 3
+"""
+TIMES = ("seconds", "clips_per_second", "waiting_for_data")
+
+
+def main() -> None:
+    """Parse, train once in peace, then under fire; say whether both gave the same."""
+    arguments = parser(
+        "Train a small network on synthetic clips, killed (kill -9) at random moments and resumed each time, until\n"
+        "it is done; then again, until there were enough kills. Weights and metrics of every run must be those of\n"
+        "a run never killed, bit for bit, and no checkpoint may ever be half-written. Exit code 1 otherwise.",
+        EXAMPLES,
+    )
+    arguments.add_argument("--kills", type=int, default=30, help="how many (%(default)s)")
+    arguments.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
+    given = arguments.parse_args()
+    generator = random.Random(given.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = prepare(folder)
+        seconds = finish(config, folder / "peace")  # a life in peace; the others end at any moment of as long a one
+        expected = outcome(folder / "peace")
+        kills = runs = 0
+        with tqdm(total=given.kills, unit="kill") as bar:
+            while kills < given.kills:
+                output = folder / f"run{runs}"
+                while kills < given.kills and killed(config, output, generator.uniform(0, seconds)):
+                    kills += 1
+                    bar.update()
+                    if (output / "last.pt").exists():
+                        load_checkpoint(output / "last.pt")  # raises if it is not whole
+                finish(config, output)
+                if not same(outcome(output), expected):
+                    raise CheckpointError(f"run {runs} ended unlike the run never killed")
+                runs += 1
+    print(f"{kills} kills in {runs} runs: weights and metrics of all are those of a run never killed, bit for bit")
+
+
+def prepare(folder: Path) -> Path:
+    """Clips and settings; a checkpoint after every step, so that kills hit the writing of many."""
+    make_demo(folder / "videos", folder / "lists", train_clips=8, test_clips=8, progress=False)
+    lists = folder / "lists"
+    settings = {
+        "stream": "mv",
+        "data": {
+            "root": str(folder / "videos"),
+            "train_list": str(lists / "train_split1.txt"),
+            "test_list": str(lists / "test_split1.txt"),
+            "classes": str(lists / "classes.txt"),
+            "cache": str(folder / "cache"),
+            "workers": 0,
+        },
+        "input": {"full_size": 32, "segments": 1, "test_segments": 1},
+        "model": {"backbone": "resnet18", "dropout": 0.2},
+        "train": {"epochs": 3, "batch_size": 2, "precision": "fp32", "threads": 1, "save_minutes": 0}
+        | {"mixup": 0.3, "test_every": 1},
+    }
+    path = folder / "settings.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def command(config: Path, output: Path) -> list[str]:
+    """Train or go on; says when Python has started up."""
+    code = (
+        "import sys\n"
+        "from coviar_mocrop.config import load_config\n"
+        "from coviar_mocrop.training.trainer import train\n"
+        "print('ready', flush=True)\n"
+        "train(load_config(sys.argv[1], ['output=' + sys.argv[2]]), resume=True)\n"
+    )
+    return [sys.executable, "-c", code, str(config), str(output)]
+
+
+def start(config: Path, output: Path) -> subprocess.Popen[str]:
+    """Train or go on, in a process of its own; returns once Python has started up."""
+    process = subprocess.Popen(
+        command(config, output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def finish(config: Path, output: Path) -> float:
+    """Let a run come to its end; the seconds it took after its start-up."""
+    process = start(config, output)
+    since = time.perf_counter()
+    _, errors = process.communicate()
+    if process.returncode:
+        raise CheckpointError(f"{output}: the run failed: {errors.strip().splitlines()[-1]}")
+    return time.perf_counter() - since
+
+
+def killed(config: Path, output: Path, seconds: float) -> bool:
+    """Kill a run so long after its start-up; False if it had ended before."""
+    process = start(config, output)
+    try:
+        _, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        return True
+    if process.returncode:
+        raise CheckpointError(f"{output}: the run failed: {errors.strip().splitlines()[-1]}")
+    return False
+
+
+def outcome(output: Path) -> list[dict[str, object]]:
+    """Weights of last and best, and the metrics that do not measure time."""
+    last, best = (load_checkpoint(output / name) for name in ("last.pt", "best.pt"))
+    history = [{k: v for k, v in line.items() if k not in TIMES} for line in last["history"]]
+    return [last["model"], last["optimizer"]["state"], best["model"], {"history": history}]
+
+
+def same(first: object, second: object) -> bool:
+    """Equal, tensors bit for bit."""
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Data sets: lists, official splits, own folders, the demo, canonical files."""

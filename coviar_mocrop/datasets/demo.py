@@ -1,0 +1,144 @@
+"""The demo data set: made here, encoded as real H.264 and MPEG-4, and honest about needing every stream.
+
+A class is a pair of a static scene (a grainy wall lit in soft colour bands, in rows or in columns) and the
+motion of a small object (left-right, up-down, spin, pulse). Only I-frames show the scene: the bands differ in
+colour, not in brightness, which motion search goes by, and are too wide to show round the object. A single
+I-frame does not tell the motion; accumulated motion and residuals do. Object, colours, place, phase and speed
+differ in every clip.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from coviar_mocrop.bitstream.transcode import Codec, encode
+from coviar_mocrop.datasets.lists import Clip, write_classes, write_list
+from coviar_mocrop.files import write_json
+
+SCENES = ("rows", "columns")
+MOTIONS = ("left_right", "up_down", "spin", "pulse")
+WIDTH, HEIGHT, FRAMES = 256, 192, 48
+_FORMAT = 3
+
+
+def make_demo(
+    output: Path,
+    lists: Path,
+    *,
+    train_clips: int = 192,
+    test_clips: int = 96,
+    seed: int = 0,
+    workers: int = 2,
+    progress: bool = True,
+) -> None:
+    """Write the demo clips and their lists; what is there already, made with the same numbers, stays.
+
+    Args:
+        output: data root; clips go to ``output/<class>/``.
+        lists: folder of ``classes.txt``, ``train_split1.txt`` and ``test_split1.txt``.
+        train_clips: classes take turns, so a multiple of 8 gives equal numbers.
+        test_clips: as well.
+        seed: of everything.
+        workers: threads that encode; the result does not depend on it.
+        progress: show a bar.
+    """
+    classes = [f"{scene}_{motion}" for scene in SCENES for motion in MOTIONS]
+    clips = {
+        part: [_clip(part, number, classes) for number in range(count)]
+        for part, count in (("train", train_clips), ("test", test_clips))
+    }
+    made = {"format": _FORMAT, "seed": seed, "train_clips": train_clips, "test_clips": test_clips}
+    marker = output / "demo.json"
+    everything = clips["train"] + clips["test"]
+    complete = marker.exists() and all((output / clip.path).exists() for clip in everything)
+    if not complete or json.loads(marker.read_text()) != made:
+
+        def write(job: tuple[int, Clip]) -> None:
+            number, clip = job
+            frames = render(clip.class_name, np.random.default_rng([seed, number]))
+            codec: Codec = "h264" if number // len(classes) % 2 == 0 else "mpeg4"
+            encode(frames, output / clip.path, codec=codec, gop=12)
+
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            jobs = pool.map(write, enumerate(everything))
+            for _ in tqdm(jobs, "demo clips", len(everything), unit="clip", disable=not progress):
+                pass
+        write_json(marker, made)
+    write_classes(lists / "classes.txt", classes)
+    for part, chosen in clips.items():
+        write_list(lists / f"{part}_split1.txt", chosen)
+
+
+def render(class_name: str, generator: np.random.Generator) -> NDArray[np.uint8]:
+    """The frames of one clip: uint8 [FRAMES, HEIGHT, WIDTH, 3].
+
+    Args:
+        class_name: ``<scene>_<motion>``.
+        generator: decides all that differs between the clips of a class.
+    """
+    scene, motion = class_name.split("_", 1)
+    frames = np.repeat(_scene(scene, generator)[None], FRAMES, axis=0)
+    texture = _texture(generator)
+    radius = generator.uniform(20, 28)
+    swing = generator.uniform(20, 32)
+    reach = radius * 1.35 + swing + 2  # the same for all motions: the place must not tell them
+    centre_x = generator.uniform(reach, WIDTH - reach)
+    centre_y = generator.uniform(reach, HEIGHT - reach)
+    period, phase = generator.uniform(20, 32), generator.uniform(0, 2 * np.pi)
+    start_angle, direction = generator.uniform(0, 2 * np.pi), generator.choice([-1, 1])
+    for t, frame in enumerate(frames):
+        wave = np.sin(2 * np.pi * t / period + phase)
+        x = centre_x + (swing * wave if motion == "left_right" else 0)
+        y = centre_y + (swing * wave if motion == "up_down" else 0)
+        angle = start_angle + (direction * 0.16 * t if motion == "spin" else 0)
+        size = radius * (1 + 0.35 * wave if motion == "pulse" else 1)
+        _paste(frame, texture, x, y, size, angle)
+    return frames
+
+
+def _clip(part: str, number: int, classes: list[str]) -> Clip:
+    label = number % len(classes)
+    return Clip(f"{classes[label]}/{part}_{number // len(classes):03d}.mp4", classes[label], label)
+
+
+def _scene(name: str, generator: np.random.Generator) -> NDArray[np.uint8]:
+    along = np.arange(HEIGHT)[:, None] if name == "rows" else np.arange(WIDTH)[None, :]
+    wave = np.sin(2 * np.pi * (along / generator.uniform(80, 120) + generator.uniform()))
+    grain = generator.normal(0, 1, (HEIGHT // 4, WIDTH // 4)).repeat(4, axis=0).repeat(4, axis=1)
+    brightness = generator.uniform(90, 165) + 14 * grain
+    hue = generator.uniform(0, 2 * np.pi)
+    u, v = 45 * np.cos(hue), 45 * np.sin(hue)
+    tint = np.array([1.402 * v, -0.344 * u - 0.714 * v, 1.772 * u])  # BT.601: no brightness of its own
+    wall = brightness[..., None] + np.broadcast_to(wave, (HEIGHT, WIDTH))[..., None] * tint
+    return wall.clip(0, 255).astype(np.uint8)
+
+
+def _texture(generator: np.random.Generator) -> NDArray[np.float64]:
+    """A blotchy 64 x 64 pattern: something for the encoder's motion search to hold on to."""
+    coarse = generator.integers(0, 256, (9, 9, 3)).astype(np.float64)
+    at = np.linspace(0, 7.999, 64)
+    low, part = at.astype(int), (at % 1)
+    rows = coarse[low] * (1 - part)[:, None, None] + coarse[low + 1] * part[:, None, None]
+    return rows[:, low] * (1 - part)[None, :, None] + rows[:, low + 1] * part[None, :, None]
+
+
+def _paste(
+    frame: NDArray[np.uint8], texture: NDArray[np.float64], x: float, y: float, size: float, angle: float
+) -> None:
+    """Draw the object, a disc with a notch, turned and scaled."""
+    left, right = max(int(x - size) - 1, 0), min(int(x + size) + 2, WIDTH)
+    top, bottom = max(int(y - size) - 1, 0), min(int(y + size) + 2, HEIGHT)
+    rows, columns = np.mgrid[top:bottom, left:right]
+    u, v = (columns - x) / size, (rows - y) / size
+    u, v = np.cos(angle) * u + np.sin(angle) * v, -np.sin(angle) * u + np.cos(angle) * v
+    inside = (u * u + v * v <= 1) & ~((u > 0.3) & (np.abs(v) < 0.25))
+    column = ((u + 1) * 31.5).clip(0, 63).astype(int)
+    row = ((v + 1) * 31.5).clip(0, 63).astype(int)
+    region = frame[top:bottom, left:right]
+    region[inside] = texture[row, column][inside].astype(np.uint8)

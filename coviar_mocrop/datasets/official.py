@@ -1,0 +1,207 @@
+"""UCF101 and HMDB51 with their official splits, from their unpacked archives."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared, usable_clips, videos_by_folder, write_splits
+from coviar_mocrop.datasets.lists import Clip, read_classes
+from coviar_mocrop.errors import DataError
+
+UCF101_COUNTS = ((9537, 3783), (9586, 3734), (9624, 3696))
+"""Train and test clips of the three splits."""
+HMDB51_COUNTS = ((3570, 1530),) * 3
+
+_SPLITS = (1, 2, 3)
+_GROUPS = 25
+_GROUPS_IN_TEST = 7
+_SIDES = {"0": None, "1": "train", "2": "test"}
+
+Side = str | None
+"""``train``, ``test``, or None: unused."""
+
+_log = logging.getLogger(__name__)
+
+
+def prepare_ucf101(
+    source: str | os.PathLike[str],
+    lists: str | os.PathLike[str],
+    classes_file: str | os.PathLike[str],
+    *,
+    allow_incomplete: bool = False,
+    canonical: Canonical | None = None,
+    handling: Handling | None = None,
+) -> Prepared:
+    """Write the three official splits of UCF101: test groups 1-7, 8-14 and 15-21.
+
+    Args:
+        source: folder of ``<Class>/v_<Class>_g<group>_c<clip>.avi``; another suffix will do.
+        lists: folder to write ``classes.txt`` and ``{train,test}_split<k>.txt`` to.
+        classes_file: the 101 class names.
+        allow_incomplete: warn of missing classes and clips instead of raising.
+        canonical: transcode to this first; the lists then refer to its folder.
+        handling: checks, workers, what to do about videos that cannot be used.
+
+    Raises:
+        DataError: classes or clips are missing or unknown, or a video cannot be used.
+    """
+    classes, clips = _index(source, classes_file, allow_incomplete)
+    sides = {clip.path: _ucf101_sides(source, clip) for clip in clips}
+    return _prepare(source, lists, classes, clips, sides, UCF101_COUNTS, allow_incomplete, canonical, handling)
+
+
+def prepare_hmdb51(
+    source: str | os.PathLike[str],
+    split_folder: str | os.PathLike[str],
+    lists: str | os.PathLike[str],
+    classes_file: str | os.PathLike[str],
+    *,
+    allow_incomplete: bool = False,
+    canonical: Canonical | None = None,
+    handling: Handling | None = None,
+) -> Prepared:
+    """Write the three official splits of HMDB51.
+
+    Args:
+        source: folder of ``<class>/<video>.avi``; another suffix will do.
+        split_folder: the unpacked official splits, ``<class>_test_split<k>.txt`` of lines ``file 0|1|2``.
+        lists: folder to write ``classes.txt`` and ``{train,test}_split<k>.txt`` to.
+        classes_file: the 51 class names.
+        allow_incomplete: warn of missing classes and clips instead of raising.
+        canonical: transcode to this first; the lists then refer to its folder.
+        handling: checks, workers, what to do about videos that cannot be used.
+
+    Raises:
+        DataError: classes, clips or split files are missing or unknown, or a video cannot be used.
+    """
+    classes, clips = _index(source, classes_file, allow_incomplete)
+    if not Path(split_folder).is_dir():
+        raise DataError(f"{os.fspath(split_folder)}: no such folder; give the unpacked official splits of HMDB51")
+    by_class: dict[str, list[Clip]] = {}
+    for clip in clips:
+        by_class.setdefault(clip.class_name, []).append(clip)
+    sides: dict[str, list[Side]] = {clip.path: [] for clip in clips}
+    unnamed, absent = [], []
+    for name, members in by_class.items():
+        path_of = {PurePosixPath(clip.path).stem: clip.path for clip in members}
+        for split in _SPLITS:
+            file = Path(split_folder) / f"{name}_test_split{split}.txt"
+            said = _read_hmdb51_split(file)
+            unnamed += [f"{path} ({file.name})" for stem, path in path_of.items() if stem not in said]
+            absent += [f"{name}/{stem} ({file.name})" for stem in said if stem not in path_of]
+            for stem, path in path_of.items():
+                sides[path].append(said.get(stem))
+    _complain(
+        f"{os.fspath(source)}: the splits name videos that are not there: {_some(absent)}", absent, allow_incomplete
+    )
+    _complain(f"{os.fspath(source)}: the splits do not name {_some(unnamed)}", unnamed, allow_incomplete)
+    return _prepare(source, lists, classes, clips, sides, HMDB51_COUNTS, allow_incomplete, canonical, handling)
+
+
+def _index(
+    source: str | os.PathLike[str], classes_file: str | os.PathLike[str], allow_incomplete: bool
+) -> tuple[tuple[str, ...], list[Clip]]:
+    """The clips of the classes named in a file; folders are matched without regard to case."""
+    classes = read_classes(classes_file)
+    label_of = {name.lower(): label for label, name in enumerate(classes)}
+    videos = videos_by_folder(source)
+    unknown = [folder for folder in videos if folder.lower() not in label_of]
+    if unknown:
+        raise DataError(
+            f"{os.fspath(source)}: {_some(unknown)} not among the {len(classes)} classes of {os.fspath(classes_file)}; "
+            f"give the folder that holds {classes[0]}, {classes[1]}, ..., and nothing else with videos in it"
+        )
+    missing = sorted(set(classes) - {classes[label_of[folder.lower()]] for folder in videos}, key=str.lower)
+    _complain(
+        f"{os.fspath(source)}: has no videos of {len(missing)} classes: {_some(missing)}", missing, allow_incomplete
+    )
+    clips = []
+    seen: dict[tuple[int, str], str] = {}
+    for folder, paths in videos.items():
+        label = label_of[folder.lower()]
+        for path in paths:
+            before = seen.setdefault((label, PurePosixPath(path).stem), path)
+            if before != path:
+                raise DataError(f"{os.fspath(source)}: {before} and {path} are one clip twice; remove one of them")
+            clips.append(Clip(path, classes[label], label))
+    return classes, clips
+
+
+def _ucf101_sides(source: str | os.PathLike[str], clip: Clip) -> list[Side]:
+    stem = PurePosixPath(clip.path).stem
+    # without regard to case: the files in HandstandPushups say HandStandPushups
+    match = re.fullmatch(rf"v_{re.escape(clip.class_name)}_g(\d\d)_c\d\d", stem, re.IGNORECASE)
+    group = int(match[1]) if match else 0
+    if not 1 <= group <= _GROUPS:
+        raise DataError(
+            f"{os.fspath(source)}: {clip.path} is not named v_{clip.class_name}_g<01 to {_GROUPS}>_c<number>; "
+            "it is no clip of UCF101, remove it"
+        )
+    return ["test" if (group - 1) // _GROUPS_IN_TEST == split - 1 else "train" for split in _SPLITS]
+
+
+def _read_hmdb51_split(file: Path) -> dict[str, Side]:
+    """By file name without suffix, the side it is on."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise DataError(f"{file}: no such file; unpack the official splits of HMDB51 there") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read as text ({error})") from error
+    said: dict[str, Side] = {}
+    for number, line in enumerate(lines, 1):
+        parts = line.rsplit(maxsplit=1)
+        if not parts:
+            continue
+        if len(parts) != 2 or parts[1] not in _SIDES:
+            raise DataError(f"{file}, line {number}: expected 'file 0|1|2', found {line!r}")
+        said[PurePosixPath(parts[0].strip()).stem] = _SIDES[parts[1]]
+    return said
+
+
+def _prepare(
+    source: str | os.PathLike[str],
+    lists: str | os.PathLike[str],
+    classes: tuple[str, ...],
+    clips: Sequence[Clip],
+    sides: Mapping[str, Sequence[Side]],
+    expected: Sequence[tuple[int, int]],
+    allow_incomplete: bool,
+    canonical: Canonical | None,
+    handling: Handling | None,
+) -> Prepared:
+    """What both data sets share once it is known which clip is on which side of which split."""
+    wrong = []
+    for split, counts in enumerate(expected):
+        found = Counter(sides[clip.path][split] for clip in clips)
+        if (found["train"], found["test"]) != counts:
+            wrong.append(f"split {split + 1} expected {counts[0]}/{counts[1]}, found {found['train']}/{found['test']}")
+    _complain(
+        f"{os.fspath(source)}: train/test clips differ from the official ones: {'; '.join(wrong)}",
+        wrong,
+        allow_incomplete,
+    )
+    used = [clip for clip in clips if any(sides[clip.path])]
+    root, usable, left_out = usable_clips(source, used, canonical, handling)
+    splits = []
+    for split in range(len(expected)):
+        chosen = [(usable[clip.path], sides[clip.path][split]) for clip in used if clip.path in usable]
+        splits.append(tuple([clip for clip, at in chosen if at == side] for side in ("train", "test")))
+    counts_of = write_splits(Path(lists), classes, [(train, test) for train, test in splits])
+    return Prepared(root, Path(lists), classes, counts_of, left_out)
+
+
+def _complain(message: str, about: Sequence[str], allow_incomplete: bool) -> None:
+    if about and not allow_incomplete:
+        raise DataError(f"{message}; unpack the archive again, or go on without (--allow-incomplete)")
+    if about:
+        _log.warning("%s", message)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

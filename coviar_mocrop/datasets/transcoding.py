@@ -1,0 +1,94 @@
+"""Single videos, or folders of them, to the canonical form: no classes, no lists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from coviar_mocrop.bitstream import transcode
+from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE, Codec
+from coviar_mocrop.datasets.convert import VIDEO_SUFFIXES, Handling, for_each
+from coviar_mocrop.errors import DataError
+
+_CONTAINERS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".m4v", ".h264"})
+"""Suffixes of files that the canonical codecs can be written to."""
+
+
+def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Files as they are, and the videos below folders, by name; hidden files there are passed over.
+
+    Raises:
+        DataError: a folder holds no video.
+    """
+    return [path for item in map(Path, paths) for path in ([item] if not item.is_dir() else _videos_below(item))]
+
+
+def transcode_files(
+    sources: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    codec: Codec = "h264",
+    size: tuple[int, int] | None = CANONICAL_SIZE,
+    handling: Handling | None = None,
+) -> tuple[dict[Path, Path], dict[str, str]]:
+    """Transcode videos of any codec; see :func:`~coviar_mocrop.bitstream.transcode`.
+
+    Args:
+        sources: videos, or folders, whose videos are taken at any depth.
+        output: for one video a file to write, if it has a suffix; else a folder. A video gets its name there, with
+            the suffix .mp4, and keeps its place below the folder that was given.
+        codec: ``h264`` or ``mpeg4`` (Part 2).
+        size: (width, height); None keeps each video's.
+        handling: workers and progress.
+
+    Returns:
+        Target by source of what was written, and by source why others could not be.
+
+    Raises:
+        DataError: two videos would become one file, one would replace itself, or ``output`` names one file for
+            several videos.
+    """
+    target_of = _targets([Path(source) for source in sources], Path(output))
+    names = {str(source): source for source in target_of}
+
+    def work(name: str) -> None:
+        transcode(names[name], target_of[names[name]], codec=codec, size=size)
+
+    failed = for_each(work, list(names), "transcoding", handling or Handling())
+    return {source: target for source, target in target_of.items() if str(source) not in failed}, failed
+
+
+def _targets(sources: Sequence[Path], output: Path) -> dict[Path, Path]:
+    single = len(sources) == 1 and not sources[0].is_dir()
+    if single and output.suffix and not output.is_dir():
+        if output.suffix.lower() not in _CONTAINERS:
+            raise DataError(f"{output}: is no kind of video that can be written; use {', '.join(sorted(_CONTAINERS))}")
+        target_of = {sources[0]: output}
+    elif output.suffix.lower() in VIDEO_SUFFIXES and not output.is_dir():
+        raise DataError(f"{output}: names one video for several; give a folder")
+    else:
+        target_of = {}
+        for source in sources:
+            top = source if source.is_dir() else source.parent
+            for video in find_videos([source]):
+                target_of[video] = (output / video.relative_to(top)).with_suffix(".mp4")
+    taken: dict[Path, Path] = {}
+    for source, target in target_of.items():
+        if target.exists() and source.exists() and os.path.samefile(source, target):
+            raise DataError(f"{target}: would replace the video that it is made from; choose another folder")
+        if target in taken:
+            raise DataError(f"{taken[target]} and {source} would both become {target}; transcode them one by one")
+        taken[target] = source
+    return target_of
+
+
+def _videos_below(folder: Path) -> list[Path]:
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    if not found:
+        raise DataError(f"{folder}: holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
+    return found

@@ -1,1 +1,0 @@
-"""Training and testing streams: the loop, the recipe, checkpoints."""

@@ -1,0 +1,1 @@
+"""Using trained streams: testing lists, predicting videos, export."""

@@ -1,0 +1,305 @@
+"""Streams for other programs: safetensors, ``torch.export``, ONNX, and a card; each compared with the stream."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import os
+import platform
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from coviar_mocrop.clips.windows import IMAGENET_MEAN, IMAGENET_STD, MOTION_BOUND
+from coviar_mocrop.errors import ConfigError, CoviarMocropError, ModelError
+from coviar_mocrop.files import atomic_write, write_json
+from coviar_mocrop.inference.card import FORMAT, VERSION, read_card
+from coviar_mocrop.inference.testing import LoadedStream, load_stream, stream_cost
+from coviar_mocrop.networks.stream_net import StreamNet
+from coviar_mocrop.tensors import digest, read_tensors, write_safetensors
+
+ExportFormat = Literal["safetensors", "torch_export", "onnx"]
+logger = logging.getLogger(__name__)
+FORMATS: tuple[ExportFormat, ...] = ("safetensors", "torch_export", "onnx")
+SUFFIXES: dict[ExportFormat, str] = {"safetensors": ".safetensors", "torch_export": ".pt2", "onnx": ".onnx"}
+OPSET = 20
+
+_SCALING: dict[str, dict[str, Any]] = {
+    "iframe": {"formula": "(RGB/255 - mean)/std", "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+    "mv": {
+        "formula": "clip(127.5/bound * (x, y) + 128, 0, 255)/255 - 0.5, motion in pixels since the I-frame",
+        "bound": MOTION_BOUND,
+    },
+    "residual": {"formula": "(clip(RGB + 128, 0, 255)/255 - 0.5)/std, RGB the signed residual", "std": IMAGENET_STD},
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One file that was written.
+
+    Attributes:
+        path: of the file.
+        difference: largest absolute difference of its logits from the stream's, over the inputs tried.
+        shape: its input, ``clips`` and ``segments`` where any number goes.
+    """
+
+    path: Path
+    difference: float
+    shape: tuple[int | str, ...]
+
+
+def export_stream(
+    checkpoint: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    formats: Sequence[ExportFormat] = ("safetensors",),
+    overrides: Sequence[str] = (),
+    *,
+    tolerance: float = 1e-4,
+    overwrite: bool = False,
+) -> tuple[dict[str, Any], list[Exported]]:
+    """Write a stream as ``STREAM.safetensors``, ``.pt2`` and ``.onnx``, as asked, and its card ``STREAM.json``.
+
+    Each file is read back and run, on the CPU in fp32, before it gets its name.
+
+    Args:
+        checkpoint: of the stream, or safetensors with a card.
+        output: folder.
+        formats: some of ``FORMATS``.
+        overrides: ``a.b=value`` items on top of the settings; they choose the input size (``setting=efficiency``).
+        tolerance: of the logits; relative to the largest, absolute where that is below 1.
+        overwrite: replace the export of another stream of that name.
+
+    Returns:
+        The card, and what was written.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+        ConfigError: the folder holds another stream's export.
+        CoviarMocropError: a format needs packages that are not there, or the result differs from the stream.
+    """
+    if "onnx" in formats:
+        _require_onnx()
+    stream = load_stream(checkpoint, overrides)
+    model, config = stream.model.eval(), stream.config
+    if not isinstance(model, StreamNet):
+        raise ModelError(
+            f"{os.fspath(checkpoint)}: the {config.stream} stream cannot be exported: its input is features that "
+            "CLIP makes; export the motion stream under it"
+        )
+    segments = config.input.test_segments * config.input.test_crops
+    frame = (model.in_channels, config.size, config.size)
+    target = Path(output) / config.stream
+    state = model.state_dict()
+    card_path = target.with_suffix(".json")
+    if card_path.exists() and not overwrite and read_card(card_path)["weights"].get("sha256") != digest(state):
+        raise ConfigError(
+            f"{card_path}: is the card of another stream; choose another --output, or replace it (--overwrite)"
+        )
+    written = []
+    if "safetensors" in formats:
+        path = target.with_suffix(SUFFIXES["safetensors"])
+        write_safetensors(path, state)
+        again = copy.deepcopy(model)
+        again.load_state_dict(read_tensors(path, "export anew"))
+        difference = _compare(model, again, [(2, 3, *frame)], tolerance, path)
+        written.append(Exported(path, difference, ("clips", "segments", *frame)))
+    if {"torch_export", "onnx"} & set(formats):
+        program, shapes, shape = _trace(model, segments, frame)
+        for kind in ("torch_export", "onnx"):
+            if kind in formats:
+                path = target.with_suffix(SUFFIXES[kind])
+                with atomic_write(path) as temporary:
+                    run = (_write_program if kind == "torch_export" else _write_onnx)(program, temporary, shape)
+                    written.append(Exported(path, _compare(model, run, shapes, tolerance, path), shape))
+    card = _describe(stream, state, written, Path(checkpoint).name)
+    _settle_older_files(card_path, card)
+    write_json(card_path, card)
+    return card, written
+
+
+def _settle_older_files(card_path: Path, card: dict[str, Any]) -> None:
+    """Files of an earlier export beside the new ones stay on the card where they are of the same network and input."""
+    older = read_card(card_path) if card_path.exists() else {}
+    if older.get("weights", {}).get("sha256") == card["weights"]["sha256"] and older.get("input") == card["input"]:
+        card["files"] = {**older.get("files", {}), **card["files"]}
+    for kind, suffix in SUFFIXES.items():
+        if kind not in card["files"]:
+            card_path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _describe(stream: LoadedStream, state: dict[str, Tensor], written: list[Exported], source: str) -> dict[str, Any]:
+    model, config = stream.model, stream.config
+    cost = stream_cost(model, config)
+    files = {kind: item for kind in FORMATS for item in written if item.path.suffix == SUFFIXES[kind]}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "stream": config.stream,
+        "backbone": config.model.backbone,
+        "setting": config.setting,
+        "input": {
+            "shape": ["clips", "segments", model.in_channels, config.size, config.size],
+            "dtype": "float32",
+            "channels": model.in_channels,
+            "size": config.size,
+            "segments": config.input.test_segments,
+            "crops": config.input.test_crops,
+            "scaling": _SCALING.get(config.stream, {}),
+        },
+        "output": {"shape": ["clips", len(stream.classes)], "what": "logits, the mean over segments"},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "gflops_per_frame": cost.gflops_per_frame,
+        "gflops_per_clip": cost.gflops_per_clip,
+        "weights": {"sha256": digest(state), "checkpoint": source},
+        "files": {
+            kind: {"name": item.path.name, "input": item.shape, "max_abs_difference": item.difference}
+            for kind, item in files.items()
+        },
+        "versions": _versions(),
+        "classes": list(stream.classes),
+        "config": config.model_dump(mode="json"),
+    }
+
+
+def _trace(
+    model: nn.Module, segments: int, frame: tuple[int, int, int]
+) -> tuple[torch.export.ExportedProgram, list[tuple[int, ...]], tuple[int | str, ...]]:
+    """The program, input shapes to try it on, and its input; any number of clips and segments where that can be."""
+    dimensions = {0: torch.export.Dim("clips"), 1: torch.export.Dim("segments")}
+    any_number: list[tuple[int, ...]] = [(2, 3, *frame), (1, 5, *frame), (3, 1, *frame)]
+    fixed = (1, segments, *frame)
+    try:
+        program = _export(model, torch.zeros(any_number[0]), (dimensions,))
+        # the way that a program takes for two clips need not be the one for one
+        _compare(model, program.module(), any_number, 1e-3, Path("torch.export"))
+        return program, any_number, ("clips", "segments", *frame)
+    except Exception as error:  # what torch.export cannot keep free it reports in many ways
+        logger.warning("the number of clips and segments is fixed to 1 x %d: %s", segments, _first_line(error))
+    try:
+        return _export(model, torch.zeros(fixed), None), [fixed], fixed
+    except Exception as error:
+        raise ModelError(f"{type(model).__name__}: torch.export cannot follow it ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)
+
+
+def _export(model: nn.Module, example: Tensor, dynamic_shapes: Any) -> torch.export.ExportedProgram:
+    with _quiet(), torch.no_grad():
+        program = torch.export.export(model, (example,), dynamic_shapes=dynamic_shapes)
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:  # it would carry the paths of this machine into the file
+                node.meta.pop("stack_trace", None)
+    return program
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters tell of every rewriting they do; what went wrong they raise."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx", "torch.export")]
+    levels = [log.level for log in loggers]
+    for log in loggers:
+        log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, level in zip(loggers, levels, strict=True):
+            log.setLevel(level)
+
+
+Run = Callable[[Tensor], Tensor]
+
+
+def _write_program(program: torch.export.ExportedProgram, path: Path, shape: tuple[int | str, ...]) -> Run:
+    with _quiet():
+        buffer = io.BytesIO()  # given a path, it would keep the temporary name inside
+        torch.export.save(program, buffer)
+        path.write_bytes(buffer.getbuffer())
+        module = torch.export.load(path).module()
+    return lambda clips: module(clips)
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path, shape: tuple[int | str, ...]) -> Run:
+    import onnxruntime
+
+    names = {axis: name for axis, name in enumerate(shape) if isinstance(name, str)}
+    with _quiet():
+        converted = torch.onnx.export(
+            copy.deepcopy(program),
+            input_names=["clips"],
+            output_names=["logits"],
+            opset_version=OPSET,
+            dynamic_shapes=(names,) if names else None,
+            verbose=False,
+        )
+    assert converted is not None
+    for node in converted.model.graph:
+        node.metadata_props.clear()  # names and traces of Python code, with paths
+    converted.save(os.fspath(path), external_data=False)
+    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+
+    def run(clips: Tensor) -> Tensor:
+        logits: NDArray[np.float32] = session.run(["logits"], {"clips": clips.numpy()})[0]
+        return torch.from_numpy(logits)
+
+    return run
+
+
+def _compare(model: nn.Module, run: Run, shapes: Sequence[tuple[int, ...]], tolerance: float, path: Path) -> float:
+    """Largest absolute difference of logits.
+
+    Raises:
+        ModelError: it is above the tolerance, or not a number.
+    """
+    generator = torch.Generator().manual_seed(0)
+    largest = 0.0
+    with torch.no_grad():
+        for shape in shapes:
+            clips = torch.randn(shape, generator=generator)
+            expected, given = model(clips), run(clips)
+            if given.shape != expected.shape:
+                raise ModelError(f"{path}: gives logits of shape {tuple(given.shape)}, not {tuple(expected.shape)}")
+            difference = float((given - expected).abs().max())
+            if not difference <= tolerance * max(1.0, float(expected.abs().max())):
+                raise ModelError(
+                    f"{path}: its logits differ from the stream's by {difference:.2g}, more than the tolerance "
+                    f"{tolerance:g}; nothing is written, allow more with --tolerance"
+                )
+            largest = max(largest, difference)
+    return largest
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise CoviarMocropError(
+            f"ONNX needs the package {error.name}; pip install -e '.[export]' brings what it needs"
+        ) from error
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("coviar_mocrop", "torchvision", "onnx", "onnxscript", "onnxruntime"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""Networks: torchvision backbones over segments, temporal shift, MotionSqueeze, CLIP, converted checkpoints."""

@@ -1,0 +1,1 @@
+"""What a stream is, one file each."""

@@ -1,0 +1,1 @@
+"""Training one stream or several together."""
