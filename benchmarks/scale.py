@@ -10,10 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from coviar_mocrop.clips.boxes import BoxCache, Entry, box_of_file
+from coviar_mocrop.clips.boxes import box_of_file, open_box_cache
+from coviar_mocrop.clips.cache import State
 from coviar_mocrop.clips.loading import read_batches
 from coviar_mocrop.config import Config
 from coviar_mocrop.distributed import ALONE
@@ -128,8 +130,8 @@ def _many(clip: Path, folder: Path, entries: int) -> Config:
         }
     )
     facts = clip.stat()
-    entry = Entry(facts.st_size, facts.st_mtime_ns, box_of_file(clip, config.mocrop))
-    BoxCache(config.data.cache, config.data.root, config.mocrop).put(dict.fromkeys(names, entry))
+    entry = (State(facts.st_size, facts.st_mtime_ns), np.array(box_of_file(clip, config.mocrop)))
+    open_box_cache(config.data, config.mocrop).put(dict.fromkeys(names, entry))
     return config
 
 

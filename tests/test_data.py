@@ -1,8 +1,7 @@
-"""Lists, segments, transforms, boxes on disk, the dataset."""
+"""Lists, segments, transforms, the dataset."""
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,13 @@ from hypothesis import strategies as st
 
 from coviar_mocrop.bitstream import Gop, open_video
 from coviar_mocrop.bitstream.transcode import encode
-from coviar_mocrop.clips.boxes import BoxCache, boxes_of_list
 from coviar_mocrop.clips.loading import create_testing_loader, create_training_loader, open_clips
 from coviar_mocrop.clips.sampling import middle_frames, places, random_frames, strided_frames
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.demo import make_demo, render
 from coviar_mocrop.datasets.lists import Clip, read_classes, read_list, write_list
 from coviar_mocrop.errors import DataError, ListError, VideoError
-from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
+from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.networks import transforms as tf
 
 CLASSES = ("jump", "run")
@@ -222,31 +220,6 @@ def test_demo_motion_is_where_the_object_is_and_the_scene_is_still() -> None:
     changed = (frames != frames[0]).any(axis=(0, 3))
     assert 0.02 < changed.mean() < 0.3
     assert not np.array_equal(render("rows_spin", np.random.default_rng(1))[0], frames[0])
-
-
-def test_boxes_are_computed_once_kept_and_renewed(demo: Path, tmp_path: Path) -> None:
-    settings_of = MoCropSettings(area_ratio=0.4)
-    root = demo / "videos"
-    clips = read_list(demo / "lists/test_split1.txt", read_classes(demo / "lists/classes.txt")).clips
-    boxes, errors = boxes_of_list(clips, BoxCache(tmp_path, str(root), settings_of), progress=False)
-    assert not errors
-    with open_video(root / clips[0].path) as video:
-        size = (video.info.height, video.info.width)
-        assert boxes[clips[0].path] == estimate_box(video.vectors(), size, settings_of)
-    cache = BoxCache(tmp_path, str(root), settings_of)
-    assert {clip.path: cache.get(clip.path) for clip in clips} == boxes
-    assert BoxCache(tmp_path, str(root), MoCropSettings()).get(clips[0].path) is None
-    facts = (root / clips[0].path).stat()
-    os.utime(root / clips[0].path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
-    assert cache.get(clips[0].path) is None
-    assert boxes_of_list(clips, cache, progress=False) == (boxes, {})
-    assert cache.get(clips[0].path) == boxes[clips[0].path]
-    first, _ = sorted(cache.folder.iterdir())  # the second holds only what had changed
-    assert BoxCache(tmp_path, str(root), settings_of).get(clips[0].path) == boxes[clips[0].path]
-    first.write_text(first.read_text()[:50])
-    again = BoxCache(tmp_path, str(root), settings_of)
-    assert again.get(clips[0].path) == boxes[clips[0].path]
-    assert again.get(clips[1].path) is None
 
 
 def test_all_streams_share_the_box(demo: Path) -> None:

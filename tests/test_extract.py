@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from runpy import run_path
@@ -18,13 +17,13 @@ import yaml
 from demo import demo_settings
 
 from coviar_mocrop.bitstream import open_video
-from coviar_mocrop.clips.boxes import BoxCache, Entry
-from coviar_mocrop.clips.loading import open_clips
+from coviar_mocrop.cli import chosen_shard
+from coviar_mocrop.clips.boxes import boxes_of_list, open_box_cache
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.datasets.lists import read_classes, read_list
 from coviar_mocrop.errors import ConfigError, DataError
-from coviar_mocrop.inference.extract import extract_boxes, share_of_process
+from coviar_mocrop.inference.extract import extract_boxes
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
 
 ROOT = Path(__file__).parents[1]
@@ -45,12 +44,19 @@ def settings(demo: Path, cache: Path, **data: Any) -> dict[str, Any]:
     return demo_settings(demo, demo / "run", setting="efficiency", data={"cache": str(cache), **data})
 
 
-def kept(demo: Path, cache: Path) -> dict[str, CropBox | None]:
-    """The boxes in the cache, of both lists."""
+def names_of(demo: Path) -> list[str]:
+    """The clips of both lists."""
     classes = read_classes(demo / "lists/classes.txt")
-    clips = [clip for part in ("train", "test") for clip in read_list(demo / f"lists/{part}_split1.txt", classes).clips]
-    boxes = BoxCache(cache, str(demo / "videos"), Config.model_validate(settings(demo, cache)).mocrop)
-    return {clip.path: boxes.get(clip.path) for clip in clips}
+    lists = [read_list(demo / f"lists/{part}_split1.txt", classes) for part in ("train", "test")]
+    return [clip.path for videos in lists for clip in videos.clips]
+
+
+def kept(demo: Path, cache: Path) -> dict[str, CropBox]:
+    """The boxes in the cache, of both lists."""
+    config = Config.model_validate(settings(demo, cache))
+    boxes = open_box_cache(config.data, config.mocrop)
+    rows = {name: boxes.get(name) for name in names_of(demo)}
+    return {name: CropBox(*row.tolist()) for name, row in rows.items() if row is not None}
 
 
 def called(
@@ -77,34 +83,35 @@ def start(config: Path, **environment: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def expected(demo: Path) -> dict[str, CropBox | None]:
-    """Each clip's box, computed without list, cache or tool."""
-    boxes: dict[str, CropBox | None] = {}
-    for path in kept(demo, demo / "nothing"):
+def expected(demo: Path) -> dict[str, CropBox]:
+    """Each clip's box, computed without cache or command."""
+    boxes: dict[str, CropBox] = {}
+    for path in names_of(demo):
         with open_video(demo / "videos" / path) as video:
-            boxes[path] = estimate_box(video.vectors(), (video.info.height, video.info.width), MoCropSettings())
+            vectors = video.get_motion_vectors_at()
+            boxes[path] = estimate_box(vectors, (video.info.height, video.info.width), MoCropSettings())
     assert len(boxes) == 11
     return boxes
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_any_number_of_processes_gives_the_same_boxes(
-    demo: Path, tmp_path: Path, expected: dict[str, CropBox | None], count: int
+    demo: Path, tmp_path: Path, expected: dict[str, CropBox], count: int
 ) -> None:
     config = Config.model_validate(settings(demo, tmp_path))
-    done = [extract_boxes(config, share=(number, count), progress=False) for number in range(count)]
+    done = [extract_boxes(config, shard=(number, count), progress=False) for number in range(count)]
     assert kept(demo, tmp_path) == expected
-    assert sum(one.computed for one in done) == sum(one.clips for one in done) == 11
+    assert sum(one.computed for one in done) == sum(len(one.boxes) for one in done) == 11
     assert not any(one.errors for one in done)
-    for number in range(3):  # again, divided otherwise: nothing is left to do
-        again = extract_boxes(config, share=(number, 3), progress=False)
+    for number in range(3):  # again, split otherwise: nothing is left to do
+        again = extract_boxes(config, shard=(number, 3), progress=False)
         assert (again.computed, again.errors) == (0, {})
 
 
 def test_processes_at_the_same_time_by_torchruns_variables_and_by_shard(
     demo: Path,
     tmp_path: Path,
-    expected: dict[str, CropBox | None],
+    expected: dict[str, CropBox],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -113,41 +120,18 @@ def test_processes_at_the_same_time_by_torchruns_variables_and_by_shard(
     both = [start(config, RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
     outputs = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
-    counts = [re.search(r"(\d+) clips \(part (\d) of 2\): (\d+) boxes computed", out) for out, _ in outputs]
+    counts = [re.search(r"(\d+) clips \(shard (\d) of 2\): (\d+) boxes computed", out) for out, _ in outputs]
     assert [match and match.groups() for match in counts] == [("6", "1", "6"), ("5", "2", "5")]
     assert kept(demo, tmp_path / "cache") == expected
     code, out, _ = called(capsys, monkeypatch, config, "--shard", "2/3", "--part", "test")
-    assert (code, out) == (0, "1 clips (part 2 of 3): 0 boxes computed, 1 known before, 0 without a box\n")
+    assert (code, out) == (0, "1 clips (shard 2 of 3): 0 boxes computed, 1 found in the cache, 0 clips without a box\n")
 
 
-def test_what_two_keep_at_the_same_time_is_all_there(tmp_path: Path) -> None:
-    """Each one's boxes in many small portions; the other's are neither lost nor replaced."""
-    (tmp_path / "videos").mkdir()
-    for number in range(60):
-        (tmp_path / "videos" / f"{number}.mp4").touch()
-
-    def keep(first: int) -> None:
-        cache = BoxCache(tmp_path, str(tmp_path / "videos"), MoCropSettings())
-        for number in range(first, 60, 2):
-            facts = (tmp_path / "videos" / f"{number}.mp4").stat()
-            box = CropBox(0, 0, 1, (number + 1) / 60)
-            cache.put({f"{number}.mp4": Entry(facts.st_size, facts.st_mtime_ns, box)})
-
-    threads = [threading.Thread(target=keep, args=(first,)) for first in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    cache = BoxCache(tmp_path, str(tmp_path / "videos"), MoCropSettings())
-    assert [cache.get(f"{number}.mp4") for number in range(60)] == [CropBox(0, 0, 1, (n + 1) / 60) for n in range(60)]
-
-
-def test_training_takes_what_was_extracted(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_finds_what_was_extracted(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config.model_validate(settings(demo, tmp_path))
     extract_boxes(config, progress=False)
     monkeypatch.setattr("coviar_mocrop.clips.boxes.box_of_file", None)  # nothing may be computed any more
-    assert len(open_clips(config, "train")[0]) == 7
-    assert len(open_clips(config, "test")[0]) == 4
+    assert boxes_of_list(names_of(demo), config.data, config.mocrop, progress=False).computed == 0
 
 
 def test_clips_without_a_box_are_named_counted_and_tried_again(
@@ -166,34 +150,34 @@ def test_clips_without_a_box_are_named_counted_and_tried_again(
     config.write_text(yaml.safe_dump(settings(demo, tmp_path / "cache", **data, train_list=None)))
     code, out, err = called(capsys, monkeypatch, config)
     assert code == 2
-    assert out == "3 clips: 1 boxes computed, 0 known before, 2 without a box\n"
+    assert out == "3 clips: 1 boxes computed, 0 found in the cache, 2 clips without a box\n"
     lines = [line for line in err.splitlines() if line and "crop boxes" not in line]
     assert [line.split(": ")[0] for line in lines] == [str(broken / name) for name in names[1:]] + ["error"]
     assert lines[-1].startswith("error: 2 of 3 clips have no box")
     code, out, _ = called(capsys, monkeypatch, config, "--set", "data.on_error=skip")
-    assert (code, out) == (0, "3 clips: 0 boxes computed, 1 known before, 2 without a box\n")
+    assert (code, out) == (0, "3 clips: 0 boxes computed, 1 found in the cache, 2 clips without a box\n")
     (broken / "text.mp4").write_bytes(some.read_bytes())
     code, out, _ = called(capsys, monkeypatch, config, "--set", "data.on_error=skip")
-    assert (code, out) == (0, "3 clips: 1 boxes computed, 1 known before, 1 without a box\n")
+    assert (code, out) == (0, "3 clips: 1 boxes computed, 1 found in the cache, 1 clips without a box\n")
 
 
-def test_killed_and_started_again(demo: Path, tmp_path: Path, expected: dict[str, CropBox | None]) -> None:
+def test_killed_and_started_again(demo: Path, tmp_path: Path, expected: dict[str, CropBox]) -> None:
     """Killed once the first boxes are kept, wherever it is then; what is kept is whole, and the rest is done later."""
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(settings(demo, tmp_path / "cache")))
     code = (
-        "import runpy, sys, coviar_mocrop.clips.boxes as boxes\n"
-        "boxes._SAVE_EVERY = 1\n"
+        "import runpy, sys, coviar_mocrop.clips.cache as cache\n"
+        "cache._SAVE_EVERY = 1\n"
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     command = [sys.executable, "-c", code, TOOL, "--config", str(config)]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list((tmp_path / "cache").rglob("[0-9]*.json")):
+    while process.poll() is None and not list((tmp_path / "cache").rglob("[0-9]*.npz")):
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = {path: box for path, box in kept(demo, tmp_path / "cache").items() if box is not None}
+    before = kept(demo, tmp_path / "cache")
     assert before
     done = extract_boxes(Config.model_validate(settings(demo, tmp_path / "cache")), progress=False)
     assert done.computed == 11 - len(before)
@@ -212,11 +196,12 @@ def test_senseless_shards_are_refused(
 def test_senseless_surroundings_are_refused(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert share_of_process({}) == (0, 1)
-    assert share_of_process({"RANK": "1", "WORLD_SIZE": "3"}) == (1, 3)
+    assert chosen_shard(None, {}) == (0, 1)
+    assert chosen_shard((1, 4), {}) == (1, 4)
+    assert chosen_shard(None, {"RANK": "1", "WORLD_SIZE": "3"}) == (1, 3)
     for rank, world in (("3", "3"), ("x", "2"), ("0", "0"), ("-1", "2")):
         with pytest.raises(ConfigError, match="torchrun sets them"):
-            share_of_process({"RANK": rank, "WORLD_SIZE": world})
+            chosen_shard(None, {"RANK": rank, "WORLD_SIZE": world})
     with pytest.raises(ConfigError, match=r"data\.train_list and data\.test_list: not set"):
         extract_boxes(Config.model_validate(settings(demo, tmp_path, train_list=None, test_list=None)))
     (tmp_path / "list.txt").write_text("../x.mp4 nothing 0\n")

@@ -1,0 +1,244 @@
+"""A cache of one row of numbers per clip, and the function that fills it: crop boxes, CLIP features."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from tqdm import tqdm
+
+from coviar_mocrop.errors import CoviarMocropError, DataError
+from coviar_mocrop.files import DataRoot, atomic_write, write_json
+
+_FORMAT = 4
+_SAVE_EVERY = 2000
+_SAVE_SECONDS = 60.0
+
+Row = NDArray[Any]
+"""One clip's numbers: [dim], of the cache's dtype."""
+
+
+class State(NamedTuple):
+    """The state of a file: an entry of the cache is valid only for the state that it was computed from."""
+
+    size: int
+    """Bytes; -1 if there is no such file."""
+    changed: int
+    """Time of the last change, nanoseconds."""
+
+
+_NO_FILE = State(-1, -1)
+
+
+class ClipCache:
+    """A map from clips to rows of numbers, on disk.
+
+    Each call of :meth:`put` writes one new file, completely or not at all, and no file is changed afterwards. So any
+    number of processes, on any number of machines, can add rows at the same time without a lock, and none is lost.
+    If several rows of one clip were added, the latest counts. A cache file that is damaged counts as empty.
+
+    Attributes:
+        root: data root of the clips.
+        folder: where the files of this cache are.
+        dim: length of a row.
+        dtype: of the rows.
+        added: number of rows that were added through this object.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        root: DataRoot,
+        kind: Literal["boxes", "features"],
+        made_by: Mapping[str, Any],
+        dim: int,
+        dtype: DTypeLike,
+    ) -> None:
+        """Open a cache. Nothing is written before the first row is added.
+
+        Args:
+            folder: folder of all caches.
+            root: data root of the clips.
+            kind: what the rows are; names a subfolder.
+            made_by: everything else that decides the rows, as JSON values: settings, fingerprints of networks. Rows
+                made by something else are never found.
+            dim: length of a row.
+            dtype: of the rows, such as ``np.float32``.
+        """
+        self.root, self.dim, self.dtype = root, dim, np.dtype(dtype)
+        self._about = {
+            "format": _FORMAT,
+            "root": os.path.realpath(root.path),
+            "dim": dim,
+            "dtype": self.dtype.str,
+            "made_by": dict(made_by),
+        }
+        digest = hashlib.blake2b(json.dumps(self._about, sort_keys=True).encode(), digest_size=8)
+        self.folder = Path(folder, kind, digest.hexdigest())
+        self.added = 0
+        self._blocks: list[tuple[NDArray[np.int64], NDArray[Any]]] = []  # states [N, 2] and rows [N, dim] of each file
+        self._index: dict[str, tuple[int, int]] = {}  # name -> number of the block, number of the row in it
+        self._loaded: set[str] = set()
+        self.refresh()
+
+    def state(self, name: str) -> State:
+        """The state of a clip's file now. To be taken before the file is read, so that later changes are noticed.
+
+        Raises:
+            DataError: the name leads out of the data root.
+        """
+        _, facts = self.root.find(name)
+        return _NO_FILE if facts is None else State(facts.st_size, facts.st_mtime_ns)
+
+    def get(self, name: str) -> Row | None:
+        """The row of a clip; None if there is none, or the file has changed since.
+
+        Raises:
+            DataError: the name leads out of the data root.
+        """
+        state = self.state(name)
+        if state == _NO_FILE or name not in self._index:
+            return None
+        block, number = self._index[name]
+        states, rows = self._blocks[block]
+        return rows[number] if tuple(states[number].tolist()) == state else None
+
+    def put(self, entries: Mapping[str, tuple[State, Row]]) -> None:
+        """Add rows, in one new file.
+
+        Args:
+            entries: state of the file before it was read, and the row, by the clip's name.
+
+        Raises:
+            DataError: a number is not finite.
+            CoviarMocropError: the folder cannot be written to.
+        """
+        if not entries:
+            return
+        names = np.array(list(entries))
+        states = np.array([state for state, _ in entries.values()], dtype=np.int64)
+        rows = np.stack([self.checked(name, row) for name, (_, row) in entries.items()])
+        if not (self.folder / "about.json").exists():
+            write_json(self.folder / "about.json", self._about)  # for people; never read
+        # sorted by name, the files are in the order of time, whoever wrote them
+        path = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.npz"
+        with atomic_write(path) as temporary:
+            np.savez(temporary, names=names, states=states, rows=rows)
+        self._loaded.add(path.name)
+        self._add(names, states, rows)
+        self.added += len(entries)
+
+    def checked(self, name: str, row: Row) -> Row:
+        """The row in the dtype of the cache, as :meth:`get` will give it.
+
+        Raises:
+            DataError: a number is not finite.
+        """
+        with np.errstate(over="ignore"):  # too large for the dtype: infinite, so refused below
+            row = np.asarray(row, dtype=self.dtype)
+        if row.shape != (self.dim,):
+            raise ValueError(f"{name}: a row of shape {row.shape} for a cache of rows [{self.dim}]")
+        if not np.isfinite(row).all():
+            raise DataError(f"{name}: a number computed from it is not finite; are the weights damaged?")
+        return row
+
+    def refresh(self) -> None:
+        """Load what other processes have added since."""
+        for path in sorted(self.folder.glob("[0-9]*.npz")):  # temporary files start with a dot
+            if path.name not in self._loaded:
+                self._loaded.add(path.name)
+                self._load(path)
+
+    def _load(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                names, states, rows = file["names"], file["states"], file["rows"]
+        except Exception:  # zipfile, zlib and numpy fail in many ways on damaged bytes
+            return
+        count = len(names) if names.ndim == 1 and names.dtype.kind == "U" else -1
+        whole = states.shape == (count, 2) and states.dtype == np.int64
+        if whole and rows.shape == (count, self.dim) and rows.dtype == self.dtype and np.isfinite(rows).all():
+            self._add(names, states, rows)
+
+    def _add(self, names: NDArray[np.str_], states: NDArray[np.int64], rows: NDArray[Any]) -> None:
+        block = len(self._blocks)
+        self._blocks.append((states, rows))
+        self._index.update((name, (block, number)) for number, name in enumerate(names.tolist()))
+
+
+def compute_rows(
+    names: Iterable[str],
+    cache: ClipCache,
+    compute: Callable[[str, str], Row],
+    *,
+    workers: int = 2,
+    title: str = "clips",
+    progress: bool = True,
+    shard: tuple[int, int] = (0, 1),
+    initializer: Callable[[], object] | None = None,
+) -> tuple[dict[str, Row], dict[str, CoviarMocropError]]:
+    """The rows of many clips, from the cache if they are there, else computed and added to it.
+
+    Rows are added to the cache every 2000 clips and at least once a minute, and when the work is interrupted.
+
+    Args:
+        names: clips below the data root; repeats are ignored.
+        cache: see :class:`ClipCache`.
+        compute: gives the row [dim] of a clip, from its name and its path. It is called in threads, so it gains from
+            several workers only where it releases Python's lock, as decoding and networks do.
+        workers: number of threads. Does not affect results.
+        title: of the progress bar.
+        progress: show a bar.
+        shard: (k, n): only every n-th clip, from the k-th. The shards 0 to n - 1 together are all clips.
+        initializer: is called once in each thread, such as ``lambda: torch.set_num_threads(1)``.
+
+    Returns:
+        Rows by name, and for the clips that have none the reason: what ``compute`` raised, or a row that is not
+        finite. Both are in the order of ``names``.
+
+    Raises:
+        DataError: a name leads out of the data root.
+        CoviarMocropError: the cache cannot be written.
+    """
+    first, step = shard
+    names = list(dict.fromkeys(names))[first::step]
+    rows: dict[str, Row | None] = {name: cache.get(name) for name in names}
+    missing = [name for name, row in rows.items() if row is None]
+    errors: dict[str, CoviarMocropError] = {}
+
+    def entry(name: str) -> tuple[State, Row]:
+        state = cache.state(name)  # before reading
+        return state, cache.checked(name, compute(name, cache.root.find(name)[0]))
+
+    pool = ThreadPoolExecutor(max(workers, 1), initializer=initializer)
+    new: dict[str, tuple[State, Row]] = {}
+    saved = time.monotonic()
+    try:
+        with tqdm(desc=title, total=len(missing), unit="clip", disable=not (progress and missing)) as bar:
+            for start in range(0, len(missing), _SAVE_EVERY):
+                futures = {pool.submit(entry, name): name for name in missing[start : start + _SAVE_EVERY]}
+                for future in as_completed(futures):
+                    name = futures[future]
+                    try:
+                        new[name] = future.result()
+                        rows[name] = new[name][1]
+                    except CoviarMocropError as error:
+                        errors[name] = error
+                    bar.update()
+                    if len(new) >= _SAVE_EVERY or time.monotonic() - saved > _SAVE_SECONDS:
+                        cache.put(new)
+                        new, saved = {}, time.monotonic()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an interruption, what is queued is not computed
+        cache.put(new)
+    done = {name: row for name, row in rows.items() if row is not None}
+    return done, {name: errors[name] for name in names if name in errors}

@@ -1,0 +1,317 @@
+"""The cache of rows by clip: boxes and features are computed once, kept on disk, and renewed if a file changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clips import record, wandering
+
+from coviar_mocrop.bitstream import open_video
+from coviar_mocrop.clips import cache as cache_module
+from coviar_mocrop.clips.boxes import box_of_file, boxes_of_list, open_box_cache
+from coviar_mocrop.clips.cache import ClipCache, State, compute_rows
+from coviar_mocrop.clips.config import DataConfig
+from coviar_mocrop.errors import CoviarMocropError, DataError, VideoError
+from coviar_mocrop.files import DataRoot
+from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
+
+NAMES = [f"{number}.mp4" for number in range(20)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data root of 20 files."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for number, name in enumerate(NAMES):
+        (folder / name).write_bytes(b"x" * number)
+    return folder
+
+
+def opened(root: Path, dim: int = 3, dtype: Any = np.float32, **made_by: Any) -> ClipCache:
+    return ClipCache(root.parent / "cache", DataRoot(root), "features", made_by, dim, dtype)
+
+
+def number_of(name: str, path: str) -> np.ndarray:
+    """A row of a clip: a third of its number, three times."""
+    assert Path(path).name == name
+    return np.full(3, int(Path(name).stem) / 3)
+
+
+def change(path: Path) -> None:
+    facts = path.stat()
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
+
+
+# -- the cache -------------------------------------------------------------------------------------------
+
+
+def test_rows_come_back_in_the_caches_dtype_until_the_file_changes(root: Path) -> None:
+    cache = opened(root)
+    state = cache.state("3.mp4")
+    assert state == State(3, (root / "3.mp4").stat().st_mtime_ns)
+    assert cache.get("3.mp4") is None
+    cache.put({})
+    assert not cache.folder.exists()
+    cache.put({"3.mp4": (state, np.array([1, 2, 1 / 3])), "nö.mp4": (cache.state("nö.mp4"), np.zeros(3))})
+    for reader in (cache, opened(root)):
+        row = reader.get("3.mp4")
+        assert row is not None
+        assert row.dtype == np.float32
+        assert row.tolist() == [1, 2, float(np.float32(1 / 3))]
+        assert reader.get("4.mp4") is reader.get("nö.mp4") is None  # the second is no file
+    assert (cache.added, opened(root).added) == (2, 0)
+    change(root / "3.mp4")
+    assert cache.get("3.mp4") is None
+    assert json.loads((cache.folder / "about.json").read_text())["root"] == str(root)
+
+
+def test_of_two_rows_the_later_counts_whoever_wrote_it(root: Path) -> None:
+    first, second = opened(root), opened(root)
+    for cache, value in ((first, 1), (second, 2)):
+        cache.put({name: (cache.state(name), np.full(3, value)) for name in NAMES[:2]})
+    for cache, value in ((first, 1), (second, 2)):
+        assert cache.get("1.mp4") is not None
+        assert [row[0] for name in NAMES[:2] if (row := cache.get(name)) is not None] == [value, value]
+    first.refresh()
+    for cache in (first, opened(root)):
+        assert [row[0] for name in NAMES[:2] if (row := cache.get(name)) is not None] == [2, 2]
+
+
+@pytest.mark.parametrize("other", [{"made_by": 1}, {"dim": 4}, {"dtype": np.float64}])
+def test_rows_made_otherwise_are_not_found(root: Path, other: dict[str, Any]) -> None:
+    cache = opened(root)
+    cache.put({"3.mp4": (cache.state("3.mp4"), np.zeros(3))})
+    assert opened(root).get("3.mp4") is not None
+    assert opened(root, **other).get("3.mp4") is None
+    elsewhere = root.parent / "copy"
+    root.rename(elsewhere)
+    assert ClipCache(root.parent / "cache", DataRoot(elsewhere), "features", {}, 3, np.float32).get("3.mp4") is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_files_count_as_empty(root: Path, seed: int) -> None:
+    """Cut off or with bytes replaced: what is read is what was written, or nothing."""
+    rng = np.random.default_rng(seed)
+    cache = opened(root)
+    rows = {name: rng.normal(size=3).astype(np.float32) for name in NAMES}
+    cache.put({name: (cache.state(name), row) for name, row in rows.items()})
+    (path,) = cache.folder.glob("[0-9]*")
+    data = bytearray(path.read_bytes())
+    for _ in range(30):
+        damaged = bytearray(data)
+        damaged[rng.integers(len(data))] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged if rng.random() < 0.8 else damaged[: rng.integers(len(data))])
+        again = opened(root)
+        for name, row in rows.items():
+            found = again.get(name)
+            assert found is None or found.tobytes() == row.tobytes()
+
+
+def test_files_of_another_form_count_as_empty(root: Path) -> None:
+    cache = opened(root)
+    state = cache.state("3.mp4")
+    whole = {"names": np.array(["3.mp4"]), "states": np.array([state]), "rows": np.zeros((1, 3), np.float32)}
+    others: list[dict[str, Any]] = [
+        {},
+        {**whole, "rows": np.zeros((1, 4), np.float32)},
+        {**whole, "rows": np.zeros((1, 3))},
+        {**whole, "rows": np.full((1, 3), np.nan, np.float32)},
+        {**whole, "names": np.array(["3.mp4", "4.mp4"])},
+        {**whole, "names": np.array("3.mp4")},
+        {**whole, "names": np.array([3])},
+        {**whole, "states": np.array([[3.0, 0.5]])},
+        {**whole, "names": np.array(["3.mp4"], dtype=object)},  # a pickle
+    ]
+    cache.folder.mkdir(parents=True)
+    for arrays in others:
+        np.savez(cache.folder / "1.npz", allow_pickle=True, **arrays)
+        assert opened(root).get("3.mp4") is None
+    np.savez(cache.folder / "1.npz", allow_pickle=False, **whole)
+    assert opened(root).get("3.mp4") is not None
+
+
+def test_what_cannot_be_kept_is_refused(root: Path) -> None:
+    cache = opened(root)
+    for value in (np.nan, np.inf, 1e300):  # the last is infinite in float32
+        with pytest.raises(DataError, match=r"^4\.mp4: a number computed from it is not finite"):
+            cache.put({n: (cache.state(n), np.array([0, value if n == "4.mp4" else 0, 0])) for n in NAMES})
+    with pytest.raises(ValueError, match=r"4\.mp4: a row of shape"):
+        cache.put({"4.mp4": (cache.state("4.mp4"), np.zeros(2))})
+    assert not cache.folder.exists()
+    for use in (cache.get, cache.state):
+        with pytest.raises(DataError, match="leaves the data root"):
+            use("../secret.mp4")
+
+
+def test_what_two_add_at_the_same_time_is_all_there(root: Path) -> None:
+    def add(first: int) -> None:
+        cache = opened(root)
+        for number in range(first, 20, 2):
+            cache.put({f"{number}.mp4": (cache.state(f"{number}.mp4"), np.full(3, number))})
+
+    threads = [threading.Thread(target=add, args=(first,)) for first in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    cache = opened(root)
+    assert [row[0] for name in NAMES if (row := cache.get(name)) is not None] == list(range(20))
+
+
+# -- filling it ------------------------------------------------------------------------------------------
+
+
+def test_rows_are_computed_once_and_the_same_however_the_work_is_split(root: Path) -> None:
+    whole, errors = compute_rows([*NAMES, *NAMES], opened(root, split=0), number_of, progress=False)
+    assert not errors
+    assert list(whole) == NAMES
+    assert whole["7.mp4"].tolist() == [float(np.float32(7 / 3))] * 3  # as it will come from the cache
+    for count in (1, 2, 3):
+        split: dict[str, Any] = {}
+        for shard in range(count):
+            cache = opened(root, split=count)
+            rows, _ = compute_rows(NAMES, cache, number_of, workers=shard, progress=False, shard=(shard, count))
+            assert list(rows) == NAMES[shard::count]
+            assert cache.added == len(rows)
+            split |= rows
+        assert {name: split[name].tobytes() for name in NAMES} == {name: row.tobytes() for name, row in whole.items()}
+        again = opened(root, split=count)
+        found, _ = compute_rows(NAMES, again, _never, progress=False)
+        assert again.added == 0
+        assert {name: row.tobytes() for name, row in found.items()} == {n: row.tobytes() for n, row in whole.items()}
+
+
+def _never(name: str, path: str) -> np.ndarray:
+    raise AssertionError("nothing is left to compute")
+
+
+def test_errors_are_collected_and_tried_again(root: Path) -> None:
+    def compute(name: str, path: str) -> np.ndarray:
+        if name in ("5.mp4", "2.mp4"):
+            raise VideoError(f"{path}: broken")
+        return np.full(3, np.nan) if name == "3.mp4" else number_of(name, path)
+
+    rows, errors = compute_rows(NAMES, opened(root), compute, progress=False)
+    assert list(errors) == ["2.mp4", "3.mp4", "5.mp4"]
+    assert str(errors["5.mp4"]) == f"{root}/5.mp4: broken"
+    assert "not finite" in str(errors["3.mp4"])
+    assert list(rows) == [name for name in NAMES if name not in errors]
+    cache = opened(root)
+    rows, errors = compute_rows(NAMES, cache, number_of, progress=False)
+    assert (len(rows), len(errors), cache.added) == (20, 0, 3)
+    with pytest.raises(DataError, match="leaves the data root"):
+        compute_rows(["/etc/passwd"], cache, number_of)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_was_computed_before_an_interruption_is_kept(root: Path, stop: type[BaseException]) -> None:
+    def compute(name: str, path: str) -> np.ndarray:
+        if name == "12.mp4":
+            raise stop
+        return number_of(name, path)
+
+    with pytest.raises(stop):
+        compute_rows(NAMES, opened(root), compute, workers=1, progress=False)
+    cache = opened(root)
+    assert all(cache.get(name) is not None for name in NAMES[:12])
+    assert cache.get("12.mp4") is None
+
+
+def test_many_clips_are_kept_in_portions(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "_SAVE_EVERY", 8)
+    cache = opened(root)
+    rows, _ = compute_rows(NAMES, cache, number_of, progress=False)
+    assert list(rows) == NAMES
+    assert len(list(cache.folder.glob("[0-9]*"))) == 3
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(root: Path) -> None:
+    def compute(name: str, path: str) -> np.ndarray:
+        change(Path(path))
+        return number_of(name, path)
+
+    cache = opened(root)
+    rows, _ = compute_rows(NAMES[:1], cache, compute, progress=False)
+    assert list(rows) == NAMES[:1]
+    assert cache.get(NAMES[0]) is None
+
+
+def test_each_thread_is_set_up_once(root: Path) -> None:
+    ready = threading.local()
+    count = []
+
+    def prepare() -> None:
+        ready.yes = True
+        count.append(1)
+
+    def compute(name: str, path: str) -> np.ndarray:
+        assert ready.yes
+        return number_of(name, path)
+
+    compute_rows(NAMES, opened(root), compute, workers=2, progress=False, initializer=prepare)
+    assert 1 <= len(count) <= 2
+
+
+# -- boxes -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three clips of 40 frames in GOPs of 20."""
+    folder = tmp_path_factory.mktemp("boxes")
+    for seed in range(3):
+        record(wandering(40, 96, 64, 4, seed=seed), folder / f"{seed}.mp4", gop=20)
+    return folder
+
+
+def data_of(videos: Path, cache: Path, **changes: Any) -> DataConfig:
+    return DataConfig(root=str(videos), classes="none", cache=str(cache), **changes)
+
+
+def expected(path: Path, settings: MoCropSettings, frames: Callable[[Any], list[int] | None]) -> CropBox:
+    with open_video(path) as video:
+        vectors = video.get_motion_vectors_at(frames(video))
+        return estimate_box(vectors, (video.info.height, video.info.width), settings)
+
+
+def test_boxes_are_computed_once_kept_and_renewed(videos: Path, tmp_path: Path) -> None:
+    settings = MoCropSettings(area_ratio=0.4)
+    data = data_of(videos, tmp_path)
+    names = ["0.mp4", "1.mp4"]
+    boxes, errors, computed = boxes_of_list(names, data, settings, progress=False)
+    assert (errors, computed) == ({}, 2)
+    assert boxes == {name: expected(videos / name, settings, lambda video: None) for name in names}
+    assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 0)
+    assert open_box_cache(data, MoCropSettings()).get("0.mp4") is None
+    change(videos / "0.mp4")
+    assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 1)
+    assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 0)
+    (tmp_path / "text.mp4").write_text("no video")
+    boxes, errors, _ = boxes_of_list(["text.mp4", "none.mp4"], data_of(tmp_path, tmp_path), settings, progress=False)
+    assert boxes == {}
+    assert all(isinstance(errors[name], CoviarMocropError) for name in ("text.mp4", "none.mp4"))
+
+
+def test_sparse_boxes_depend_on_the_longest_gop_and_others_do_not(videos: Path, tmp_path: Path) -> None:
+    """Which frames are read depends on the GOPs: from GOPs of 20 the first 9 that move, from GOPs of 5 all."""
+    sparse = MoCropSettings(area_ratio=0.4, sparse=True, sparse_gops=1, sparse_frames=10)
+    plain = MoCropSettings(area_ratio=0.4)
+    frames = {None: [*range(1, 10), *range(21, 30)], 5: [frame for frame in range(40) if frame % 5]}
+    names = [f"{number}.mp4" for number in range(3)]
+    found = {}
+    for anchor_every, numbers in frames.items():
+        data = data_of(videos, tmp_path, anchor_every=anchor_every)
+        found[anchor_every] = boxes_of_list(names, data, sparse, progress=False).boxes
+        for name in names:
+            box = expected(videos / name, sparse, lambda video, numbers=numbers: numbers)
+            assert found[anchor_every][name] == box == box_of_file(videos / name, sparse, anchor_every=anchor_every)
+        assert boxes_of_list(names, data, plain, progress=False).computed == (3 if anchor_every is None else 0)
+    assert found[None] != found[5]
