@@ -1,9 +1,10 @@
-"""The base of all settings: unknown keys are refused, values are checked, and what is wrong is one line."""
+"""The base class of all settings. It refuses unknown keys, checks values and explains errors in one line."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -12,48 +13,62 @@ from coviar_mocrop.errors import ConfigError
 
 
 class BaseConfig(BaseModel):
-    """A frozen section of settings.
+    """A section of settings. Its fields cannot be reassigned.
 
     Raises:
-        ConfigError: on construction, naming the field and its range, or the nearest field there is.
+        ConfigError: on construction. The message names the field and its valid range, or the nearest valid field.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def __init__(self, /, **values: Any) -> None:
-        """Check and keep ``values``."""
+        """Check ``values`` and store them."""
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(f"{type(self).__name__}: {explain(error, type(self))}") from None
+            raise ConfigError(f"{type(self).__name__}: {explain(error.errors(), type(self))}") from None
 
-    # pydantic need not come by here for sections of sections: whoever validates the whole explains the error
+    # pydantic does not call __init__ for nested sections: whoever validates the outer section explains the error
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem of ``error``, in one line."""
-    problem = error.errors()[0]
+def first_problem(problems: Sequence[Any]) -> Any:
+    """The problem to report: an unknown key before others, because a misspelled key causes a missing one."""
+    return next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+
+
+def explain(problems: Sequence[Any], model: type[BaseModel], section: str = "", keywords: Sequence[str] = ()) -> str:
+    """Describe what is wrong in one line.
+
+    Args:
+        problems: ``ValidationError.errors()``.
+        model: the class that was validated.
+        section: prefix of the keys, such as ``streams.mv.``.
+        keywords: valid keys that are not fields of ``model``.
+    """
+    problem = first_problem(problems)
     location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    key = section + ".".join(location)
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
-        valid = _fields(model, location[:-1])
+        valid = [*_fields(model, location[:-1]), *(keywords if len(location) == 1 else ())]
         near = difflib.get_close_matches(location[-1], valid, 1, cutoff=0.5)
-        hint = (
-            f"did you mean {'.'.join([*location[:-1], near[0]])!r}?" if near else f"valid: {', '.join(sorted(valid))}"
-        )
+        near_key = ".".join([*location[:-1], *near])
+        hint = f"did you mean {section + near_key!r}?" if near else f"valid: {', '.join(sorted(valid))}"
         return f"unknown key {key!r}; {hint}{more}"
     if problem["type"] == "missing":
         return f"key {key!r} is missing{more}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    if "valid dictionary" in message:
+    if problem["type"] == "value_error":  # a validator of the whole section: its message says what does not fit
+        message = message.removeprefix("value error, ")
+        return f"key {key!r}: {message}{more}" if key else f"{message}{more}"
+    if problem["type"] in ("model_type", "dict_type"):
         message = "it is a section, with keys of its own"
     return f"key {key!r} is {problem['input']!r}; {message}{_nearest(problem)}{more}"
 
 
 def _nearest(problem: Any) -> str:
-    """What was probably meant, where a word is not among those to choose from."""
+    """A suggestion where a word is not one of the valid choices."""
     if problem["type"] != "literal_error" or not isinstance(problem["input"], str):
         return ""
     choices = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
@@ -62,6 +77,7 @@ def _nearest(problem: Any) -> str:
 
 
 def _fields(model: Any, section: list[str]) -> list[str]:
+    """The field names of a section of ``model``."""
     for part in section:
         annotation = model.model_fields[part].annotation
         candidates = [annotation, *get_args(annotation)]

@@ -1,83 +1,75 @@
-"""Settings of a run: YAML files that build on one another, composed and checked.
+"""Settings of a run: read from YAML files, composed and checked.
 
-A file may name others under ``base`` (a path or a list, relative to itself); its own keys win, section by
-section. Lists and single values are replaced whole. ``--set a.b=c`` comes last.
+The file of a data set holds the settings that its runs share. Its section ``streams`` holds what differs by run::
+
+    output: runs/ucf101                  # each run writes to a subfolder of its own name
+    data: {root: data/ucf101, ...}
+    streams:
+      iframe: {base: recipes/coviar.yaml, train: {lr: 3.0e-4}}
+      mv_efficientnet: {stream: mv, base: recipes/moclip_lite.yaml}
+
+The name of a run is also its stream, unless ``stream`` names another one. ``base`` is one path or a list of paths,
+relative to the file. A base of the file contributes all it holds. A base of a run contributes its top level and its
+entry for the run's stream. Later values replace earlier ones key by key (lists as a whole), in this order:
+
+1. the top level of the bases, the top level of the file
+2. the entry of the run: in the bases of the file, in its own bases, in the file
+3. ``--set key=value`` for all runs, ``--set streams.mv.key=value`` for one run
+
+A file without ``streams`` describes one run. Its key ``stream`` names the stream, and ``output`` is the run's folder.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
-from coviar_mocrop.base_config import BaseConfig, explain
-from coviar_mocrop.bitstream import Kind
+from coviar_mocrop.base_config import BaseConfig, explain, first_problem
 from coviar_mocrop.clips.config import DataConfig, InputConfig, Setting
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.networks.config import CLIPConfig, ModelConfig
-from coviar_mocrop.networks.stream_net import Representation, Stream
-from coviar_mocrop.training.optim import TrainConfig
+from coviar_mocrop.training.config import TrainConfig
+
+DEFAULT_STREAMS = ("iframe", "mv", "residual")
+"""The streams that a command uses by default, as far as the file names them."""
 
 
 class Config(BaseConfig):
-    """All settings of one stream's run."""
+    """All settings of one run, that is, of one stream."""
 
-    stream: Stream = Field(
+    stream: str = Field(
         ...,
-        description="iframe | mv | residual; clip: frozen CLIP and motion network, trained head; zero_shot: CLIP alone",
+        description="Stream: iframe, mv or residual (CoViAR), clip (MoCLIP-Lite), zero_shot (CLIP alone), or a stream "
+        "that was added (docs/adding_a_stream.md).",
     )
     setting: Setting = Field(
         "baseline",
-        description="baseline: uncropped at full size; efficiency: MoCrop box at reduced size; attention: "
-        "MoCrop box at full size",
+        description="Input of the network. baseline: the whole frame at full size. efficiency: the MoCrop box at "
+        "reduced size. attention: the MoCrop box at full size.",
     )
-    output: str = Field("runs/unnamed", description="folder of the run")
-    seed: int = Field(0, ge=0, description="of everything random")
-    data: DataConfig
-    input: InputConfig = InputConfig()
-    mocrop: MoCropSettings = MoCropSettings()
-    model: ModelConfig = Field(ModelConfig(), description="the network; of the CLIP stream, its motion network")
-    clip: CLIPConfig = CLIPConfig()
-    train: TrainConfig = TrainConfig()
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> Config:
-        """What one section asks of another."""
-        if self.input.frames == "decoded" and self.stream != "iframe":
-            raise ConfigError(f"input.frames=decoded is for the I-frame stream; this is the {self.stream} stream")
-        if self.model.motion_squeeze and min(self.input.segments, self.input.test_segments) < 2:
-            raise ConfigError(
-                "model.motion_squeeze compares neighbouring frames; set input.segments and input.test_segments to 2 "
-                "or more, such as 8"
-            )
-        return self
+    output: str = Field("runs/unnamed", description="Output folder of the run.")
+    seed: int = Field(0, ge=0, description="Random seed: weight initialisation, sampling, augmentation and dropout.")
+    data: DataConfig = Field(..., description="Videos, lists and how they are read.")
+    input: InputConfig = Field(InputConfig(), description="Sampling, cropping and size of the network's input.")
+    mocrop: MoCropSettings = Field(MoCropSettings(), description="Estimation of the MoCrop box.")
+    model: ModelConfig = Field(
+        ModelConfig(), description="The stream's network. For the clip stream: its motion network."
+    )
+    clip: CLIPConfig = Field(CLIPConfig(), description="CLIP and the trained head. Only for clip and zero_shot.")
+    train: TrainConfig = Field(TrainConfig(), description="Training and the device.")
 
     @property
     def crops(self) -> bool:
-        """Whether clips are cropped by their MoCrop box."""
+        """Whether clips are cropped to their MoCrop box."""
         return self.setting != "baseline"
-
-    @property
-    def representation(self) -> Representation:
-        """What the stream reads.
-
-        Raises:
-            ConfigError: it looks at features, not at one representation.
-        """
-        if self.stream == "clip" or self.stream == "zero_shot":
-            raise ConfigError(f"stream is {self.stream}; this is for iframe, mv and residual")
-        return self.stream
-
-    @property
-    def kind(self) -> Kind:
-        """What is read from the bitstream for it; see :attr:`representation`."""
-        decoded = self.representation == "iframe" and self.input.frames == "decoded"
-        return "frame" if decoded else self.representation
 
     @property
     def size(self) -> int:
@@ -85,63 +77,110 @@ class Config(BaseConfig):
         return self.input.reduced_size if self.setting == "efficiency" else self.input.full_size
 
 
-Layer = tuple[str, dict[str, Any]]
-"""Where settings come from, and the settings."""
-
-
-def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
-    """Read, compose and check a configuration.
+def load_configs(
+    path: str | os.PathLike[str],
+    streams: Sequence[str] | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    output: str | None = None,
+) -> dict[str, Config]:
+    """Read the settings of several runs from one file.
 
     Args:
         path: YAML file.
-        overrides: ``a.b=value`` items; values are YAML.
+        streams: names of runs in the file. None: those of iframe, mv and residual that the file names. A file that
+            describes one run gives that one.
+        overrides: ``a.b=value`` items for all runs, ``streams.NAME.a.b=value`` items for one run. Values are YAML.
+        output: replaces the output folder of the file. One run writes to this folder, several runs write to its
+            subfolders ``NAME``.
+
+    Returns:
+        The settings by name, in the order of ``streams``.
 
     Raises:
-        ConfigError: naming the file, the key, and the nearest valid key or the valid range.
+        ConfigError: naming the file or the option, the key, and the nearest valid key or the valid range.
     """
-    return _build([*_read(Path(path), ()), *_override_layers(overrides)], str(path))
+    files = _read(Path(path))
+    names = _run_names(files)
+    options = _read_overrides(overrides, str(path), names)
+    if not names:
+        config = _build([*_layers(files, ""), *_layers(options, "")], str(path))
+        if streams is not None and list(streams) != [config.stream]:
+            raise ConfigError(f"{path}: describes one run, of the stream {config.stream}; leave out --streams")
+        return {config.stream: config.model_copy(update={"output": output or config.output})}
+    for part in [*files, *options]:
+        if "stream" in part.values:
+            raise ConfigError(f"{part.source}: 'stream' and 'streams' exclude each other; choose runs with --streams")
+    chosen = [name for name in DEFAULT_STREAMS if name in names] if streams is None else streams
+    if not chosen:
+        raise ConfigError(f"{path}: choose runs with --streams: {', '.join(names)}")
+    configs = {}
+    for name in chosen:
+        if name not in names:
+            raise ConfigError(_unknown_run(str(path), name, names))
+        config = _build([*_layers(files, name), *_layers(options, name)], str(path), name)
+        folder = output if output and len(chosen) == 1 else os.path.join(output or config.output, name)
+        configs[name] = config.model_copy(update={"output": folder})
+    return configs
+
+
+def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), stream: str | None = None) -> Config:
+    """Read the settings of one run.
+
+    Args:
+        path: YAML file.
+        overrides: see :func:`load_configs`.
+        stream: name of the run. Not needed for a file with a single run.
+
+    Raises:
+        ConfigError: the file holds several runs and ``stream`` is None, or see :func:`load_configs`.
+    """
+    names = [stream] if stream is not None else _run_names(_read(Path(path)))
+    if len(names) > 1:
+        raise ConfigError(f"{path}: holds several runs; choose one with --streams: {', '.join(names)}")
+    (config,) = load_configs(path, names or None, overrides).values()
+    return config
 
 
 def build_config(values: dict[str, Any], overrides: Sequence[str], source: str) -> Config:
-    """Check settings from elsewhere (a checkpoint), with overrides; see :func:`load_config`."""
-    return _build([(source, values), *_override_layers(overrides)], source)
+    """Check the settings of one run that come from elsewhere, such as from a checkpoint.
+
+    Args:
+        values: as :meth:`Config.model_dump` returns them.
+        overrides: ``a.b=value`` items. Values are YAML.
+        source: where ``values`` come from, for error messages.
+
+    Raises:
+        ConfigError: see :func:`load_configs`.
+    """
+    return _build([_Layer(source, "", values), *_layers(_read_overrides(overrides, source, ()), "")], source)
 
 
-def _build(layers: Sequence[Layer], source: str) -> Config:
-    merged: dict[str, Any] = {}
-    for _, values in layers:
-        merged = _merge(merged, values)
-    try:
-        return Config.model_validate(merged)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, layers, source)) from None
+class _Part(NamedTuple):
+    """One file, or one ``--set``, split into settings of all runs and settings by run."""
+
+    source: str
+    values: dict[str, Any]
+    streams: dict[str, dict[str, Any]]
+    files: tuple[Path, ...] = ()  # the file itself last, before it those that build on it
 
 
-def _override_layers(overrides: Sequence[str]) -> list[Layer]:
-    layers: list[Layer] = []
-    for item in overrides:
-        key, separator, text = item.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"--set {item}: expected key=value, such as train.epochs=5")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {item}: the value is not YAML ({_one_line(error)})") from error
-        nested: Any = value
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        layers.append((f"--set {item}", nested))
-    return layers
+class _Layer(NamedTuple):
+    """Settings of one run, and where they come from: a file or option, and a section of it."""
+
+    source: str
+    section: str
+    values: dict[str, Any]
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
-    """The file's layers: what it builds on first, itself last."""
-    if path.resolve() in [file.resolve() for file in seen]:
+def _read(path: Path, builders: tuple[Path, ...] = ()) -> list[_Part]:
+    """Read a file and its bases, the bases first."""
+    if path.resolve() in [file.resolve() for file in builders]:
         raise ConfigError(f"{path}: builds on itself through 'base'")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        named = f" ({seen[-1]} builds on it through 'base')" if seen else ""
+        named = f" ({builders[-1]} builds on it through 'base')" if builders else ""
         raise ConfigError(f"{path}: no such configuration file{named}; see configs/") from error
     except IsADirectoryError as error:
         raise ConfigError(f"{path}: is a folder; give a YAML file in it") from error
@@ -155,14 +194,88 @@ def _read(path: Path, seen: tuple[Path, ...]) -> list[Layer]:
         values = {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{path}: expected 'key: value' lines")
+    files = (*builders, path)
+    bases = _read_bases(values, files)
+    return [*bases, _split(str(path), values, files)]
+
+
+def _read_bases(values: dict[str, Any], files: tuple[Path, ...]) -> list[_Part]:
+    """Take ``base`` out of ``values`` and read the files that it names."""
     bases = values.pop("base", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f"{path}: 'base' must be a path or a list of paths")
-    layers: list[Layer] = []
-    for base in bases:
-        layers += _read(path.parent / base, (*seen, path))
-    return [*layers, (str(path), values)]
+        raise ConfigError(f"{files[-1]}: 'base' must be a path or a list of paths")
+    return [part for base in bases for part in _read(files[-1].parent / base, files)]
+
+
+def _split(source: str, values: dict[str, Any], files: tuple[Path, ...] = ()) -> _Part:
+    """Take ``streams`` out of ``values``."""
+    streams = values.pop("streams", None) or {}
+    if not isinstance(streams, dict):
+        raise ConfigError(f"{source}: key 'streams' is {streams!r}; it is a section, with a run's name for a key")
+    for name, entry in streams.items():
+        if not re.fullmatch(r"[\w-]+", str(name)):
+            raise ConfigError(f"{source}: key 'streams' names {name!r}; use letters, digits, _ and - for a run's name")
+        if not isinstance(entry, dict | None):
+            raise ConfigError(f"{source}: key 'streams.{name}' is {entry!r}; it is a section, with keys of its own")
+    return _Part(source, values, {str(name): entry or {} for name, entry in streams.items()}, files)
+
+
+def _read_overrides(overrides: Sequence[str], source: str, names: Sequence[str]) -> list[_Part]:
+    """Read ``--set`` items for settings from ``source``, which holds runs of these names."""
+    parts = []
+    for item in overrides:
+        key, separator, text = item.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {item}: expected key=value, such as train.epochs=5")
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {item}: the value is not YAML ({_one_line(error)})") from error
+        for section in reversed(key.split(".")):
+            value = {section: value}
+        part = _split(f"--set {item}", value)
+        for name in part.streams:
+            if name not in names:
+                raise ConfigError(f"--set {item}: {_unknown_run(source, name, names)}")
+        parts.append(part)
+    return parts
+
+
+def _run_names(parts: Sequence[_Part]) -> list[str]:
+    return list(dict.fromkeys(name for part in parts for name in part.streams))
+
+
+def _unknown_run(source: str, name: str, names: Sequence[str]) -> str:
+    if not names:
+        return f"{source} describes one run; leave out 'streams.{name}.'"
+    near = difflib.get_close_matches(name, names, 1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? It" if near else "it"
+    return f"{source} has no run {name!r}; {hint} has {', '.join(names)}"
+
+
+def _layers(parts: Sequence[_Part], name: str) -> list[_Layer]:
+    """The settings of one run: what all runs share first, then its entries with their bases."""
+    entries = [(part, dict(part.streams[name])) for part in parts if name in part.streams]
+    stream = next((str(entry["stream"]) for _, entry in reversed(entries) if "stream" in entry), name)
+    layers = [_Layer(part.source, "", part.values) for part in parts]
+    for part, entry in entries:
+        if part.files:  # --set takes no base
+            layers += _layers(_read_bases(entry, part.files), stream)
+        layers.append(_Layer(part.source, f"streams.{name}.", entry))
+    return layers
+
+
+def _build(layers: Sequence[_Layer], source: str, name: str | None = None) -> Config:
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merge(merged, layer.values)
+    if name is not None:
+        merged.setdefault("stream", name)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, layers, source)) from None
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -173,14 +286,19 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _explain(error: ValidationError, layers: Sequence[Layer], source: str) -> str:
-    """The first problem, with the file or option that it comes from."""
-    problem = error.errors()[0]
+def _explain(error: ValidationError, layers: Sequence[_Layer], source: str) -> str:
+    """Describe the first problem, with the file or option that it comes from."""
+    problems = error.errors()
+    problem = first_problem(problems)
     location = [str(part) for part in problem["loc"]]
-    origin = source
-    if problem["type"] != "missing":
-        origin = next((name for name, values in reversed(layers) if _holds(values, location)), source)
-    return f"{origin}: {explain(error, Config)}"
+    if problem["type"] == "missing":
+        remedy = "; name one, such as 'stream: mv', or several under 'streams'" if location == ["stream"] else ""
+        return f"{source}: {explain(problems, Config)}{remedy}"
+    layer = next((layer for layer in reversed(layers) if _holds(layer.values, location)), layers[-1])
+    keywords: Sequence[str] = ("base",) if layer.section else ("base", "streams")
+    if layer.source.startswith("--set "):
+        keywords = ()
+    return f"{layer.source}: {explain(problems, Config, layer.section, keywords)}"
 
 
 def _holds(values: Any, location: Sequence[str]) -> bool:

@@ -1,51 +1,87 @@
-"""Settings: composition, overrides, errors that name key, place and remedy."""
+"""Settings: files of data sets and recipes, composition, overrides, errors that name key, place and remedy."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from coviar_mocrop.config import load_config
+from coviar_mocrop.config import build_config, load_config, load_configs
 from coviar_mocrop.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-RECIPES = {  # CoViAR's: learning rate, epochs, steps
-    "ucf101/iframe": (3e-4, 510, (150, 270, 390)),
-    "ucf101/mv": (1e-2, 510, (150, 270, 390)),
-    "ucf101/residual": (5e-3, 510, (150, 270, 390)),
-    "hmdb51/iframe": (3e-4, 220, (55, 110, 165)),
-    "hmdb51/mv": (5e-3, 360, (120, 200, 280)),
-    "hmdb51/residual": (1e-3, 300, (120, 180, 240)),
+RUNS = [
+    (path.stem, name) for path in sorted(CONFIGS.glob("*.yaml")) for name in yaml.safe_load(path.read_text())["streams"]
+]
+RECIPES = {  # CoViAR's: learning rate, epochs, steps, batch size
+    ("ucf101", "iframe"): (3e-4, 510, (150, 270, 390), 80),
+    ("ucf101", "mv"): (1e-2, 510, (150, 270, 390), 80),
+    ("ucf101", "residual"): (5e-3, 510, (150, 270, 390), 80),
+    ("hmdb51", "iframe"): (3e-4, 220, (55, 110, 165), 40),
+    ("hmdb51", "mv"): (5e-3, 360, (120, 200, 280), 40),
+    ("hmdb51", "residual"): (1e-3, 300, (120, 180, 240), 40),
 }
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_coviars_recipes(name: str) -> None:
-    config = load_config(CONFIGS / f"{name}.yaml")
-    assert (config.train.lr, config.train.epochs, config.train.steps) == RECIPES[name]
-    assert (config.train.eps, config.train.weight_decay, config.train.optimizer) == (1e-3, 1e-4, "adam")
-    iframe = name.endswith("iframe")
-    assert config.model.backbone == ("resnet152" if iframe else "resnet18")
-    assert config.train.rate_factors.model_dump() == {"classifier": 1, "stem": 0.01 if iframe else 0.1, "rest": 0.01}
-    assert (config.input.segments, config.input.test_segments, config.input.test_crops) == (3, 25, 10)
-    assert (min(config.input.scales) == 0.66) == iframe
-
-
-@pytest.mark.parametrize(
-    "path", sorted(CONFIGS.glob("*/[imrcz]*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}"
-)
-def test_every_config_loads_in_every_setting(path: Path) -> None:
-    for setting, crops in (("baseline", False), ("efficiency", True), ("attention", True)):
-        config = load_config(path, [f"setting={setting}"])
-        assert path.stem.startswith(config.stream)
-        assert config.crops == crops
-        assert config.size == (config.input.reduced_size if setting == "efficiency" else config.input.full_size)
 
 
 def write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+@pytest.mark.parametrize(("data_set", "name"), RECIPES)
+def test_coviar_recipes(data_set: str, name: str) -> None:
+    config = load_config(CONFIGS / f"{data_set}.yaml", stream=name)
+    train = config.train
+    assert (train.lr, train.epochs, train.steps, train.batch_size) == RECIPES[data_set, name]
+    assert (train.eps, train.weight_decay, train.optimizer, train.schedule) == (1e-3, 1e-4, "adam", "step")
+    iframe = name == "iframe"
+    assert config.model.backbone == ("resnet152" if iframe else "resnet18")
+    assert train.rate_factors.model_dump() == {"classifier": 1, "stem": 0.01 if iframe else 0.1, "rest": 0.01}
+    assert (config.input.segments, config.input.test_segments, config.input.test_crops) == (3, 25, 10)
+    assert (min(config.input.scales) == 0.66) == iframe
+
+
+@pytest.mark.parametrize(("data_set", "name"), RUNS)
+def test_every_run_loads_in_every_setting(data_set: str, name: str) -> None:
+    for setting, crops in (("baseline", False), ("efficiency", True), ("attention", True)):
+        config = load_config(CONFIGS / f"{data_set}.yaml", [f"setting={setting}"], stream=name)
+        assert name.startswith(config.stream)
+        assert config.output == f"runs/{'mine' if data_set == 'folder' else data_set}/{name}"
+        assert config.crops == crops
+        assert config.size == (config.input.reduced_size if setting == "efficiency" else config.input.full_size)
+        assert build_config(config.model_dump(mode="json"), [], "checkpoint") == config
+
+
+def test_runs_of_a_data_set() -> None:
+    demo = CONFIGS / "demo.yaml"
+    assert list(load_configs(demo)) == ["iframe", "mv", "residual"]
+    configs = load_configs(demo, ["mv_efficientnet", "clip"])
+    assert [config.stream for config in configs.values()] == ["mv", "clip"]
+    assert configs["clip"].clip.motion == f"{configs['mv_efficientnet'].output}/best.pt"
+    assert [config.output for config in load_configs(demo, output="x").values()] == ["x/iframe", "x/mv", "x/residual"]
+    assert load_configs(demo, ["mv"], output="x")["mv"].output == "x"
+    assert load_config(demo, ["output=x"], stream="mv").output == "x/mv"
+
+
+def test_overrides_for_all_runs_and_for_one() -> None:
+    overrides = ["streams.mv.train.lr=1e-2", "train.lr=2.0", "streams.residual.train.epochs=7"]
+    configs = load_configs(CONFIGS / "ucf101.yaml", overrides=overrides)
+    assert [config.train.lr for config in configs.values()] == [2.0, 0.01, 2.0]
+    assert [config.train.epochs for config in configs.values()] == [510, 510, 7]
+
+
+def test_a_file_that_describes_one_run(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", "data: {classes: c}\ntrain: {lr: 0.1}\n")
+    path = write(tmp_path / "mv.yaml", "base: base.yaml\nstream: mv\noutput: runs/mine\n")
+    for configs in (load_configs(path), load_configs(path, ["mv"])):
+        assert {name: config.output for name, config in configs.items()} == {"mv": "runs/mine"}
+    assert load_configs(path, output="x")["mv"].output == "x"
+    assert (load_config(path).train.lr, load_config(path, ["stream=residual"]).stream) == (0.1, "residual")
+    with pytest.raises(ConfigError, match=r"mv\.yaml: describes one run, of the stream mv; leave out --streams"):
+        load_configs(path, ["iframe"])
 
 
 def test_bases_merge_section_by_section_and_overrides_come_last(tmp_path: Path) -> None:
@@ -57,56 +93,113 @@ def test_bases_merge_section_by_section_and_overrides_come_last(tmp_path: Path) 
     assert (config.data.root, config.input.scales, config.mocrop.area_ratio) == ("r", (1.0,), 0.4)
 
 
+def test_order_of_a_runs_layers(tmp_path: Path) -> None:
+    """Top of the file, then the run's bases (their top and their entry for the stream), then the run's own keys."""
+    write(
+        tmp_path / "recipe.yaml",
+        "train: {epochs: 2, lr: 0.2, eps: 0.2, momentum: 0.2}\n"
+        "streams: {mv: {train: {lr: 0.3, eps: 0.3, momentum: 0.3}}, other: {train: {lr: 9}}}\n",
+    )
+    write(
+        tmp_path / "data.yaml",
+        "data: {classes: c}\ntrain: {epochs: 1, lr: 0.1, batch_size: 1}\n"
+        "streams: {other: {stream: mv, base: recipe.yaml, train: {eps: 0.4, momentum: 0.4}}, mv: }\n",
+    )
+    path = write(
+        tmp_path / "top.yaml", "base: data.yaml\ntrain: {batch_size: 5}\nstreams: {other: {train: {momentum: 0.5}}}\n"
+    )
+    config = load_config(path, stream="other")
+    train = config.train
+    assert (config.stream, train.batch_size, train.epochs) == ("mv", 5, 2)
+    assert (train.lr, train.eps, train.momentum) == (0.3, 0.4, 0.5)
+    assert load_configs(path)["mv"].train.epochs == 1
+
+
+ONE = "stream: mv\ndata: {classes: c}"
+SEVERAL = "data: {classes: c}\nstreams: {iframe: , mv: {train: {epochs: 3}}}"
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "says"),
     [
-        (
-            "stream: mv\ndata: {classes: c}\ntrain: {epocs: 3}",
-            [],
-            r"c\.yaml: unknown key 'train\.epocs'.*'train\.epochs'",
-        ),
-        ("stream: mv\ndata: {classes: c}", ["input.full_sise=3"], "--set input.full_sise=3: .*'input.full_size'"),
-        ("stream: mv\ndata: {classes: c}", ["zzz=3"], "unknown key 'zzz'; valid: .*train"),
-        ("stream: mv\ndata: {classes: c}", ["train.lr=-1"], "'train.lr' is -1; .*greater than 0"),
-        ("stream: mv\ndata: {classes: c}", ["train=3"], "'train' is 3; it is a section"),
-        (
-            "stream: mv\ndata: {classes: c}",
-            ["mocrop.area_ratio=7"],
-            "'mocrop.area_ratio' is 7; .*less than or equal to 1",
-        ),
-        ("stream: mv\ndata: {classes: c}", ["nonsense"], "expected key=value"),
-        ("stream: mv\ndata: {classes: c}", ["a=[1"], "is not YAML"),
-        ("data: {classes: c}", [], "'stream' is missing"),
+        (f"{ONE}\ntrain: {{epocs: 3}}", [], r"c\.yaml: unknown key 'train\.epocs'.*'train\.epochs'"),
+        (ONE, ["input.full_sise=3"], "--set input.full_sise=3: .*'input.full_size'"),
+        (ONE, ["zzz=3"], "unknown key 'zzz'; valid: .*train"),
+        (ONE, ["base=a.yaml"], "--set base=a.yaml: unknown key 'base'"),
+        (ONE, ["train.lr=-1"], "'train.lr' is -1; .*greater than 0"),
+        (ONE, ["train=3"], "'train' is 3; it is a section"),
+        (ONE, ["mocrop.area_ratio=7"], "'mocrop.area_ratio' is 7; .*less than or equal to 1"),
+        (ONE, ["train.patience=2"], "--set train.patience=2: key 'train': patience counts tests.*test_every"),
+        (ONE, ["nonsense"], "expected key=value"),
+        (ONE, ["a=[1"], "is not YAML"),
+        (ONE, ["setting=eficiency"], "did you mean 'efficiency'"),
+        (ONE, ["streams.mv.train.lr=1"], r"--set streams.*: .*c\.yaml describes one run; leave out 'streams\.mv\.'"),
+        ("data: {classes: c}", [], "c.yaml: key 'stream' is missing; name one, such as 'stream: mv', or several under"),
+        ("data: {classes: c}\nstrems: {mv: {}}", [], "unknown key 'strems'; did you mean 'streams'"),
         ("stream: [1", [], r"c\.yaml: is not YAML"),
         ("- a\n- b", [], "expected 'key: value' lines"),
         ("base: c.yaml", [], "builds on itself"),
         ("base: none.yaml", [], r"none\.yaml: no such configuration file \(.*c\.yaml builds on it"),
         ("base: .", [], "is a folder; give a YAML file"),
-        ("stream: mv\ndata: {classes: c}", ["setting=eficiency"], "did you mean 'efficiency'"),
         ("stream: !!python/object/apply:os.system ['true']", [], "is not YAML"),
+        (f"{SEVERAL}\nstream: mv", [], r"c\.yaml: 'stream' and 'streams' exclude each other; .*--streams"),
+        (SEVERAL, ["stream=mv"], "--set stream=mv: 'stream' and 'streams' exclude each other"),
+        (
+            SEVERAL,
+            ["streams.mv.train.lrr=1"],
+            r"--set .*'streams\.mv\.train\.lrr'; did you mean 'streams\.mv\.train\.lr'",
+        ),
+        (
+            SEVERAL,
+            ["streams.mw.train.lr=1"],
+            r"--set .*: .*c\.yaml has no run 'mw'; did you mean 'mv'\? It has iframe, mv",
+        ),
+        (SEVERAL, ["streams.mv=1"], r"--set streams\.mv=1: key 'streams\.mv' is 1; it is a section"),
+        (SEVERAL, ["streams.mv.base=a.yaml"], r"unknown key 'streams\.mv\.base'"),
+        ("streams: [mv]", [], r"c\.yaml: key 'streams' is \['mv'\]; it is a section"),
+        ("streams: {../mv: {}}", [], r"c\.yaml: key 'streams' names '\.\./mv'; use letters, digits"),
+        (
+            "streams: {mv: {train: {lrr: 1}}}",
+            [],
+            r"c\.yaml: unknown key 'streams\.mv\.train\.lrr'.*'streams\.mv\.train\.lr'",
+        ),
+        ("data: {classes: c}\nstreams: {mv: {tain: {}}}", [], r"unknown key 'streams\.mv\.tain'.*'streams\.mv\.train'"),
+        ("data: {classes: c}\nstreams: {mv: {train: {lr: -1}}}", [], r"c\.yaml: key 'streams\.mv\.train\.lr' is -1"),
+        ("streams: {mv: {base: c.yaml}}", [], r"c\.yaml: builds on itself"),
+        ("streams: {mv: {base: 3}}", [], r"c\.yaml: 'base' must be a path"),
+        ("streams: {clip: {}, zero_shot: {}}", [], r"c\.yaml: choose runs with --streams: clip, zero_shot"),
     ],
 )
 def test_one_line_that_names_key_place_and_remedy(tmp_path: Path, text: str, overrides: list[str], says: str) -> None:
     path = write(tmp_path / "c.yaml", text)
     with pytest.raises(ConfigError, match=says) as caught:
-        load_config(path, overrides)
+        load_configs(path, overrides=overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_is_not_there_or_not_chosen() -> None:
+    path = CONFIGS / "surveillance_fights.yaml"
+    with pytest.raises(
+        ConfigError, match=r"fights\.yaml has no run 'ifram'; did you mean 'iframe'\? It has iframe, mv"
+    ):
+        load_configs(path, ["mv", "ifram"])
+    with pytest.raises(ConfigError, match="holds several runs; choose one with --streams: iframe, mv, residual"):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r"best\.pt describes one run; leave out 'streams\.mv\.'"):
+        build_config(load_config(path, stream="mv").model_dump(), ["streams.mv.seed=1"], "best.pt")
 
 
 def test_a_mistake_in_a_base_names_the_base(tmp_path: Path) -> None:
     write(tmp_path / "base.yaml", "train: {epocs: 3}\ndata: {classes: c}\n")
+    write(tmp_path / "recipe.yaml", "streams: {mv: {train: {epocs: 3}}}\n")
     top = write(tmp_path / "top.yaml", "base: base.yaml\nstream: mv\n")
-    with pytest.raises(ConfigError, match=r"base\.yaml: unknown key"):
+    with pytest.raises(ConfigError, match=r"base\.yaml: unknown key 'train.epocs'"):
+        load_config(top)
+    top = write(tmp_path / "top.yaml", "data: {classes: c}\nstreams: {motion: {stream: mv, base: recipe.yaml}}\n")
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: unknown key 'streams\.mv\.train\.epocs'"):
         load_config(top)
 
 
-def test_what_knows_of_time_asks_for_what_it_needs() -> None:
-    demo = CONFIGS / "demo"
-    config = load_config(demo / "iframe_motion_squeeze.yaml")
-    assert (config.kind, config.model.motion_squeeze, config.input.segments) == ("frame", True, 8)
-    assert load_config(demo / "iframe.yaml").kind == "iframe"
-    with pytest.raises(ConfigError, match=r"model\.motion_squeeze compares .* set input\.segments") as caught:
-        load_config(demo / "iframe_motion_squeeze.yaml", ["input.test_segments=1"])
-    assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match=r"input\.frames=decoded is for the I-frame stream; this is the mv stream"):
-        load_config(demo / "mv.yaml", ["input.frames=decoded"])
+def test_settings_need_no_torch() -> None:
+    code = "import sys, coviar_mocrop.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,7 +12,8 @@ import torchvision
 from coviar_mocrop.errors import CheckpointError, ModelError
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.stream_net import create_stream
-from coviar_mocrop.training.optim import RateFactors, TrainConfig, create_optimizer, create_schedule, parameter_groups
+from coviar_mocrop.training.config import RateFactors, TrainConfig
+from coviar_mocrop.training.optim import create_optimizer, create_schedule, parameter_groups
 
 
 @pytest.mark.parametrize(

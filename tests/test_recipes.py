@@ -20,9 +20,10 @@ from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.flops import count_flops
 from coviar_mocrop.networks.config import ModelConfig
-from coviar_mocrop.networks.stream_net import create_stream
+from coviar_mocrop.networks.stream_net import create_network
+from coviar_mocrop.training.config import RateFactors, TrainConfig
 from coviar_mocrop.training.dry_run import dry_run
-from coviar_mocrop.training.optim import mix
+from coviar_mocrop.training.optim import mixup, parameter_groups
 from coviar_mocrop.training.state import Progress
 from coviar_mocrop.training.trainer import train
 
@@ -49,11 +50,20 @@ def test_mixed_clips_and_targets_agree(seed: int, clips: int, alpha: float) -> N
     """A clip that holds nothing but its class shows the same shares in picture and target."""
     labels = torch.arange(clips)
     frames = torch.nn.functional.one_hot(labels, clips).float()[:, None, :].expand(clips, 3, clips)
-    mixed, targets = mix(frames, labels, clips, alpha, np.random.default_rng(seed))
+    mixed, targets = mixup(frames, labels, clips, alpha, np.random.default_rng(seed))
     torch.testing.assert_close(mixed[:, 0], targets)
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(clips))
-    again = mix(frames, labels, clips, alpha, np.random.default_rng(seed))
+    again = mixup(frames, labels, clips, alpha, np.random.default_rng(seed))
     assert torch.equal(mixed, again[0])
+
+
+def test_a_network_need_not_name_its_layers() -> None:
+    config = TrainConfig(lr=1.0, weight_decay=0.5, rate_factors=RateFactors(rest=0.1))
+    groups = parameter_groups(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2)), config)
+    assert sorted((group["lr"], group["weight_decay"], len(group["params"])) for group in groups) == [
+        (0.1, 0.0, 3),
+        (0.1, 0.5, 1),
+    ]
 
 
 def test_mixup_trains_otherwise_and_alike(demo: Path, tmp_path: Path) -> None:
@@ -94,7 +104,7 @@ def test_a_dry_run_tells_and_writes_nothing(demo: Path, tmp_path: Path) -> None:
     config = run_config(demo, tmp_path / "run")
     found = dry_run(config)
     assert not (tmp_path / "run").exists()
-    model = create_stream("mv", 8, ModelConfig())
+    model = create_network(2, 8, ModelConfig(), input_norm=True)
     assert found.shape == (4, 1, 2, 32, 32)
     assert found.parameters == found.trainable == sum(p.numel() for p in model.parameters())
     assert found.gflops_per_frame == count_flops(model, (1, 1, 2, 32, 32)) / 1e9

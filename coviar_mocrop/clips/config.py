@@ -1,4 +1,4 @@
-"""Where clips come from, and what is cut out of them."""
+"""Settings of the clips: the videos, how they are read, and how frames are sampled and cropped."""
 
 from __future__ import annotations
 
@@ -13,49 +13,71 @@ Setting = Literal["baseline", "efficiency", "attention"]
 
 
 class DataConfig(BaseConfig):
-    """Files, lists and how they are read."""
+    """Videos, lists and how they are read."""
 
-    root: str = Field("data", description="folder that the paths in the lists start from")
-    train_list: str | None = Field(None, description="video list to train on: `path class label` lines")
-    test_list: str | None = Field(None, description="video list to test on")
-    classes: str = Field(..., description="class names, one a line, in the order of the labels")
+    root: str = Field("data", description="Data root. Paths in the lists are relative to it.")
+    train_list: str | None = Field(None, description="Training list: one clip per line, `path class label`.")
+    test_list: str | None = Field(None, description="Test list, in the format of the training list.")
+    classes: str = Field(..., description="Class list: one class name per line, in the order of the labels.")
     follow_links: bool = Field(
-        False, description="whether a list entry may be, or pass through, a symbolic link that leaves the root"
+        False,
+        description="Accept list entries that leave the data root through a symbolic link. By default they are "
+        "refused.",
     )
-    cache: str = Field(".cache", description="folder of the box cache, and of the index cache where it is used")
+    cache: str = Field(
+        ".cache", description="Cache folder. It holds what is computed once per video, such as MoCrop boxes."
+    )
     index_cache: bool = Field(
         False,
-        description="keep the index of every video, about 10 kB, below `cache`: for long videos, AVI with B-frames "
-        "and slow disks; short clips gain little",
+        description="Store the index of every video in the cache folder (about 10 kB per video). This helps with long "
+        "videos, AVI files with B-frames and slow disks. Short clips gain little.",
     )
-    backend: Literal["auto", "pyav", "mvextractor"] = Field("auto", description="reader of the bitstream")
-    anchor_every: int | None = Field(12, ge=1, description="longest GOP; longer ones are cut (null: never)")
+    backend: Literal["auto", "pyav", "mvextractor"] = Field("auto", description="Library that reads the bitstream.")
+    anchor_every: int | None = Field(
+        12, ge=1, description="Maximum GOP length in frames. Longer GOPs are split into virtual ones (null: never)."
+    )
     on_error: Literal["raise", "skip"] = Field(
-        "raise", description="a video that cannot be used: stop, or leave it out and say so"
+        "raise",
+        description="Handling of videos that cannot be read. raise: stop with an error. skip: leave the clip out and "
+        "report it.",
     )
-    workers: int = Field(2, ge=0, description="processes that read; the results do not depend on it")
+    workers: int = Field(2, ge=0, description="Number of data-loading processes. Does not affect results.")
 
     @property
     def index_folder(self) -> str | None:
-        """Folder of the index cache; None where it is not used."""
+        """Folder of the index cache, or None if it is not used."""
         return os.path.join(self.cache, "index") if self.index_cache else None
 
 
 class InputConfig(BaseConfig):
-    """What a network gets to see of a clip."""
+    """Input of the network: its size, and how frames are sampled, cropped and augmented."""
 
-    full_size: int = Field(224, ge=16, le=1024, description="input size, pixels, of baseline and attention")
-    reduced_size: int = Field(192, ge=16, le=1024, description="input size, pixels, of efficiency")
-    segments: int = Field(3, ge=1, description="frames per clip in training")
-    test_segments: int = Field(25, ge=1, description="frames per clip in testing")
-    test_crops: Literal[1, 10] = Field(1, description="1: the middle; 10: four corners and middle, flipped too")
-    scales: tuple[float, ...] = Field(
-        (1.0, 0.875, 0.75, 0.66), min_length=1, description="training crops, as shares of the side"
+    full_size: int = Field(
+        224, ge=16, le=1024, description="Input size in pixels for the settings baseline and attention."
     )
-    flip: bool = Field(True, description="flip half of the training clips left to right")
+    reduced_size: int = Field(192, ge=16, le=1024, description="Input size in pixels for the setting efficiency.")
+    segments: int = Field(3, ge=1, description="Number of segments, and so of sampled frames, per clip in training.")
+    test_segments: int = Field(25, ge=1, description="Number of segments, and so of sampled frames, per clip in tests.")
+    test_crops: Literal[1, 10] = Field(
+        1,
+        description="Number of crops in tests. 1: the centre crop. 10: the four corners and the centre, each also "
+        "mirrored.",
+    )
+    scales: tuple[float, ...] = Field(
+        (1.0, 0.875, 0.75, 0.66),
+        min_length=1,
+        description="Multi-scale cropping in training: possible crop sizes, relative to the shorter side of the frame "
+        "or to the sides of the MoCrop box.",
+    )
+    flip: bool = Field(True, description="Mirror training clips horizontally with probability 0.5.")
     frames: Literal["iframe", "decoded"] = Field(
-        "iframe", description="of the I-frame stream: the I-frame of each sampled frame's GOP, or the frame itself"
+        "iframe",
+        description="Frames of the I-frame stream. iframe: the I-frame of each sampled frame's GOP. decoded: the "
+        "sampled frame itself.",
     )
     stride: int | None = Field(
-        None, ge=1, description="sampled frames this far apart, a stretch of the clip; null: spread over all of it"
+        None,
+        ge=1,
+        description="Distance between sampled frames, in frames (dense sampling). null: one frame from each of the "
+        "equal segments of the clip (TSN).",
     )

@@ -1,4 +1,4 @@
-"""What a stream network is made of."""
+"""Settings of the networks."""
 
 from __future__ import annotations
 
@@ -10,54 +10,68 @@ from coviar_mocrop.base_config import BaseConfig
 
 
 class ModelConfig(BaseConfig):
-    """Settings of :func:`~coviar_mocrop.networks.stream_net.create_stream`."""
+    """Settings of a stream's network: backbone, weights and what it computes across frames."""
 
     backbone: str = Field(
-        "resnet18",
-        description="any torchvision classifier by name, such as resnet152, swin_b, efficientnet_b1",
+        "resnet18", description="Name of a torchvision classifier, such as resnet152, swin_b or efficientnet_b1."
     )
     weights: str | None = Field(
         None,
-        description="null: from scratch; a torchvision weights name (DEFAULT, IMAGENET1K_V1, ...); or the path "
-        "of a local file: torchvision's, ours, CoViAR's or MoCrop's, .pth or .safetensors (docs/weights.md)",
+        description="Initial weights. null: random initialisation. A name such as DEFAULT or IMAGENET1K_V1: weights "
+        "published by torchvision. A path: a local .pth or .safetensors file of torchvision, CoViAR, MoCrop or this "
+        "project (docs/weights.md).",
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the classifier")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability before the classifier.")
     temporal: Literal["none", "shift"] = Field(
-        "none", description="shift: every residual block sees its neighbours in time (TSM); ResNets only"
+        "none",
+        description="Exchange between the frames of a clip. none: frames are independent. shift: temporal shift in "
+        "every residual block (TSM), ResNets only.",
     )
     motion_squeeze: bool = Field(
-        False, description="learned motion between neighbouring frames, after the second stage; ResNets only"
+        False,
+        description="Add a MotionSqueeze module after the second residual stage. It estimates motion between "
+        "neighbouring frames. ResNets only.",
     )
 
 
 class CLIPConfig(BaseConfig):
-    """The frozen parts of the CLIP stream (MoCLIP-Lite), and the head that joins them."""
+    """Settings of the CLIP streams: the frozen networks, and the head that is trained on their features."""
 
     model: str | dict[str, Any] = Field(
-        "ViT-B-32", description="an architecture by open_clip's name, or a description of one in open_clip's form"
+        "ViT-B-32", description="CLIP architecture: a name known to open_clip, or a description in open_clip's format."
     )
     pretrained: str | None = Field(
         "openai",
-        description="open_clip's tag of published weights, the path of a local weights file, or null: random ones, "
-        "from the seed",
+        description="CLIP weights: an open_clip tag, the path of a local file, or null for random weights drawn from "
+        "the seed.",
     )
-    frames: int = Field(1, ge=1, description="I-frames a clip; 1: the middle one (MoCLIP-Lite), more: their mean")
+    frames: int = Field(
+        1,
+        ge=1,
+        description="Number of I-frames per clip. 1: the middle one (MoCLIP-Lite). More: their features are averaged.",
+    )
     crop: bool = Field(
-        True, description="where the setting crops, CLIP sees the clip's box; false: always the middle of the frame"
+        True,
+        description="Crop CLIP's input to the MoCrop box if the setting uses one. false: always use the centre square.",
     )
     motion: str | None = Field(
-        None, description="checkpoint of the motion stream whose network is frozen here; its backbone is model.backbone"
+        None,
+        description="Checkpoint of the motion-vector stream whose frozen network provides the motion feature. Its "
+        "backbone must be model.backbone.",
     )
     parts: Literal["both", "image", "motion"] = Field(
-        "both", description="what the head gets to see; one part alone and hidden 0 is that part's linear probe"
+        "both",
+        description="Input features of the head. One of them alone, with hidden=0, is a linear probe of that feature.",
     )
-    hidden: int = Field(512, ge=0, description="width of the head's hidden layer (0: a single linear layer)")
-    dropout: float = Field(0.5, ge=0, lt=1, description="dropout in the head, behind its hidden layer")
+    hidden: int = Field(512, ge=0, description="Width of the head's hidden layer (0: no hidden layer).")
+    dropout: float = Field(0.5, ge=0, lt=1, description="Dropout probability after the head's hidden layer.")
     standardise: bool = Field(
         True,
-        description="bring each feature to mean 0 and deviation 1 over the training list; fixed, so the first layer "
-        "could absorb it",
+        description="Standardise each feature with its mean and standard deviation over the training list. Both are "
+        "constants of the trained head.",
     )
     prompts: str | None = Field(
-        None, description="zero-shot: YAML file of prompt templates and class names (null: ours and plain class names)"
+        None,
+        description="YAML file of prompt templates and class names for zero-shot classification (null: built-in "
+        "templates and the class names of the list).",
     )
