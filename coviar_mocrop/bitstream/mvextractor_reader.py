@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream.packets import name_of
 from coviar_mocrop.bitstream.pyav_reader import PyavReader
-from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE, DecodedFrame, Source, no_vectors
+from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE, DecodedFrame, Source, Span, no_vectors
 from coviar_mocrop.errors import VideoError
 
 _COLUMNS = (
@@ -59,25 +59,26 @@ class MvextractorReader:
                 "use backend='pyav'"
             )
 
-    def frames(self, spans: Sequence[tuple[int, int]], *, vectors: bool, pixels: bool) -> Iterator[DecodedFrame]:
+    def frames(self, spans: Sequence[Span]) -> Iterator[DecodedFrame]:
         """See :class:`~coviar_mocrop.bitstream.types.Reader`."""
-        if not vectors:
-            yield from self._pyav.frames(spans, vectors=False, pixels=pixels)
-            return
-        if not spans:
+        if not any(span.vectors for span in spans):
+            yield from self._pyav.frames(spans)
             return
         if not self._counted:
             self._require_every_frame()
-        pictures = self._pyav.frames(spans, vectors=False, pixels=True) if pixels else None
-        last = max(end for _, end in spans)
+        pictures = self._pyav.frames([span._replace(vectors=False) for span in spans if span.pixels])
+        waiting = list(spans)
         for number, (picture_type, rows) in enumerate(self._pass()):
-            if any(first <= number <= end for first, end in spans):
-                picture = next(pictures, None) if pictures else None
-                if pictures and (picture is None or picture.index != number):
-                    raise VideoError(f"{self.path}: frame {number} cannot be decoded; use backend='pyav'")
-                rgb = picture.rgb if picture else _no_pixels
-                yield DecodedFrame(number, picture_type == "B", _structured(rows), rgb)
-            if number == last:
+            span = waiting[0]
+            if number < span.first:
+                continue
+            picture = next(pictures, None) if span.pixels else None
+            if span.pixels and (picture is None or picture.number != number):
+                raise VideoError(f"{self.path}: frame {number} cannot be decoded; use backend='pyav'")
+            yield _Frame(number, picture_type == "B", rows, picture)
+            if number == span.last:
+                del waiting[0]
+            if not waiting:
                 return
 
     def _pass(self) -> Iterator[tuple[str, NDArray[np.int32] | None]]:
@@ -114,14 +115,23 @@ class MvextractorReader:
         """Nothing stays open between passes."""
 
 
-def _no_pixels() -> NDArray[np.uint8]:
-    raise AssertionError("pixels were not asked for")
+class _Frame:
+    """A row of vectors from mvextractor, and PyAV's frame where pixels are needed."""
 
+    __slots__ = ("_picture", "_rows", "is_b", "number")
 
-def _structured(rows: NDArray[np.int32] | None) -> NDArray[np.void]:
-    if rows is None or not len(rows):
-        return no_vectors()
-    vectors = np.zeros(len(rows), dtype=MOTION_VECTOR_DTYPE)
-    for column, name in enumerate(_COLUMNS):
-        vectors[name] = rows[:, column]
-    return vectors
+    def __init__(self, number: int, is_b: bool, rows: NDArray[np.int32] | None, picture: DecodedFrame | None) -> None:
+        self.number, self.is_b = number, is_b
+        self._rows, self._picture = rows, picture
+
+    def vectors(self) -> NDArray[np.void]:
+        if self._rows is None or not len(self._rows):
+            return no_vectors()
+        vectors = np.zeros(len(self._rows), dtype=MOTION_VECTOR_DTYPE)
+        for column, name in enumerate(_COLUMNS):
+            vectors[name] = self._rows[:, column]
+        return vectors
+
+    def rgb(self) -> NDArray[np.uint8]:
+        assert self._picture is not None, "pixels were not asked for"
+        return self._picture.rgb()

@@ -27,7 +27,7 @@ from coviar_mocrop.bitstream.index import (
     index_from_packets,
 )
 from coviar_mocrop.bitstream.packets import PacketStore, name_of, open_container, reason
-from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE, DecodedFrame, Source, no_vectors
+from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE, DecodedFrame, Source, Span, no_vectors
 from coviar_mocrop.errors import VideoError
 
 VECTOR_CODECS = frozenset(
@@ -182,9 +182,9 @@ class PyavReader:
                 assert isinstance(frame, VideoFrame)
                 yield frame
 
-    def frames(self, spans: Sequence[tuple[int, int]], *, vectors: bool, pixels: bool) -> Iterator[DecodedFrame]:
+    def frames(self, spans: Sequence[Span]) -> Iterator[DecodedFrame]:
         """See :class:`~coviar_mocrop.bitstream.types.Reader`."""
-        for first, last in spans:
+        for first, last, vectors, pixels in spans:
             # a new decoder for each: flushing leaves damaged headers behind, and a read must not depend on others
             decoder = self._decoder(vectors=vectors, pixels=pixels)
             packets = self.index.packets(first, last, leading=self.codec == "mpeg4")
@@ -205,12 +205,7 @@ class PyavReader:
                             f"{self.path}: frame {number} is {frame.width}x{frame.height}, the first "
                             f"{self.width}x{self.height}; transcode the video to one size"
                         )
-                    yield DecodedFrame(
-                        number,
-                        int(frame.pict_type) == _B_PICTURE,
-                        _vectors_of(frame) if vectors else no_vectors(),
-                        _Rgb(frame, self._reformatter),
-                    )
+                    yield _Frame(number, frame, self._reformatter)
                 if number == last:
                     break
             decoded.close()
@@ -221,32 +216,32 @@ class PyavReader:
         self._container.close()
 
 
-class _Rgb:
-    """Converts a frame to RGB when asked, not before."""
+class _Frame:
+    """One of PyAV's frames; nothing is converted before it is asked for, and no picture twice."""
 
-    def __init__(self, frame: VideoFrame, reformatter: VideoReformatter) -> None:
+    __slots__ = ("_frame", "_reformatter", "_rgb", "is_b", "number")
+
+    def __init__(self, number: int, frame: VideoFrame, reformatter: VideoReformatter) -> None:
+        self.number = number
+        self.is_b = frame.pict_type == _B_PICTURE
         self._frame, self._reformatter = frame, reformatter
+        self._rgb: NDArray[np.uint8] | None = None
 
-    def __call__(self) -> NDArray[np.uint8]:
-        picture = self._reformatter.reformat(self._frame, format="rgb24", threads=1)
-        rgb: NDArray[np.uint8] = picture.to_ndarray()  # type: ignore[assignment]
-        return rgb
+    def vectors(self) -> NDArray[np.void]:
+        # not frame.side_data: the frame would keep it, and it the frame, until the garbage collector comes by
+        data = SideDataContainer(self._frame).get("MOTION_VECTORS")  # type: ignore[call-arg]
+        return no_vectors() if data is None else np.frombuffer(memoryview(data), MOTION_VECTOR_DTYPE)
+
+    def rgb(self) -> NDArray[np.uint8]:
+        if self._rgb is None:
+            frame = self._reformatter.reformat(self._frame, format="rgb24", threads=1)
+            plane = frame.planes[0]
+            rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+            self._rgb = rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
+        return self._rgb
 
 
 def _use_one_thread(context: VideoCodecContext) -> None:
     """Frame threads give wrong vectors; and any threads would be waited for in a fork, where they are not."""
     context.thread_type = "SLICE"
     context.thread_count = 1
-
-
-def _vectors_of(frame: VideoFrame) -> NDArray[np.void]:
-    # not frame.side_data: the frame would keep it, and it the frame, until the garbage collector comes by
-    data = SideDataContainer(frame).get("MOTION_VECTORS")  # type: ignore[call-arg]
-    if data is None:
-        return no_vectors()
-    # a copy, because the side data's memory goes with the frame; FFmpeg leaves the padding unset, and equal
-    # vectors should be equal bytes
-    rows = np.frombuffer(memoryview(data), dtype=np.uint8).reshape(-1, MOTION_VECTOR_DTYPE.itemsize).copy()
-    rows[:, 14:16] = 0
-    rows[:, 34:40] = 0
-    return rows.view(MOTION_VECTOR_DTYPE).ravel()

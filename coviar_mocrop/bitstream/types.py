@@ -1,9 +1,9 @@
-"""What the bitstream layer hands out: stream facts, GOPs, decoded frames, the vector layout."""
+"""Stream facts, GOPs, the layout of motion vectors, and what a backend gives."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Literal, NamedTuple, Protocol
 
@@ -44,6 +44,14 @@ def no_vectors() -> NDArray[np.void]:
     return np.empty(0, dtype=MOTION_VECTOR_DTYPE)
 
 
+def copy_vectors(vectors: NDArray[np.void]) -> NDArray[np.void]:
+    """A copy that owns its memory, in which equal vectors are equal bytes (FFmpeg leaves the padding unset)."""
+    rows = vectors.view(np.uint8).reshape(-1, MOTION_VECTOR_DTYPE.itemsize).copy()
+    rows[:, 14:16] = 0
+    rows[:, 34:40] = 0
+    return rows.view(MOTION_VECTOR_DTYPE).ravel()
+
+
 class Gop(NamedTuple):
     """A group of pictures in display order: ``length`` frames from frame ``start``, its I-frame.
 
@@ -78,26 +86,43 @@ class VideoInfo:
     rotation: int = 0
 
 
-@dataclass(frozen=True)
-class DecodedFrame:
-    """One frame as a reader gives it, in coded orientation."""
+class Span(NamedTuple):
+    """A stretch of frames to decode, from a key frame on.
 
-    index: int
+    Attributes:
+        first: display order; a key frame.
+        last: display order, included; of the same real GOP.
+        vectors: whether motion vectors are needed.
+        pixels: whether pixels are needed.
+    """
+
+    first: int
+    last: int
+    vectors: bool
+    pixels: bool
+
+
+class DecodedFrame(Protocol):
+    """One frame as a reader gives it, in coded orientation; stays valid after the reader has moved on."""
+
+    number: int
     """Position in display order."""
     is_b: bool
-    vectors: NDArray[np.void]
-    rgb: Callable[[], NDArray[np.uint8]]
-    """Converts to uint8 [H, W, 3] when called; stays valid after the reader has moved on."""
+
+    def vectors(self) -> NDArray[np.void]:
+        """Motion vectors, read-only; the padding between the fields may hold anything."""
+        ...
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """The picture, uint8 [H, W, 3]; the pixels of a row lie side by side, rows need not."""
+        ...
 
 
 class Reader(Protocol):
-    """A backend: gives frames of the spans asked for, in display order."""
+    """A backend: gives the frames of spans in display order."""
 
-    def frames(self, spans: Sequence[tuple[int, int]], *, vectors: bool, pixels: bool) -> Iterator[DecodedFrame]:
-        """Decode ``(first, last)`` spans; each starts at a key frame, ``last`` is included.
-
-        A frame that the decoder does not give (a damaged packet) is left out.
-        """
+    def frames(self, spans: Sequence[Span]) -> Iterator[DecodedFrame]:
+        """Decode spans, ascending. A frame that the decoder does not give (a damaged packet) is left out."""
         ...
 
     def close(self) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import warnings
-from collections import defaultdict
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
@@ -12,17 +13,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from coviar_mocrop.bitstream.accumulate import Accumulator
+from coviar_mocrop.bitstream.frame_view import FrameView, Pass
 from coviar_mocrop.bitstream.mvextractor_reader import MvextractorReader
 from coviar_mocrop.bitstream.packets import name_of
 from coviar_mocrop.bitstream.pyav_reader import VECTOR_CODECS, PyavReader
-from coviar_mocrop.bitstream.rotate import rotate_motion, rotate_picture, rotate_vectors
-from coviar_mocrop.bitstream.types import KINDS, DecodedFrame, Gop, Kind, Reader, Source, VideoInfo, no_vectors
+from coviar_mocrop.bitstream.types import KINDS, DecodedFrame, Gop, Kind, Reader, Source, Span, VideoInfo, no_vectors
 from coviar_mocrop.errors import NoMotionVectorsError, VideoError
 
 Backend = Literal["auto", "pyav", "mvextractor"]
-Place = tuple["int | Gop", int]
-"""A frame: its GOP (index into ``video.gops``, or one of its elements) and its position in it."""
 
 
 def open_video(
@@ -56,9 +54,14 @@ def open_video(
 class Video:
     """An open video; made by :func:`open_video`, closed by ``close()`` or a ``with`` block.
 
+    Frames go by their number in display order, from 0 to ``info.num_frames`` - 1. Wherever several are asked for,
+    any sequence or array of integers will do, in any order, repeats allowed, and results come in the order asked
+    for. Only the GOPs that are needed are decoded, each as far as it is needed.
+
     Attributes:
         info: facts about the stream.
-        gops: the GOPs, virtual ones included, in display order.
+        gops: the GOPs, virtual ones included, in display order; a GOP's frames are start to start + length - 1.
+        path: what the video was opened from, as messages name it.
     """
 
     def __init__(
@@ -101,7 +104,7 @@ class Video:
             rotation=self._rotation,
         )
         self.gops: Sequence[Gop] = self._index.gops(anchor_every)
-        self._known_gops = frozenset(self.gops)
+        self._starts = [gop.start for gop in self.gops]
 
     def __enter__(self) -> Video:
         return self
@@ -116,195 +119,246 @@ class Video:
         self._reader.close()
         self._pyav.close()
 
-    # -- one frame at a time -------------------------------------------------------------------------
-
-    def iframe(self, gop: int | Gop) -> NDArray[np.uint8]:
-        """The I-frame of ``gop``: uint8 [H, W, 3] RGB."""
-        return self.read("iframe", [(gop, 0)])[0]
-
-    def motion_vectors(self, gop: int | Gop, pos: int) -> NDArray[np.void]:
-        """The vectors of one frame as FFmpeg exports them (``MOTION_VECTOR_DTYPE``); empty where none.
+    def gop_at(self, frame: int) -> Gop:
+        """Return the GOP that holds ``frame``.
 
         Raises:
-            NoMotionVectorsError: the codec exports none at all.
+            VideoError: there is no such frame.
         """
-        frame = self._frame_number((gop, pos))
-        span = (self._index.key_span(frame)[0], frame)
-        return self._vectors_of_spans([span], {frame})[frame]
+        (number,) = self._numbers([frame])
+        return self._gop_of(number)
 
-    def accumulated_motion(self, gop: int | Gop, pos: int) -> NDArray[np.int16]:
-        """Motion since the GOP's I-frame: int16 [H, W, 2], (x, y), pixels; zero at ``pos`` 0.
+    # -- many frames at once -------------------------------------------------------------------------
 
-        Raises:
-            NoMotionVectorsError: the codec exports no vectors.
-        """
-        return self.read("mv", [(gop, pos)])[0]
-
-    def residual(self, gop: int | Gop, pos: int) -> NDArray[np.int16]:
-        """What motion since the GOP's I-frame does not explain: int16 [H, W, 3] RGB; zero at ``pos`` 0.
-
-        Raises:
-            NoMotionVectorsError: the codec exports no vectors.
-        """
-        return self.read("residual", [(gop, pos)])[0]
-
-    # -- many at once --------------------------------------------------------------------------------
-
-    def read(self, kind: Kind, places: Sequence[Place], *, accumulate: bool = True) -> NDArray[Any]:
-        """Read many frames of one kind in one pass; only the GOPs they need are decoded.
+    def get_iframes_at(self, indices: Iterable[int]) -> NDArray[np.uint8]:
+        """Return the I-frame of each frame's GOP.
 
         Args:
-            kind: ``iframe`` (uint8 [N, H, W, 3]), ``mv`` (accumulated motion, int16 [N, H, W, 2]),
-                ``residual`` (int16 [N, H, W, 3]) or ``frame`` (the decoded frame itself, uint8 [N, H, W, 3]).
-            places: N pairs (gop, pos), in any order, repeats allowed; ``pos`` does not matter to ``iframe``.
-            accumulate: False gives the last step alone, against the frame before (the one that is referred
-                to, where there are B-frames).
-
-        Raises:
-            VideoError: no such kind, GOP or position; or the frames cannot be decoded.
-            NoMotionVectorsError: the codec exports no vectors.
-        """
-        return self.read_many({kind: places}, accumulate=accumulate)[kind]
-
-    def read_many(self, places: Mapping[Kind, Sequence[Place]], *, accumulate: bool = True) -> dict[Kind, NDArray[Any]]:
-        """Read several kinds in one shared pass; see :meth:`read`."""
-        channels = {"iframe": 3, "mv": 2, "residual": 3, "frame": 3}
-        out: dict[Kind, NDArray[Any]] = {}
-        wanted: dict[int, list[tuple[Kind, int]]] = defaultdict(list)  # frame -> (kind, row of out)
-        for kind, asked in places.items():
-            if kind not in KINDS:
-                raise VideoError(f"kind {kind!r} is unknown; choose iframe, mv, residual or frame")
-            dtype = np.uint8 if kind in ("iframe", "frame") else np.int16
-            out[kind] = np.empty((len(asked), self.info.height, self.info.width, channels[kind]), dtype)
-            for row, (gop, pos) in enumerate(asked):
-                frame = self._frame_number((gop, 0 if kind == "iframe" else pos))
-                wanted[frame].append((kind, row))
-        motion = any(len(places.get(kind, ())) for kind in ("mv", "residual"))
-        if motion:
-            self._require_vectors()
-        pixels = any(len(places.get(kind, ())) for kind in ("iframe", "residual", "frame"))
-        last: dict[int, int] = {}  # of each real GOP, the last frame needed
-        for frame in wanted:
-            first = self._index.key_span(frame)[0]
-            last[first] = max(frame, last.get(first, frame))
-        spans = sorted(last.items())
-        starts = {gop.start for gop in self.gops}
-        state = _GopState(self._pyav.height, self._pyav.width, accumulate=accumulate)
-        residuals = any(kind == "residual" for asks in wanted.values() for kind, _ in asks)
-        for decoded in self._every_frame(spans, vectors=motion, pixels=pixels):
-            if motion:
-                state.advance(decoded, decoded.index in starts, keep_pixels=residuals)
-            for kind, row in wanted.get(decoded.index, ()):
-                if kind in ("iframe", "frame"):
-                    out[kind][row] = rotate_picture(decoded.rgb(), self._rotation)
-                elif kind == "mv":
-                    out[kind][row] = rotate_motion(state.motion(), self._rotation)
-                else:
-                    out[kind][row] = rotate_picture(state.residual(), self._rotation)
-        return out
-
-    def vectors(self, frames: Iterable[int] | None = None) -> list[NDArray[np.void]]:
-        """Motion vectors of many frames in one pass over the GOPs they are in, pixels left alone.
-
-        Args:
-            frames: display order; None: every frame of the video.
+            indices: N frames.
 
         Returns:
-            One array per frame, in the order asked for; empty for I-frames.
+            uint8 [N, H, W, 3] RGB.
 
         Raises:
-            NoMotionVectorsError: the codec exports none at all.
+            VideoError: there is no such frame, or it cannot be decoded.
         """
-        wanted = list(range(self.info.num_frames) if frames is None else frames)
-        last: dict[int, int] = {}
-        for frame in wanted:
-            if not 0 <= frame < self.info.num_frames:
-                raise VideoError(f"{self.path}: has {self.info.num_frames} frames; there is no frame {frame}")
-            first = self._index.key_span(frame)[0]
-            last[first] = max(frame, last.get(first, frame))
-        found = self._vectors_of_spans(sorted(last.items()), set(wanted))
-        return [found[frame] for frame in wanted]
+        return self.get({"iframe": indices})["iframe"]
 
-    # -- inside --------------------------------------------------------------------------------------
+    def get_frames_at(self, indices: Iterable[int]) -> NDArray[np.uint8]:
+        """Return the decoded frames themselves.
 
-    def _vectors_of_spans(self, spans: Sequence[tuple[int, int]], wanted: set[int]) -> dict[int, NDArray[np.void]]:
-        self._require_vectors()
-        decoded = self._reader.frames(spans, vectors=True, pixels=False)
-        found = {frame.index: frame.vectors for frame in decoded if frame.index in wanted}
-        width, height = self._pyav.width, self._pyav.height
-        return {
-            frame: rotate_vectors(found.get(frame, no_vectors()), self._rotation, width, height) for frame in wanted
+        Args:
+            indices: N frames.
+
+        Returns:
+            uint8 [N, H, W, 3] RGB.
+
+        Raises:
+            VideoError: there is no such frame, or it cannot be decoded.
+        """
+        return self.get({"frame": indices})["frame"]
+
+    def get_motion_at(self, indices: Iterable[int], *, accumulate: bool = True) -> NDArray[np.int16]:
+        """Return the motion since each GOP's I-frame; zero for a GOP's first frame.
+
+        Args:
+            indices: N frames.
+            accumulate: False gives the last step alone, against the frame before (where there are B-frames, against
+                the one that is referred to).
+
+        Returns:
+            int16 [N, H, W, 2], (x, y), pixels.
+
+        Raises:
+            VideoError: there is no such frame, or it cannot be decoded.
+            NoMotionVectorsError: the codec exports no motion vectors.
+        """
+        return self.get({"mv": indices}, accumulate=accumulate)["mv"]
+
+    def get_residuals_at(self, indices: Iterable[int], *, accumulate: bool = True) -> NDArray[np.int16]:
+        """Return what motion since each GOP's I-frame does not explain; zero for a GOP's first frame.
+
+        Args:
+            indices: N frames.
+            accumulate: False gives the last step alone; see :meth:`get_motion_at`.
+
+        Returns:
+            int16 [N, H, W, 3] RGB, -255 to 255.
+
+        Raises:
+            VideoError: there is no such frame, or it cannot be decoded.
+            NoMotionVectorsError: the codec exports no motion vectors.
+        """
+        return self.get({"residual": indices}, accumulate=accumulate)["residual"]
+
+    def get_motion_vectors_at(self, indices: Iterable[int] | None = None) -> list[NDArray[np.void]]:
+        """Return the motion vectors of frames as FFmpeg exports them; pixels are left alone.
+
+        Args:
+            indices: N frames; None (default): every frame of the video.
+
+        Returns:
+            N structured arrays (``MOTION_VECTOR_DTYPE``); empty where a frame has none, as I-frames.
+
+        Raises:
+            VideoError: there is no such frame, or it cannot be decoded.
+            NoMotionVectorsError: the codec exports no motion vectors at all.
+        """
+        numbers = list(range(self.info.num_frames)) if indices is None else self._numbers(indices)
+        found = {view.number: view.vectors for view in self.visit(vectors=numbers)}
+        return [found[number] for number in numbers]
+
+    def get(self, indices: Mapping[Kind, Iterable[int]], *, accumulate: bool = True) -> dict[Kind, NDArray[Any]]:
+        """Return frames of several kinds from one pass over the video.
+
+        Args:
+            indices: frames by kind: ``iframe``, ``mv``, ``residual``, ``frame``.
+            accumulate: False gives motion and residuals of the last step alone; see :meth:`get_motion_at`.
+
+        Returns:
+            By kind, in the order of ``indices``, what :meth:`get_iframes_at`, :meth:`get_motion_at`,
+            :meth:`get_residuals_at` and :meth:`get_frames_at` return.
+
+        Raises:
+            VideoError: there is no such kind or frame, or it cannot be decoded.
+            NoMotionVectorsError: the codec exports no motion vectors, and they are needed.
+        """
+        out: dict[Kind, NDArray[Any]] = {}
+        rows: dict[Kind, dict[int, list[int]]] = {kind: {} for kind in KINDS}  # of out, by frame
+        for kind, asked in indices.items():
+            if kind not in KINDS:
+                raise VideoError(f"{self.path}: kind {kind!r} is unknown; choose iframe, mv, residual or frame")
+            numbers = self._numbers(asked)
+            if kind == "iframe":
+                numbers = [self._gop_of(number).start for number in numbers]
+            for row, number in enumerate(numbers):
+                rows[kind].setdefault(number, []).append(row)
+            shape = (len(numbers), self.info.height, self.info.width, 2 if kind == "mv" else 3)
+            out[kind] = np.empty(shape, np.int16 if kind in ("mv", "residual") else np.uint8)
+        views = self.visit({*rows["iframe"], *rows["frame"]}, rows["mv"], rows["residual"], accumulate=accumulate)
+        for view in views:
+            for kind, array in out.items():
+                if view.number in rows[kind]:
+                    read = {"mv": view.motion, "residual": view.residual}.get(kind, view.picture)
+                    array[rows[kind][view.number]] = read()
+        return out
+
+    # -- one frame after the other -------------------------------------------------------------------
+
+    def visit(
+        self,
+        pictures: Iterable[int] = (),
+        motion: Iterable[int] = (),
+        residuals: Iterable[int] = (),
+        vectors: Iterable[int] | None = (),
+        *,
+        accumulate: bool = True,
+    ) -> Iterator[FrameView]:
+        """Go through the video once, and stop at every frame of which something is wanted.
+
+        Nothing is computed that is not read from the views, and a view can give any window of its frame. That makes
+        this the cheapest way to read several things of many frames.
+
+        Args:
+            pictures: frames whose decoded picture is wanted.
+            motion: frames whose motion is wanted.
+            residuals: frames whose residual is wanted.
+            vectors: frames whose motion vectors are wanted; None: every frame of the video.
+            accumulate: False: motion and residuals of the last step alone; see :meth:`get_motion_at`.
+
+        Yields:
+            A :class:`FrameView` for each frame of the union, in display order, valid until the next one.
+
+        Raises:
+            VideoError: there is no such frame, or it cannot be decoded.
+            NoMotionVectorsError: the codec exports no motion vectors, and they are needed.
+        """
+        wanted = {
+            "pictures": set(self._numbers(pictures)),
+            "motion": set(self._numbers(motion)),
+            "residuals": set(self._numbers(residuals)),
+            "vectors": set(range(self.info.num_frames) if vectors is None else self._numbers(vectors)),
         }
-
-    def _every_frame(self, spans: Sequence[tuple[int, int]], *, vectors: bool, pixels: bool) -> Iterator[DecodedFrame]:
-        """The reader's frames, gaps closed: a frame that does not decode repeats the one before it."""
-        frames = self._reader.frames(spans, vectors=vectors, pixels=pixels)
-        ahead: DecodedFrame | None = None
-        for first, last in spans:
-            held: DecodedFrame | None = None
-            for number in range(first, last + 1):
-                ahead = ahead or next(frames, None)
-                if ahead is not None and ahead.index == number:
-                    held, ahead = ahead, None
-                    yield held
-                    continue
-                held = held or ahead  # at the start of a GOP, the first that does decode
-                if held is None or held.index > last:
-                    raise VideoError(
-                        f"{self.path}: frames {first} to {last} cannot be decoded; the file is damaged, "
-                        "copy it again or leave it out of the list"
-                    )
-                yield DecodedFrame(number, True, no_vectors(), held.rgb)
-
-    def _frame_number(self, place: Place) -> int:
-        asked, pos = place
-        if isinstance(asked, Gop):
-            gop = asked
-            if gop not in self._known_gops:
-                raise VideoError(f"{self.path}: has no {gop}; take one of video.gops")
-        elif 0 <= asked < len(self.gops):
-            gop = self.gops[asked]
-        else:
-            raise VideoError(f"{self.path}: has {len(self.gops)} GOPs; there is no GOP {asked}")
-        if not 0 <= pos < gop.length:
-            raise VideoError(f"{self.path}: GOP {asked} has {gop.length} frames; there is no position {pos}")
-        return gop.start + pos
-
-    def _require_vectors(self) -> None:
-        if self._pyav.codec not in VECTOR_CODECS:
+        followed = wanted["motion"] | wanted["residuals"]
+        if (followed or wanted["vectors"]) and self._pyav.codec not in VECTOR_CODECS:
             raise NoMotionVectorsError(
                 f"{self.path}: the decoder of {self._pyav.codec} exports no motion vectors; transcode it to "
                 "H.264 first (python tools/prepare_data.py transcode IN OUT; folder and predict have --transcode)"
             )
+        return self._visit(wanted, followed, accumulate)
+
+    def _visit(self, wanted: dict[str, set[int]], followed: set[int], accumulate: bool) -> Iterator[FrameView]:
+        union = set().union(*wanted.values())
+        last_followed: dict[Gop, int] = {}
+        for number in followed:
+            gop = self._gop_of(number)
+            last_followed[gop] = max(number, last_followed.get(gop, 0))
+        size = (self._pyav.height, self._pyav.width)
+        now = Pass(self.path, size, self._rotation, dict(wanted), accumulate=accumulate)
+        gop = Gop(0, 0)
+        for frame in self._every_frame(self._spans(union, wanted, followed)):
+            if frame.number >= gop.start + gop.length:
+                gop = self._gop_of(frame.number)
+                now.start(frame)
+            else:
+                now.advance(frame, follow=frame.number <= last_followed.get(gop, -1))
+            if frame.number in union:
+                yield FrameView(frame.number, now)
+
+    def _spans(self, union: set[int], wanted: dict[str, set[int]], followed: set[int]) -> list[Span]:
+        """What has to be decoded: of each real GOP, from its key frame to the last frame wanted."""
+        spans: dict[int, Span] = {}
+        for number in sorted(union):
+            first = self._index.key_span(number)[0]
+            span = spans.get(first, Span(first, number, False, False))
+            moves = number in followed or number in wanted["vectors"]
+            shows = number in wanted["pictures"] or number in wanted["residuals"]
+            spans[first] = Span(first, number, span.vectors or moves, span.pixels or shows)
+        return list(spans.values())
+
+    def _every_frame(self, spans: Sequence[Span]) -> Iterator[DecodedFrame]:
+        """The reader's frames, gaps closed: a frame that does not decode repeats the one before it."""
+        frames = self._reader.frames(spans)
+        ahead: DecodedFrame | None = None
+        for span in spans:
+            held: DecodedFrame | None = None
+            for number in range(span.first, span.last + 1):
+                ahead = ahead or next(frames, None)
+                if ahead is not None and ahead.number == number:
+                    held, ahead = ahead, None
+                    yield held
+                    continue
+                held = held or ahead  # at the start of a GOP, the first that does decode
+                if held is None or held.number > span.last:
+                    raise VideoError(
+                        f"{self.path}: frames {span.first} to {span.last} cannot be decoded; the file is damaged, "
+                        "copy it again or leave it out of the list"
+                    )
+                yield _Repeated(number, held)
+
+    def _gop_of(self, frame: int) -> Gop:
+        return self.gops[bisect_right(self._starts, frame) - 1]
+
+    def _numbers(self, frames: Iterable[int]) -> list[int]:
+        """Frames as Python's integers, all of which are there."""
+        try:
+            numbers = [operator.index(frame) for frame in frames]
+        except TypeError as error:
+            raise VideoError(f"{self.path}: frames go by whole numbers ({error})") from error
+        for number in numbers:
+            if not 0 <= number < self.info.num_frames:
+                raise VideoError(f"{self.path}: has {self.info.num_frames} frames; there is no frame {number}")
+        return numbers
 
 
-class _GopState:
-    """What is known of the current GOP: its first frame's pixels and where every pixel came from."""
+class _Repeated:
+    """In place of a frame that does not decode: the picture of another one, without motion."""
 
-    def __init__(self, height: int, width: int, *, accumulate: bool) -> None:
-        self._accumulator = Accumulator(height, width, accumulate=accumulate)
-        self._accumulate = accumulate
-        self._current: DecodedFrame | None = None
-        self._first: NDArray[np.uint8] | None = None
-        self._reference: DecodedFrame | None = None
-        self._previous: DecodedFrame | None = None
+    is_b = True  # nothing refers to it
 
-    def advance(self, decoded: DecodedFrame, starts_gop: bool, *, keep_pixels: bool) -> None:
-        if starts_gop or self._current is None:
-            self._accumulator.restart()
-            self._first = decoded.rgb() if keep_pixels and self._accumulate else None
-            self._reference = self._previous = decoded
-        else:
-            self._previous = self._reference
-            self._accumulator.step(decoded.vectors, is_b=decoded.is_b)
-            if not decoded.is_b:
-                self._reference = decoded
-        self._current = decoded
+    def __init__(self, number: int, shown: DecodedFrame) -> None:
+        self.number = number
+        self.rgb = shown.rgb
 
-    def motion(self) -> NDArray[np.int16]:
-        return self._accumulator.motion()
-
-    def residual(self) -> NDArray[np.int16]:
-        assert self._current is not None and self._previous is not None
-        first = self._first if self._first is not None else self._previous.rgb()
-        return self._accumulator.residual(self._current.rgb(), first)
+    def vectors(self) -> NDArray[np.void]:
+        return no_vectors()
