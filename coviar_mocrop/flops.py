@@ -1,16 +1,16 @@
-"""The compute model: multiply-adds as the papers of this field count them.
+"""Multiply-adds of a network, counted as the papers of this field count them.
 
-A "GFLOP" there is 10^9 multiply-adds, and what counts is what fvcore counts: convolutions, linear layers
-(those of attention included), explicit matrix products, normalisation and adaptive pooling. Activations and
-element-wise sums do not count, and neither do the two products inside PyTorch's fused attention, which fvcore
-cannot see (1 % of CLIP ViT-B/32; ``fused_attention=True`` adds them). So ResNet-152 with 101 classes comes to
-11.6 at 224 and 8.5 at 192 pixels.
+One GFLOP of this field is 10^9 multiply-adds. The count follows fvcore: convolutions, linear layers (those inside
+attention included), explicit matrix products, normalisation and adaptive pooling count. Activations and element-wise
+sums do not. The two matrix products inside PyTorch's fused attention do not count either, because fvcore cannot see
+them. They are 1 % of CLIP ViT-B/32, and ``fused_attention=True`` adds them. By this convention ResNet-152 with 101
+classes costs 11.6 GFLOPs at 224 pixels and 8.5 GFLOPs at 192 pixels.
 
-The correlation of MotionSqueeze counts by its definition, one multiply-add per channel, cell and place in the window,
-whichever way it is computed; element-wise products, of which it can be made, would go unseen.
+The correlation of MotionSqueeze is counted by its definition: one multiply-add per channel, cell and place in the
+search window. It can be computed from element-wise products, which would not be counted.
 
-PyTorch's own counter does the counting; it leaves normalisation out, and of attention modules in evaluation mode
-it sees nothing at all. Both are mended here.
+The counting is done by PyTorch's own counter. That counter leaves out normalisation and sees nothing of attention
+modules in evaluation mode. This module corrects both.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from coviar_mocrop.errors import ModelError
 from coviar_mocrop.networks import motion_squeeze
 
-# PyTorch's counter works in operations, two to a multiply-add
 _PER_MULTIPLY_ADD = 2
+"""Operations, which PyTorch's counter counts, in a multiply-add."""
 
 
 def _normalisation(multiply_adds_per_element: int) -> Callable[..., int]:
@@ -43,7 +43,7 @@ def _normalisation(multiply_adds_per_element: int) -> Callable[..., int]:
 
 def _norm_table(norm_cost: int = 2) -> dict[Any, Callable[..., int]]:
     aten = torch.ops.aten
-    # batch norm with fixed statistics is one scale and one shift; the others find mean and variance as well
+    # Batch norm with fixed statistics scales and shifts. The others compute mean and variance as well.
     inference, training = _normalisation(norm_cost), _normalisation(5)
     return {
         aten._native_batch_norm_legit_no_training: inference,
@@ -68,19 +68,22 @@ def _global_pooling(
 def count_flops(
     module: nn.Module, input_shape: Sequence[int], *, fused_attention: bool = False, norm_cost: int = 2
 ) -> int:
-    """Multiply-adds of one forward pass in evaluation mode, in the field's convention (fvcore's).
+    """Count the multiply-adds of one forward pass in evaluation mode, in the field's convention (fvcore's).
 
-    The module itself is neither run nor changed: a copy without memory is.
+    The module is neither run nor changed. The forward pass runs on a copy whose tensors have shapes but no memory.
 
     Args:
-        module: takes one float tensor.
-        input_shape: with the batch dimension, such as ``(1, 3, 224, 224)``.
-        norm_cost: of a batch norm with fixed statistics, per element: 2 as fvcore counts a scale and a shift, or 1,
-            since both together are one multiply-add.
-        fused_attention: add the two products inside fused attention (queries by keys, weights by values).
+        module: a network whose forward pass takes one float tensor.
+        input_shape: shape of that tensor with the batch dimension, such as ``(1, 3, 224, 224)``.
+        fused_attention: whether to add the two products inside fused attention (queries by keys, weights by values).
+        norm_cost: multiply-adds per element of a batch norm with fixed statistics. fvcore counts 2, a scale and a
+            shift. Together they are one multiply-add, so 1 is what the hardware computes.
+
+    Returns:
+        The number of multiply-adds.
 
     Raises:
-        ModelError: the module does not take such an input.
+        ModelError: the module does not accept an input of this shape.
     """
     shadow = copy.deepcopy(module).to("meta").eval()
     counter = FlopCounterMode(display=False, custom_mapping=_norm_table(norm_cost))
@@ -107,7 +110,7 @@ def count_flops(
 
 
 class _FusedAttention:
-    """Stands in for PyTorch's fused attention: counts its products, and gives a result of the right shape."""
+    """Replaces PyTorch's fused attention: counts its products and returns a tensor of the right shape."""
 
     multiply_adds = 0
 
@@ -118,7 +121,7 @@ class _FusedAttention:
 
 
 class _Correlation:
-    """Stands in for MotionSqueeze's correlation in the same way."""
+    """Replaces MotionSqueeze's correlation: counts its products and returns a tensor of the right shape."""
 
     multiply_adds = 0
 
@@ -133,9 +136,9 @@ class StreamCost:
     """Multiply-adds of one stream.
 
     Attributes:
-        per_frame: one segment through the network; of a network over time, its share of the clip.
+        per_frame: multiply-adds of one segment. For a network over time, the clip's divided by its segments.
         frames_per_clip: segments times crops.
-        once: what a clip costs however many segments it is looked at in (CLIP and the head of the CLIP stream).
+        once: multiply-adds that a clip costs whatever the number of segments (CLIP and the head of the CLIP stream).
     """
 
     per_frame: int
@@ -144,18 +147,10 @@ class StreamCost:
 
     @property
     def gflops_per_frame(self) -> float:
-        """In 10^9 multiply-adds."""
+        """10^9 multiply-adds of one segment."""
         return self.per_frame / 1e9
 
     @property
     def gflops_per_clip(self) -> float:
-        """In 10^9 multiply-adds."""
+        """10^9 multiply-adds of a clip."""
         return (self.once + self.per_frame * self.frames_per_clip) / 1e9
-
-
-def fused_cost(costs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """(per frame, per clip) of several streams: late fusion runs them all, so costs add up.
-
-    "Per frame" is one segment through every stream.
-    """
-    return sum(cost[0] for cost in costs), sum(cost[1] for cost in costs)

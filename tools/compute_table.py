@@ -9,7 +9,7 @@ from typing import Any
 
 from coviar_mocrop.cli import parser, run
 from coviar_mocrop.files import write_json
-from coviar_mocrop.viz.compute_table import compute_markdown, compute_table, latencies, log_compute
+from coviar_mocrop.inference.compute_table import compute_markdown, compute_table, latencies, log_compute
 
 EXAMPLES = """\
   python tools/compute_table.py

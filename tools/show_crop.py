@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
+from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.cli import parser, run
-from coviar_mocrop.errors import ModelError
 from coviar_mocrop.files import atomic_write
+from coviar_mocrop.inference.show import annotate_video, inspect_clip, inspect_motion
 from coviar_mocrop.inference.testing import load_stream
 from coviar_mocrop.mocrop import MoCropSettings
-from coviar_mocrop.networks.stream_net import StreamNet
-from coviar_mocrop.viz.crop_picture import short_name
-from coviar_mocrop.viz.crop_view import look_at, write_annotated
-from coviar_mocrop.viz.motion_picture import look_at_motion
+from coviar_mocrop.viz.clip_figures import short_name
 
 EXAMPLES = """\
   python tools/show_crop.py clip.mp4
@@ -24,7 +24,7 @@ EXAMPLES = """\
 
 
 def main() -> None:
-    """Parse, look, write."""
+    """Parse the options, read the video, write the pictures."""
     arguments = parser(
         "Write a picture of a video: I-frames with the box, the density that it was found in, motion vectors as\n"
         "arrows, and what each stream sees after the crop. If asked, also the video with the box on every frame, and\n"
@@ -48,27 +48,27 @@ def main() -> None:
     ratio = [] if given.area_ratio is None else [f"area_ratio={given.area_ratio}"]
     settings = MoCropSettings.from_items([*given.set, *ratio])
     output = given.output or Path(f"{Path(given.input).stem}_crop.png")
-    view = look_at(given.input, settings, iframes=given.iframes)
-    title = f"{short_name(given.input)}: MoCrop {settings.preset}, box of {view.box.area:.0%} of the frame"
-    with atomic_write(output) as temporary:
-        view.figure(title).savefig(temporary)
-    x0, y0, x1, y1 = view.box
-    print(f"box: x {x0:.3f} to {x1:.3f}, y {y0:.3f} to {y1:.3f}, {view.box.area:.1%} of the frame; wrote {output}")
-    if given.video:
-        print(f"wrote {given.video}: {write_annotated(given.input, given.video, view.box)} frames")
+    with open_video(given.input) as video:
+        view = inspect_clip(video, settings, iframes=given.iframes)
+        title = f"{short_name(given.input)}: MoCrop {settings.preset}, box of {view.box.area:.0%} of the frame"
+        _save(view.figure(title), output)
+        x0, y0, x1, y1 = view.box
+        print(f"box: x {x0:.3f} to {x1:.3f}, y {y0:.3f} to {y1:.3f}, {view.box.area:.1%} of the frame; wrote {output}")
+        if given.video:
+            print(f"wrote {given.video}: {annotate_video(video, given.video, view.box)} frames")
     if given.checkpoint:
-        picture = output.with_name(f"{output.stem}_motion{output.suffix}")
         stream = load_stream(given.checkpoint)
-        config = stream.config
-        if not isinstance(stream.model, StreamNet):
-            raise ModelError(
-                f"{given.checkpoint}: is a {config.stream} stream; give an I-frame stream with MotionSqueeze"
-            )
-        box = view.box if config.crops else None
-        motion = look_at_motion(given.input, stream.model, config.kind, config.size, config.input, config.data, box)
-        with atomic_write(picture) as temporary:
-            motion.figure(Path(given.input).name).savefig(temporary)
+        data = stream.config.data
+        with open_video(given.input, data.backend, data.anchor_every) as video:
+            motion = inspect_motion(video, stream, view.box if stream.config.crops else None)
+        picture = output.with_name(f"{output.stem}_motion{output.suffix}")
+        _save(motion.figure(short_name(given.input)), picture)
         print(f"wrote {picture}: {len(motion.displacement)} steps, mean confidence {motion.confidence.mean():.2f}")
+
+
+def _save(figure: Figure, output: Path) -> None:
+    with atomic_write(output) as temporary:
+        figure.savefig(temporary)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,9 @@ from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import atomic_write
 from coviar_mocrop.fusion import Accuracy, fuse, measure
 from coviar_mocrop.scores import Scores, save_scores
-from coviar_mocrop.viz.board import log_overview, log_setting
-from coviar_mocrop.viz.figures import accuracy_compute_figure, confusion_figure
+from coviar_mocrop.viz.result_figures import accuracy_flops_figure, confusion_figure
 from coviar_mocrop.viz.results import merge_results, results_table, setting_results
-
-STREAM_ORDER = ("iframe", "mv", "residual", "clip")
+from coviar_mocrop.viz.tensorboard import log_overview, log_setting
 
 
 def compare(
@@ -27,17 +25,17 @@ def compare(
     weights: Mapping[str, float] | None = None,
     setting: str | None = None,
 ) -> dict[str, Any]:
-    """Fuse, measure, and write everything there is to look at.
+    """Fuse the streams of one setting, measure their accuracies, and write the results.
 
     Writes to ``output``: ``results.json`` (settings already there stay), ``scores/fused_<setting>.npz``,
     ``per_class_<setting>.csv``, ``confusion_<setting>.png``, ``accuracy_against_gflops.png`` and one TensorBoard
     run per setting.
 
     Args:
-        streams: scores by stream, of one setting.
-        output: folder.
-        weights: of the fusion, see :func:`~coviar_mocrop.fusion.fuse`.
-        setting: name of the run; None: the one the score files name.
+        streams: scores of one setting by stream. Tables and figures keep their order.
+        output: folder of the results.
+        weights: fusion weights, see :func:`~coviar_mocrop.fusion.fuse`.
+        setting: name of the run; None takes the one in the score files.
 
     Returns:
         The content of ``results.json``.
@@ -45,8 +43,6 @@ def compare(
     Raises:
         ScoreError: the score files do not belong together.
     """
-    ordered = [*(name for name in STREAM_ORDER if name in streams), *sorted(streams.keys() - set(STREAM_ORDER))]
-    streams = {name: streams[name] for name in ordered}
     fused = fuse(streams, weights)
     setting = setting or _common_setting(streams)
     accuracies = {name: measure(scores) for name, scores in streams.items()} | {"fused": measure(fused)}
@@ -57,8 +53,8 @@ def compare(
     title = f"fused, {setting}: top-1 {accuracies['fused'].top1:.1%}"
     _save(confusion_figure(accuracies["fused"].confusion, classes, title), folder / f"confusion_{setting}.png")
     results = merge_results(folder / "results.json", setting, entry)
-    _save(accuracy_compute_figure(results["settings"]), folder / "accuracy_against_gflops.png")
-    log_setting(folder, setting, entry, accuracies, classes, _as_streams_join(streams, entry))
+    _save(accuracy_flops_figure(results["settings"]), folder / "accuracy_against_gflops.png")
+    log_setting(folder, setting, entry, accuracies, classes, _cumulative(streams, entry))
     log_overview(folder, results, results_table(results))
     return results
 
@@ -71,15 +67,15 @@ def _common_setting(streams: Mapping[str, Scores]) -> str:
     return next(iter(settings.values()))
 
 
-def _as_streams_join(streams: Mapping[str, Scores], entry: Mapping[str, Any]) -> list[tuple[float, float]]:
+def _cumulative(streams: Mapping[str, Scores], entry: Mapping[str, Any]) -> list[tuple[float, float]]:
     """(GFLOPs per clip, top-1) of the first stream, the first two, ..."""
-    points, gflops, names = [], 0.0, list(streams)
-    weights = entry["fused"]["weights"]
-    for count, name in enumerate(names, 1):
+    points, gflops, weights = [], 0.0, entry["fused"]["weights"]
+    joined: dict[str, Scores] = {}
+    for name, scores in streams.items():
+        joined[name] = scores
         gflops += entry["streams"][name]["gflops_per_clip"]
-        chosen = {key: streams[key] for key in names[:count]}
-        if any(weights[key] for key in chosen):
-            points.append((gflops, measure(fuse(chosen, {key: weights[key] for key in chosen})).top1))
+        if any(weights[key] for key in joined):
+            points.append((gflops, measure(fuse(joined, {key: weights[key] for key in joined})).top1))
     return points
 
 

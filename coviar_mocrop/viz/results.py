@@ -1,4 +1,4 @@
-"""``results.json`` and its table: streams and fusion, setting by setting."""
+"""``results.json`` and its table: the streams and their fusion, setting by setting."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from coviar_mocrop.files import write_json
-from coviar_mocrop.flops import fused_cost
 from coviar_mocrop.fusion import Accuracy
 from coviar_mocrop.scores import Scores
+from coviar_mocrop.viz.tables import markdown_table
 
 SETTINGS = ("baseline", "efficiency", "attention")
 
@@ -21,31 +21,28 @@ def setting_results(
     accuracies: Mapping[str, Accuracy],
     weights: Mapping[str, float],
 ) -> dict[str, Any]:
-    """One setting's entry of ``results.json``.
+    """Build one setting's entry of ``results.json``. Late fusion runs all streams, so their costs add up.
 
     Args:
         streams: score files by stream.
         accuracies: by stream, and ``fused``.
-        weights: of the fusion.
+        weights: fusion weights by stream.
     """
     entries = {name: _entry(accuracies[name], scores.settings) for name, scores in streams.items()}
-    per_frame, per_clip = fused_cost([(e["gflops_per_frame"], e["gflops_per_clip"]) for e in entries.values()])
+    costs = ("gflops_per_frame", "gflops_per_clip", "ms_per_clip")
     fused = {
         "top1": accuracies["fused"].top1,
         "top5": accuracies["fused"].top5,
-        "gflops_per_frame": per_frame,
-        "gflops_per_clip": per_clip,
-        "ms_per_clip": sum(entry["ms_per_clip"] for entry in entries.values()),
+        **{cost: sum(entry[cost] for entry in entries.values()) for cost in costs},
         "weights": dict(weights),
     }
     return {"streams": entries, "fused": fused, "clips": len(next(iter(streams.values())).names)}
 
 
 def merge_results(path: str | os.PathLike[str], setting: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a setting's entry into ``results.json``; the other settings stay. Returns all of it."""
+    """Write a setting's entry into ``results.json`` and return all of it. The other settings stay."""
     try:
-        results = json.loads(Path(path).read_text(encoding="utf-8"))
-        known = dict(results["settings"])
+        known = dict(json.loads(Path(path).read_text(encoding="utf-8"))["settings"])
     except (OSError, ValueError, KeyError, TypeError):
         known = {}
     known[setting] = dict(entry)
@@ -56,23 +53,13 @@ def merge_results(path: str | os.PathLike[str], setting: str, entry: Mapping[str
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-    """A Markdown table: a row per stream and setting."""
-    lines = [
-        "| setting | stream | top-1 | GFLOPs per frame | GFLOPs per clip | ms per clip |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
+    """Format the content of ``results.json`` as a Markdown table with a row per setting and stream."""
+    rows: list[list[str]] = [["setting", "stream", "top-1", "GFLOPs per frame", "GFLOPs per clip", "ms per clip"]]
     for setting, entry in results["settings"].items():
-        for name, row in {**entry["streams"], "fused": entry["fused"]}.items():
-            cells = [
-                setting,
-                f"**{name}**" if name == "fused" else name,
-                f"{100 * row['top1']:.1f} %",
-                f"{row['gflops_per_frame']:.3f}",
-                f"{row['gflops_per_clip']:.2f}",
-                f"{row['ms_per_clip']:.0f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for name, row in {**entry["streams"], "**fused**": entry["fused"]}.items():
+            costs = [f"{row['gflops_per_frame']:.3f}", f"{row['gflops_per_clip']:.2f}", f"{row['ms_per_clip']:.0f}"]
+            rows.append([setting, name, f"{100 * row['top1']:.1f} %", *costs])
+    return markdown_table(rows, align="llr")
 
 
 def _entry(accuracy: Accuracy, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,221 @@
+"""Gather what figures show of a video: its MoCrop box, and the motion that a network finds in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
+
+from coviar_mocrop.bitstream import Gop, Video, open_video
+from coviar_mocrop.bitstream.accumulate import Accumulator
+from coviar_mocrop.bitstream.transcode import encode
+from coviar_mocrop.clips.config import DataConfig
+from coviar_mocrop.clips.reader import read_views
+from coviar_mocrop.clips.sampling import middle_frames
+from coviar_mocrop.clips.windows import Window, testing_windows
+from coviar_mocrop.config import Config
+from coviar_mocrop.datasets.lists import Clip
+from coviar_mocrop.errors import ConfigError, ModelError, VideoError
+from coviar_mocrop.files import DataRoot
+from coviar_mocrop.mocrop import CropBox, MoCropSettings, density_of, frames_to_read
+from coviar_mocrop.mocrop.estimate import box_of_density
+from coviar_mocrop.streams.base import Stream
+from coviar_mocrop.viz.clip_figures import ClipView, MotionView, short_name
+from coviar_mocrop.viz.drawing import block_motion, draw_box, flow_colours, tint_blocks, visible
+
+_FASTEST = 16
+"""Motion in pixels beyond which a block counts no more when the frame with the most motion is searched."""
+
+
+def inspect_clip(video: Video, settings: MoCropSettings | None = None, *, iframes: int = 4) -> ClipView:
+    """Estimate the box of a clip, and read the frames that a figure of it shows.
+
+    Args:
+        video: an open video.
+        settings: MoCrop's settings, by default ``MoCropSettings()``. With ``sparse`` settings, only the vectors that
+            the box is estimated from are read.
+        iframes: the largest number of I-frames to show.
+
+    Raises:
+        ConfigError: ``iframes`` is below 1.
+        VideoError: the video cannot be read, or has no motion vectors.
+    """
+    if iframes < 1:
+        raise ConfigError(f"iframes is {iframes}; give 1 or more")
+    settings = settings or MoCropSettings()
+    height, width, num_frames = video.info.height, video.info.width, video.info.num_frames
+    numbers = frames_to_read(video.gops, settings) or range(num_frames)
+    vectors = dict(zip(numbers, video.get_motion_vectors_at(numbers), strict=True))
+    density = density_of(list(vectors.values()), (height, width), settings)
+    box = box_of_density(density, settings, width / height)
+    peak = peak_motion_frame(vectors, video.gops)
+    shown = sorted({video.gop_at(number).start for number in middle_frames(num_frames, iframes, "iframe")})
+    read = video.get({"iframe": [*shown, peak], "frame": [peak], "mv": [peak], "residual": [peak]})
+    top, left, bottom, right = box.to_pixels(height, width)
+    seen = {
+        "I-frame": read["iframe"][-1],
+        "motion": flow_colours(read["mv"][0]),
+        "residual": np.clip(read["residual"][0] + 128, 0, 255).astype(np.uint8),
+    }
+    return ClipView(
+        box=box,
+        density=density,
+        iframes=list(read["iframe"][:-1]),
+        frame=read["frame"][0],
+        vectors=vectors[peak],
+        seen={title: picture[top:bottom, left:right] for title, picture in seen.items()},
+    )
+
+
+def inspect_motion(video: Video, stream: Stream, box: CropBox | MoCropSettings | None = None) -> MotionView:
+    """Read a clip as in testing and compare the network's displacement with the codec's motion.
+
+    Args:
+        video: an open video.
+        stream: a stream whose network has MotionSqueeze. The network is used in evaluation mode and left as it was.
+        box: the clip's box, the settings to estimate it with, or None for the uncropped frame.
+
+    Raises:
+        ModelError: the network has no MotionSqueeze.
+        VideoError: the video cannot be read, or has no motion vectors.
+    """
+    network = stream.network
+    if getattr(network, "motion_squeeze", None) is None:
+        raise ModelError(
+            f"the {stream.name} stream estimates no displacement; give one trained with model.motion_squeeze=true"
+        )
+    ((name, view),) = stream.views(video.info.num_frames, video.gops).items()
+    read = read_views(video, {name: view._replace(windows=_one_window)}, box)
+    training = network.training
+    network.eval()
+    with torch.inference_mode():
+        displacement, confidence = network.displacement(stream.encode(read).flatten(0, -5))  # type: ignore[operator]
+    network.train(training)
+    numbers = [video.gop_at(number).start if view.kind == "iframe" else number for number in view.frames]
+    (window,) = read.windows[name]
+    cells = displacement[0].permute(0, 2, 3, 1).float().cpu().numpy()
+    sides = window.right - window.left, window.bottom - window.top
+    return MotionView(
+        numbers=numbers,
+        frames=visible(read.pixels[name][0].transpose(0, 2, 3, 1)),
+        displacement=cells * (np.array(sides, np.float32) / cells.shape[2:0:-1]).astype(np.float32),
+        confidence=confidence[0, :, 0].float().cpu().numpy(),
+        codec=_codec_motion(video, numbers)[:, window.top : window.bottom, window.left : window.right],
+    )
+
+
+def annotate_video(video: Video, output: str | os.PathLike[str], box: CropBox) -> int:
+    """Write the video with its box on every frame. Blocks that move are tinted by direction.
+
+    Args:
+        video: an open video.
+        output: file to write; the suffix chooses the container.
+        box: the clip's box.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        VideoError: the video cannot be read or has no motion vectors, or the output cannot be encoded.
+    """
+    views = video.visit(pictures=range(video.info.num_frames), vectors=None)
+    frames = (draw_box(tint_blocks(view.picture(), view.vectors), box) for view in views)
+    return encode(frames, output, frame_rate=video.info.frame_rate or 25.0, gop=25)
+
+
+def log_crops(writer: SummaryWriter, config: Config, clips: Sequence[Clip], count: int = 4) -> None:
+    """Write the figures of ``count`` clips with their boxes, spread over the list, to TensorBoard.
+
+    A clip that cannot be read is left out.
+    """
+    _log_figures(writer, "crops", config.data, clips, count, lambda video: inspect_clip(video, config.mocrop))
+
+
+def log_displacement(
+    writer: SummaryWriter, stream: Stream, clips: Sequence[Clip], epoch: int, epochs: int, count: int = 2
+) -> None:
+    """Write the displacement of MotionSqueeze beside the codec's motion for ``count`` clips to TensorBoard.
+
+    Does so after the epochs 1, 2, 4, 8, ... and the last one. Does nothing for a network without MotionSqueeze. A clip
+    that cannot be read is left out.
+
+    Args:
+        writer: of the run.
+        stream: the stream that is being trained.
+        clips: the list from which clips are taken, evenly spread.
+        epoch: number of finished epochs.
+        epochs: number of epochs of the whole training.
+        count: number of clips.
+    """
+    config, power_of_two = stream.config, not epoch & (epoch - 1)
+    if getattr(stream.network, "motion_squeeze", None) is None or not (power_of_two or epoch == epochs):
+        return
+    box = config.mocrop if config.crops else None
+    _log_figures(
+        writer, "displacement", config.data, clips, count, lambda video: inspect_motion(video, stream, box), epoch
+    )
+
+
+def peak_motion_frame(vectors: dict[int, NDArray[np.void]], gops: Sequence[Gop]) -> int:
+    """Find the frame with the most motion in the later halves of the GOPs, where motion has accumulated.
+
+    Args:
+        vectors: ``MOTION_VECTOR_DTYPE`` by number of the frame. Frames from the earlier halves of the GOPs are
+            considered only if there are no others.
+        gops: GOPs of the video.
+    """
+    late = {number for gop in gops for number in range(gop.start + gop.length // 2, gop.start + gop.length)}
+
+    def moved(number: int) -> float:
+        blocks = vectors[number]
+        speed = np.minimum(np.hypot(*block_motion(blocks).T), _FASTEST)
+        return float((speed * blocks["w"] * blocks["h"].astype(np.float64)).sum())
+
+    return max([number for number in vectors if number in late] or vectors, key=moved)
+
+
+def _log_figures(
+    writer: SummaryWriter,
+    tag: str,
+    data: DataConfig,
+    clips: Sequence[Clip],
+    count: int,
+    inspect: Callable[[Video], ClipView | MotionView],
+    step: int | None = None,
+) -> None:
+    root = DataRoot(data.root, follow_links=data.follow_links)
+    for place in np.unique(np.linspace(0, len(clips) - 1, count).round().astype(int)):
+        name = clips[place].path
+        try:
+            path = root.find(name)[0]
+            with open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder) as video:
+                view = inspect(video)
+        except VideoError:
+            continue
+        writer.add_figure(f"{tag}/{name}", view.figure(short_name(name)), step)
+
+
+def _one_window(frame_size: tuple[int, int], box: CropBox | None) -> list[Window]:
+    return testing_windows(frame_size, box, 1)
+
+
+def _codec_motion(video: Video, numbers: Sequence[int]) -> NDArray[np.int16]:
+    """The codec's motion from each frame to the next of ``numbers``: int16 [T - 1, H, W, 2], (x, y), pixels.
+
+    A key frame has no vectors, so nothing moves between it and the frame before.
+    """
+    between = range(numbers[0] + 1, numbers[-1] + 1)
+    vectors = dict(zip(between, video.get_motion_vectors_at(between), strict=True))
+    accumulator = Accumulator(video.info.height, video.info.width)
+    steps = []
+    for first, last in pairwise(numbers):
+        accumulator.restart()
+        for number in range(first + 1, last + 1):
+            accumulator.step(vectors[number], is_b=bool((vectors[number]["source"] > 0).any()))
+        steps.append(accumulator.motion())
+    return np.stack(steps)
