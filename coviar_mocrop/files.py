@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and paths that stay inside their root."""
+"""Files that are written completely or not at all, and paths that stay inside their root."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from typing import Any
 
 from coviar_mocrop.errors import CoviarMocropError, DataError
 
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)  # it can only be read by setting it, which in threads would change the files of others
+
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; on success it replaces ``path``, on error it vanishes.
+    """Yield a temporary path beside ``path``. On success it replaces ``path``, on an error it is removed.
 
     The temporary name keeps the suffix, because writers choose their format by it.
 
     Raises:
-        CoviarMocropError: the folder cannot be written to.
+        CoviarMocropError: the file cannot be written.
     """
     target = Path(path)
     try:
@@ -33,11 +36,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as written:
+        with open(temporary, "r+b") as written:  # Windows needs a handle that can write
             os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; results are for sharing
+        temporary.chmod(0o666 & ~_UMASK)  # mkstemp makes private files
         os.replace(temporary, target)
     except OSError as error:
         raise CoviarMocropError(f"{target}: cannot be written ({error.strerror or error})") from error
@@ -52,24 +53,24 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` as UTF-8, whole or not at all."""
+    """Write ``text`` as UTF-8 with :func:`atomic_write`."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as indented JSON, whole or not at all."""
+    """Write ``value`` as indented JSON with :func:`atomic_write`."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 class DataRoot:
-    """A folder that list entries stay below.
+    """A folder that list entries must stay below.
 
-    Where its folders lead is looked up once and kept, so that a hundred thousand entries cost one look at each.
+    The real path of each subfolder is looked up once, so that 100 000 entries cost one system call each.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, follow_links: bool = False) -> None:
-        """Name the folder; nothing is looked at yet.
+        """Name the folder. Nothing is read yet.
 
         Args:
             path: the data root.
@@ -86,21 +87,21 @@ class DataRoot:
             entry: a path as it stands in a video list, with forward slashes.
 
         Returns:
-            The path, and the facts about the file that it leads to; None where there is none.
+            The path, and the status of the file that it leads to, None if there is none.
 
         Raises:
             DataError: the entry is absolute, or leaves the root by ``..`` or by a symbolic link.
         """
         name = entry[entry.rfind("/") + 1 :]
         folder = entry[: len(entry) - len(name)]
-        if name in ("", ".", "..") or os.path.basename(name) != name:  # not a name: all of it is looked at as a folder
+        if name in ("", ".", "..") or os.path.basename(name) != name:  # no file name: all of it is taken as a folder
             folder, name = entry, ""
         start = self._folders.get(folder)
         if start is None:
             start = os.path.join(self.path, folder)
             if not self._allows(folder, start):
                 raise self._leaves(entry)
-            if ".." in folder:  # resolved as it was checked, even behind a folder that is not there
+            if ".." in folder:  # resolved as it was checked, even behind a folder that does not exist
                 start = os.path.realpath(start)
             self._folders[folder] = start
         path = os.path.join(start, name)
@@ -132,7 +133,7 @@ class DataRoot:
 
 
 def inside(root: str | os.PathLike[str], relative: str) -> Path:
-    """A single list entry joined to the data root; see :meth:`DataRoot.find`.
+    """Join a single list entry to the data root; see :meth:`DataRoot.find`.
 
     Raises:
         DataError: the entry is absolute, or leaves the root by ``..`` or by a symbolic link.

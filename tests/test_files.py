@@ -1,8 +1,10 @@
-"""Paths of list entries: what leaves the data root is refused, however it is written."""
+"""Files written completely or not at all; list entries that leave the data root are refused."""
 
 from __future__ import annotations
 
 import os
+import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from coviar_mocrop.errors import DataError
-from coviar_mocrop.files import DataRoot, inside
+from coviar_mocrop.files import DataRoot, atomic_write, inside, write_text
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +88,27 @@ def test_a_hundred_entries_look_at_their_folder_once(root: Path, monkeypatch: py
     for number in range(100):
         below.find(f"a/b/{number}")
     assert len(looked) == 2
+
+
+def test_files_are_written_completely_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    write_text(path, "first")
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
+        temporary.write_text("half of the sec")
+        raise ZeroDivisionError
+    assert [file.read_text() for file in path.parent.iterdir()] == ["first"]
+
+
+def test_writing_in_threads_does_not_change_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Permissions are those of a plain file, and the umask, which all threads share, is never set."""
+    plain = tmp_path / "plain"
+    plain.touch()
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask was set"))
+    threads = [threading.Thread(target=write_text, args=(tmp_path / f"{number}.txt", "x")) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {stat.S_IMODE(plain.stat().st_mode)}
+    assert len(list(tmp_path.iterdir())) == 5

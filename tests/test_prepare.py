@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -77,8 +77,8 @@ def read_back(prepared: Prepared, split: int = 1) -> tuple[tuple[Clip, ...], tup
     classes = read_classes(prepared.lists / "classes.txt")
     assert classes == prepared.classes
     sides = tuple(read_list(prepared.lists / f"{side}_split{split}.txt", classes).clips for side in ("train", "test"))
-    for clips, counts in zip(sides, (prepared.splits[split - 1].train, prepared.splits[split - 1].test), strict=True):
-        assert {name: n for name, n in counts.items() if n} == Counter(clip.class_name for clip in clips)
+    for clips, same in zip(sides, prepared.splits[split - 1], strict=True):
+        assert sorted(clips) == sorted(same)
         assert all((prepared.root / clip.path).is_file() for clip in clips)
     return sides[0], sides[1]
 
@@ -546,14 +546,49 @@ def test_tool_prepares_a_folder(
     tmp_path: Path,
 ) -> None:
     root = tree({"a": 4, "b": 4}, tmp_path / "my videos")
-    options = ["--name", "mine", "--lists", tmp_path / "lists", "--transcode", tmp_path / "out", "--size", "keep"]
+    lists = tmp_path / "lists" / "mine"
+    options = ["--name", "mine", "--lists", tmp_path / "lists", "--transcode", tmp_path / "the form", "--size", "keep"]
+    assert call(tool, monkeypatch, "folder", root, *options, "--test-share", "0.25") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:6]] == [
+        ["split", "1", "train", "test"],
+        ["a", "3", "1"],
+        ["b", "3", "1"],
+        ["all", "6", "2"],
+        ["next:"],
+    ]
+    train, fuse = (shlex.split(line) for line in "\n".join(lines[6:]).replace("\\\n", "").splitlines())
+    assert train == [
+        *("python", "tools/train_stream.py", "--config", "configs/folder.yaml", "--set"),
+        *(f"data.root={tmp_path / 'the form'}", f"data.train_list={lists / 'train_split1.txt'}"),
+        *(f"data.test_list={lists / 'test_split1.txt'}", f"data.classes={lists / 'classes.txt'}"),
+        *("--output", "runs/mine"),
+    ]
+    assert fuse == ["python", "tools/fuse.py", "--checkpoints", "runs/mine", "--output", "runs/mine/fused"]
     assert call(tool, monkeypatch, "folder", root, *options, "--folds", "2") == 0
-    out = capsys.readouterr().out
-    assert f"data.root={tmp_path / 'out'}" in out
-    assert "tools/train_stream.py --config configs/folder/iframe.yaml" in out
-    assert (tmp_path / "lists" / "mine" / "test_split2.txt").exists()
+    assert (lists / "test_split2.txt").exists()
+    assert "a class has       2..2      2..2" in capsys.readouterr().out
     for wrong in (["--size", "340"], ["--name", "../x"], ["--workers", "0"], ["--folds", "2", "--test-share", "0.2"]):
         assert call(tool, monkeypatch, "folder", root, *options, *wrong) == 2
+
+
+@pytest.mark.parametrize("kind", ["demo", "ucf101", "hmdb51"])
+def test_the_command_printed_next_has_a_configuration_of_its_own(
+    tool: ModuleType, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    tool.report(kind, Prepared(Path("data"), Path("lists"), ("a",), (([], []),), {}))
+    assert f"--config configs/{kind}.yaml" in capsys.readouterr().out
+    assert (PROJECT / f"configs/{kind}.yaml").is_file()
+
+
+def test_tool_makes_the_demo(
+    tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folders = ["--output", tmp_path / "videos", "--lists", tmp_path / "lists"]
+    assert call(tool, monkeypatch, "demo", *folders, "--train-clips", "2", "--test-clips", "1") == 0
+    out = capsys.readouterr().out
+    assert f"demo: 8 classes, lists in {tmp_path / 'lists'}, videos in {tmp_path / 'videos'}" in out
+    assert ["all", "2", "1"] in [line.split() for line in out.splitlines()]
 
 
 def test_tool_ends_in_one_line(tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
-"""What preparing any data set shares: finding videos, the canonical form, the check, writing the lists."""
+"""What preparing any data set shares: the canonical form, the check, writing the lists."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,29 +19,28 @@ from coviar_mocrop.datasets.lists import Clip, write_classes, write_list
 from coviar_mocrop.errors import DataError, NoMotionVectorsError, VideoError
 from coviar_mocrop.files import DataRoot, write_json
 
-VIDEO_SUFFIXES = frozenset(
-    {
-        ".3g2", ".3gp", ".264", ".asf", ".avi", ".divx", ".f4v", ".flv", ".h264", ".m2t", ".m2ts", ".m2v", ".m4v",
-        ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv",
-    }
-)  # fmt: skip
 RECORD = "transcode.json"
-"""In a folder of transcoded videos: what they were made from, and how."""
+"""The file in a folder of transcoded videos that says what they were made from, and how."""
 
 _GOP = 12
 _SHOWN = 20
+
+Side = Literal["train", "test"] | None
+"""Where a clip is in a split; None: it is not used."""
+Split = tuple[list[Clip], list[Clip]]
+"""The training and the test clips of a split."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Canonical:
-    """The canonical form: where it goes and what it is like.
+    """The canonical form: fixed GOPs, no B-frames, one reference.
 
     Attributes:
-        folder: root of the transcoded videos; of one data set, below no class folder of the source.
-        codec: ``h264`` or ``mpeg4``.
-        size: (width, height); None keeps each video's.
+        folder: root of the transcoded videos of one data set; outside the source.
+        codec: ``h264`` or ``mpeg4`` (Part 2).
+        size: (width, height), pixels; None keeps each video's.
     """
 
     folder: Path
@@ -52,14 +50,15 @@ class Canonical:
 
 @dataclass(frozen=True)
 class Handling:
-    """How videos are gone through.
+    """How the videos are processed.
 
     Attributes:
-        check: open each one and look for motion vectors.
-        on_error: a video that cannot be used: ``raise`` once all have been tried, or ``skip`` it with a warning.
-        workers: videos worked on at once.
+        check: open each video and look for motion vectors.
+        on_error: what to do about videos that cannot be used: ``raise`` after all have been tried, or ``skip`` them
+            with a warning.
+        workers: number of videos processed at the same time.
         progress: show a bar.
-        follow_links: whether videos that are not transcoded may be symbolic links to elsewhere.
+        follow_links: whether videos that are not transcoded may be symbolic links out of the data folder.
     """
 
     check: bool = True
@@ -70,150 +69,89 @@ class Handling:
 
 
 @dataclass(frozen=True)
-class SplitCounts:
-    """Clips per class, in the order of the labels, on either side of a split."""
-
-    train: dict[str, int]
-    test: dict[str, int]
-
-    @classmethod
-    def of(cls, train: Iterable[Clip], test: Iterable[Clip], classes: Sequence[str]) -> SplitCounts:
-        """Count the clips of two lists."""
-        per_side = [Counter(clip.class_name for clip in clips) for clips in (train, test)]
-        return cls(*({name: counts[name] for name in classes} for counts in per_side))
-
-
-@dataclass(frozen=True)
 class Prepared:
     """A data set that is ready.
 
     Attributes:
-        root: what the lists' paths start from.
+        root: folder that the paths in the lists start from.
         lists: folder of ``classes.txt`` and ``{train,test}_split<k>.txt``.
         classes: names by label.
-        splits: counts of split 1, 2, ...
-        left_out: videos that cannot be used, and why.
+        splits: split 1, 2, ...
+        left_out: why videos cannot be used, by their path in the source.
     """
 
     root: Path
     lists: Path
     classes: tuple[str, ...]
-    splits: tuple[SplitCounts, ...]
+    splits: tuple[Split, ...]
     left_out: dict[str, str]
 
 
-# -- finding ---------------------------------------------------------------------------------------------
+def some(names: Sequence[str], most: int = 1) -> str:
+    """The first ``most`` names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def by_name(name: str) -> tuple[str, str]:
-    """Sort key of class names: without regard to case; capitals decide only where nothing else does."""
-    return name.lower(), name
-
-
-def videos_by_folder(root: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """The videos below each folder of ``root``, as list paths in order; folders without one are left out.
-
-    Hidden files and folders are passed over: temporary files and macOS's shadows have videos' suffixes too.
-
-    Raises:
-        DataError: the root is missing, holds no video, or a file's name cannot stand in a list.
-    """
-    base = Path(root)
-    if not base.is_dir():
-        raise DataError(f"{base}: no such folder; give the one that holds a folder of videos per class")
-    found: dict[str, list[str]] = {}
-    try:
-        for folder in sorted(entry.name for entry in base.iterdir() if entry.is_dir()):
-            if folder.startswith("."):
-                continue
-            videos = sorted(_videos_below(base / folder, base))
-            if videos:
-                found[folder] = videos
-            else:
-                _log.info("%s: holds no video, so it is no class", base / folder)
-    except OSError as error:
-        raise DataError(f"{error.filename or base}: cannot be listed ({error.strerror}); mend its access") from error
-    if not found:
-        raise DataError(f"{base}: no folder in it holds a video; expected {base}/<class>/<video>")
-    return found
-
-
-def _videos_below(folder: Path, root: Path) -> Iterable[str]:
-    def refuse(error: OSError) -> None:
-        raise error  # else a folder without access would look empty
-
-    seen = set()
-    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
-                path = (Path(place) / name).relative_to(root).as_posix()
-                _require_listable(path, root)
-                yield path
-
-
-def _require_listable(path: str, root: Path) -> None:
-    """Refuse names that a list, which is lines of text, would give back changed."""
-    try:
-        path.encode("utf-8")
-        readable = path == path.strip() and not path.startswith("#") and path.splitlines() == [path]
-    except UnicodeEncodeError:
-        readable = False
-    if not readable:
-        raise DataError(
-            f"{root}: the name {path!r} cannot stand in a list (it starts with a space or #, or is not plain "
-            "text); rename it"
-        )
-
-
-# -- using -----------------------------------------------------------------------------------------------
-
-
-def usable_clips(
-    root: str | os.PathLike[str],
+def prepare(
+    source: str | os.PathLike[str],
+    lists: str | os.PathLike[str],
+    classes: tuple[str, ...],
     clips: Sequence[Clip],
+    sides_of: Callable[[Sequence[Clip]], Mapping[str, Sequence[Side]]],
     canonical: Canonical | None = None,
     handling: Handling | None = None,
-) -> tuple[Path, dict[str, Clip], dict[str, str]]:
-    """Transcode the clips (where asked to), check them (where asked to), and tell which can be used.
+) -> Prepared:
+    """Transcode and check the clips of a data set, divide those that can be used, and write the lists.
 
-    Returns:
-        The root that the usable clips are below; the usable clips by their path below the given root; and
-        why the others, by the same path, cannot be used.
+    Args:
+        source: data root of ``clips``.
+        lists: folder to write ``classes.txt`` and ``{train,test}_split<k>.txt`` to.
+        classes: names by label.
+        clips: all clips.
+        sides_of: gives the side in each split, by the clip's path, of the clips that can be used.
+        canonical: transcode to this first; the lists then refer to its folder.
+        handling: checks, workers, what to do about videos that cannot be used.
 
     Raises:
-        DataError: a clip cannot be used and ``on_error`` is ``raise``, or none can; or the folder for the
-            transcoded videos is already used for something else.
+        DataError: a clip cannot be used and ``on_error`` is ``raise``, or none can; or the folder for the transcoded
+            videos is in use for something else.
     """
-    source = Path(root)
-    handling = handling or Handling()
+    source, lists, handling = Path(source), Path(lists), handling or Handling()
     if canonical is None:
-        target, targets = source, {clip.path: clip for clip in clips}
+        root, targets, failed = source, {clip.path: clip for clip in clips}, {}
+        below = DataRoot(root, follow_links=handling.follow_links)
+        for path in targets:
+            below.find(path)  # raises what training would raise later
     else:
-        target, targets = canonical.folder, _targets(source, clips)
+        root, targets = canonical.folder, _targets(source, clips)
         _claim(source, canonical)
-    failed: dict[str, str] = {}
-    if canonical is not None:
-        failed = _transcode(source, targets, canonical, handling)
-    left = [path for path in targets if path not in failed]
-    if canonical is None:
-        below = DataRoot(source, follow_links=handling.follow_links)
-        for path in left:
-            below.find(path)  # training would refuse it, long after
+        todo = [path for path, clip in targets.items() if not _is_current(source / path, root / clip.path)]
+        if len(todo) < len(targets):
+            _log.info("%s: %d videos are there already", root, len(targets) - len(todo))
+
+        def work(path: str) -> None:
+            transcode(source / path, root / targets[path].path, codec=canonical.codec, size=canonical.size, gop=_GOP)
+
+        failed = for_each(work, todo, "transcoding", handling)
     if handling.check:
-        failed |= for_each(lambda path: check_video(target / targets[path].path), left, "checking", handling)
-    failed = {path: failed[path] for path in targets if path in failed}
-    _report(source, failed, len(targets), handling)
-    return target, {path: clip for path, clip in targets.items() if path not in failed}, failed
+        left = [path for path in targets if path not in failed]
+        failed |= for_each(lambda path: check_video(root / targets[path].path), left, "checking", handling)
+    left_out = {path: failed[path] for path in targets if path in failed}
+    _report(source, left_out, len(targets), handling)
+    usable = [clip for clip in clips if clip.path not in failed]
+    sides = sides_of(usable)
+    splits = []
+    for number in range(len(next(iter(sides.values())))):
+        train, test = (
+            [targets[clip.path] for clip in usable if sides[clip.path][number] == side] for side in ("train", "test")
+        )
+        splits.append((train, test))
+    _write(lists, classes, splits)
+    return Prepared(root, lists, classes, tuple(splits), left_out)
 
 
 def check_video(path: str | os.PathLike[str]) -> None:
-    """Open a video and see that it carries motion vectors.
+    """Open a video and check that it carries motion vectors.
 
     Raises:
         NoMotionVectorsError: its codec exports none, or all its frames are key frames.
@@ -222,8 +160,8 @@ def check_video(path: str | os.PathLike[str]) -> None:
     with open_video(path, "pyav") as video:
         frames = video.info.num_frames
         start = min(frames, _GOP + 1)
-        # nearly always the second frame has some; the rest is decoded only where the first ones have none
-        if any(map(len, video.vectors(range(start)))) or any(map(len, video.vectors(range(start, frames)))):
+        # nearly always the second frame has some; the rest is decoded only if the first ones have none
+        if any(any(map(len, video.get_motion_vectors_at(part))) for part in (range(start), range(start, frames))):
             return
     if frames == 1:
         raise NoMotionVectorsError(f"{os.fspath(path)}: is a single frame, which has no motion; leave it out")
@@ -256,7 +194,7 @@ def _targets(source: Path, clips: Sequence[Clip]) -> dict[str, Clip]:
 
 
 def _claim(source: Path, canonical: Canonical) -> None:
-    """See that the target folder is new, or holds this very thing, so that no other video passes for a target."""
+    """Check that the target folder is new or was made from the same videos in the same way, and record how."""
     folder, record = canonical.folder, canonical.folder / RECORD
     if folder.resolve().is_relative_to(source.resolve()):
         raise DataError(f"{folder}: lies inside the source {source}, as if it were a class; choose a folder outside")
@@ -284,18 +222,6 @@ def _claim(source: Path, canonical: Canonical) -> None:
         )
 
 
-def _transcode(source: Path, targets: Mapping[str, Clip], canonical: Canonical, handling: Handling) -> dict[str, str]:
-    todo = [path for path, clip in targets.items() if not _is_current(source / path, canonical.folder / clip.path)]
-    if len(todo) < len(targets):
-        _log.info("%s: %d videos are there already", canonical.folder, len(targets) - len(todo))
-
-    def work(path: str) -> None:
-        target = canonical.folder / targets[path].path
-        transcode(source / path, target, codec=canonical.codec, size=canonical.size, gop=_GOP)
-
-    return for_each(work, todo, "transcoding", handling)
-
-
 def _is_current(source: Path, target: Path) -> bool:
     try:
         return target.stat().st_mtime_ns >= source.stat().st_mtime_ns
@@ -306,16 +232,17 @@ def _is_current(source: Path, target: Path) -> bool:
 def for_each(work: Callable[[str], None], paths: Sequence[str], doing: str, handling: Handling) -> dict[str, str]:
     """Do ``work`` on all paths with a bar; gives the reasons of those that raised :class:`VideoError`."""
     failed: dict[str, str] = {}
-    pool = ThreadPoolExecutor(max(handling.workers, 1))  # threads: decoding and encoding let go of Python's lock
+    pool = ThreadPoolExecutor(max(handling.workers, 1))  # threads: decoding and encoding release Python's lock
     try:
-        jobs = {pool.submit(work, path): path for path in paths}
-        for done in tqdm(as_completed(jobs), doing, len(jobs), unit="video", disable=not (handling.progress and paths)):
+        futures = {pool.submit(work, path): path for path in paths}
+        hidden = not (handling.progress and paths)
+        for future in tqdm(as_completed(futures), doing, len(futures), unit="video", disable=hidden):
             try:
-                done.result()
+                future.result()
             except VideoError as error:
-                failed[jobs[done]] = str(error)
+                failed[futures[future]] = str(error)
     finally:
-        pool.shutdown(cancel_futures=True)  # whoever stops it does not want to wait for what is queued
+        pool.shutdown(cancel_futures=True)  # after an interruption, what is queued is not done
     return failed
 
 
@@ -334,32 +261,18 @@ def _report(source: Path, failed: Mapping[str, str], total: int, handling: Handl
         )
 
 
-# -- writing ---------------------------------------------------------------------------------------------
-
-
-def write_splits(
-    lists: Path, classes: Sequence[str], splits: Sequence[tuple[Sequence[Clip], Sequence[Clip]]]
-) -> tuple[SplitCounts, ...]:
-    """Write ``classes.txt`` and the (train, test) lists of split 1, 2, ...; more splits than these are removed.
-
-    Returns:
-        Counts of each split. A class without a clip on one side is warned of.
-    """
+def _write(lists: Path, classes: Sequence[str], splits: Sequence[Split]) -> None:
+    """Write the lists; those of an earlier run with more splits are removed, because mixed splits would leak."""
     write_classes(lists / "classes.txt", classes)
-    counts = []
-    for number, sides in enumerate(splits, 1):
-        for side, clips in zip(("train", "test"), sides, strict=True):
+    for number, split in enumerate(splits, 1):
+        for side, clips in zip(("train", "test"), split, strict=True):
             write_list(lists / f"{side}_split{number}.txt", sorted(clips, key=lambda clip: (clip.label, clip.path)))
-        counts.append(SplitCounts.of(*sides, classes))
-        for side, per_class in (("train", counts[-1].train), ("test", counts[-1].test)):
-            empty = [name for name, clips_of in per_class.items() if not clips_of]
-            if empty:
-                names = ", ".join(empty[:_SHOWN]) + (", ..." if len(empty) > _SHOWN else "")
-                _log.warning("split %d: no %s clip of %s", number, side, names)
+            there = {clip.class_name for clip in clips}
+            if absent := [name for name in classes if name not in there]:
+                _log.warning("split %d: no %s clip of %s", number, side, some(absent, _SHOWN))
     number = len(splits) + 1
     while stale := [path for side in ("train", "test") if (path := lists / f"{side}_split{number}.txt").exists()]:
-        for path in stale:  # of an earlier run with more splits: mixed with the new ones, they would leak
+        for path in stale:
             path.unlink()
             _log.info("%s: removed, it belongs to an earlier division", path)
         number += 1
-    return tuple(counts)

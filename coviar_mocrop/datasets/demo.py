@@ -1,10 +1,9 @@
-"""The demo data set: made here, encoded as real H.264 and MPEG-4, and honest about needing every stream.
+"""The demo data set: synthetic clips, encoded as real H.264 and MPEG-4, whose classes need every stream.
 
-A class is a pair of a static scene (a grainy wall lit in soft colour bands, in rows or in columns) and the
-motion of a small object (left-right, up-down, spin, pulse). Only I-frames show the scene: the bands differ in
-colour, not in brightness, which motion search goes by, and are too wide to show round the object. A single
-I-frame does not tell the motion; accumulated motion and residuals do. Object, colours, place, phase and speed
-differ in every clip.
+A class is a pair of a static scene (a grainy wall lit in soft colour bands, in rows or in columns) and the motion of
+a small object (left-right, up-down, spin, pulse). Only I-frames show the scene, because its bands differ in colour but
+not in brightness, which motion search uses, and are too wide to show around the object. A single I-frame does not show
+the motion, but accumulated motion and residuals do. Object, colours, place, phase and speed differ in every clip.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from coviar_mocrop.bitstream.transcode import Codec, encode
+from coviar_mocrop.datasets.convert import Prepared
 from coviar_mocrop.datasets.lists import Clip, write_classes, write_list
 from coviar_mocrop.files import write_json
 
@@ -36,16 +36,16 @@ def make_demo(
     seed: int = 0,
     workers: int = 2,
     progress: bool = True,
-) -> None:
-    """Write the demo clips and their lists; what is there already, made with the same numbers, stays.
+) -> Prepared:
+    """Write the demo clips and their lists. Clips that were made with the same numbers before are kept.
 
     Args:
         output: data root; clips go to ``output/<class>/``.
         lists: folder of ``classes.txt``, ``train_split1.txt`` and ``test_split1.txt``.
-        train_clips: classes take turns, so a multiple of 8 gives equal numbers.
-        test_clips: as well.
-        seed: of everything.
-        workers: threads that encode; the result does not depend on it.
+        train_clips: number of training clips. The 8 classes take turns, so a multiple of 8 gives equal numbers.
+        test_clips: number of test clips.
+        seed: random seed of all clips.
+        workers: number of threads that encode. Does not affect results.
         progress: show a bar.
     """
     classes = [f"{scene}_{motion}" for scene in SCENES for motion in MOTIONS]
@@ -59,20 +59,21 @@ def make_demo(
     complete = marker.exists() and all((output / clip.path).exists() for clip in everything)
     if not complete or json.loads(marker.read_text()) != made:
 
-        def write(job: tuple[int, Clip]) -> None:
-            number, clip = job
+        def write(item: tuple[int, Clip]) -> None:
+            number, clip = item
             frames = render(clip.class_name, np.random.default_rng([seed, number]))
             codec: Codec = "h264" if number // len(classes) % 2 == 0 else "mpeg4"
             encode(frames, output / clip.path, codec=codec, gop=12)
 
         with ThreadPoolExecutor(max(workers, 1)) as pool:
-            jobs = pool.map(write, enumerate(everything))
-            for _ in tqdm(jobs, "demo clips", len(everything), unit="clip", disable=not progress):
+            done = pool.map(write, enumerate(everything))
+            for _ in tqdm(done, "demo clips", len(everything), unit="clip", disable=not progress):
                 pass
         write_json(marker, made)
     write_classes(lists / "classes.txt", classes)
     for part, chosen in clips.items():
         write_list(lists / f"{part}_split1.txt", chosen)
+    return Prepared(output, lists, tuple(classes), ((clips["train"], clips["test"]),), {})
 
 
 def render(class_name: str, generator: np.random.Generator) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""A data set of one's own: a folder per class, divided into train and test by share, by group or into folds."""
+"""A user's own data set: a folder per class, divided into train and test by share, by group or into folds."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from coviar_mocrop.datasets.convert import (
     Canonical,
     Handling,
     Prepared,
-    by_name,
-    usable_clips,
-    videos_by_folder,
-    write_splits,
+    Side,
+    prepare,
+    some,
 )
 from coviar_mocrop.datasets.lists import Clip
+from coviar_mocrop.datasets.videos import videos_by_folder
 from coviar_mocrop.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -46,14 +45,14 @@ def prepare_folder(
     Args:
         source: folder of a folder per class; spaces in their names become ``_`` in the class names.
         lists: folder to write ``classes.txt`` and ``{train,test}_split<k>.txt`` to.
-        groups: CSV file with a column ``path`` (below ``source``) and ``group_column``; clips of one group,
-            cut from one source video for instance, all go to one side. None: every clip on its own.
-        group_column: column of ``groups`` that tells the group.
+        groups: CSV file with the columns ``path`` (below ``source``) and ``group_column``. The clips of one group,
+            for instance cut from one source video, all go to one side. None: every clip is a group of its own.
+        group_column: column of ``groups`` that names the group.
         folds: write this many splits; each clip is tested in one of them. None: one split, by ``test_share``.
         test_share: share of each class, as near as whole groups allow, that is held out for testing.
-        seed: the division follows from it, from the paths and from the groups alone.
-        canonical: transcode to this first; the lists then refer to its folder.
-        handling: checks, workers, what to do about videos that cannot be used.
+        seed: decides the division, together with the paths and the groups.
+        canonical: see :func:`~coviar_mocrop.datasets.convert.prepare`.
+        handling: see there.
 
     Raises:
         DataError: the folder, the CSV file or a video is not as expected, or a side would be empty.
@@ -63,19 +62,19 @@ def prepare_folder(
     if groups is not None:
         group_of = read_groups(groups, group_column, [clip.path for clip in clips])
     shares = _shares(folds, test_share)
-    part_of = _divide_clips(clips, group_of, shares, seed)
-    root, usable, left_out = usable_clips(source, clips, canonical, handling)
-    chosen = [clip for clip in clips if clip.path in usable]
-    if left_out:
-        part_of = _divide_clips(chosen, group_of, shares, seed)
-    _warn_of_single(chosen, group_of, "clip" if groups is None else "group of clips")
-    splits = []
-    for part in range(folds or 1):
-        train = [usable[clip.path] for clip in chosen if part_of[group_of[clip.path]] != part]
-        test = [usable[clip.path] for clip in chosen if part_of[group_of[clip.path]] == part]
-        splits.append((train, test))
-    counts = write_splits(Path(lists), classes, splits)
-    return Prepared(root, Path(lists), classes, counts, left_out)
+
+    def sides_of(usable: Sequence[Clip]) -> dict[str, list[Side]]:
+        part_of = _divide_clips(usable, group_of, shares, seed)
+        return {
+            clip.path: ["test" if part_of[group_of[clip.path]] == part else "train" for part in range(folds or 1)]
+            for clip in usable
+        }
+
+    sides_of(clips)  # what cannot be divided is refused before the videos are transcoded
+    prepared = prepare(source, lists, classes, clips, sides_of, canonical, handling)
+    usable = [clip for clip in clips if clip.path not in prepared.left_out]
+    _warn_of_single(usable, group_of, "clip" if groups is None else "group of clips")
+    return prepared
 
 
 def index_folder(source: str | os.PathLike[str]) -> tuple[tuple[str, ...], list[Clip]]:
@@ -99,7 +98,7 @@ def index_folder(source: str | os.PathLike[str]) -> tuple[tuple[str, ...], list[
             f"{os.fspath(source)}: holds videos of one class only, {next(iter(folder_of))}; give the folder "
             "that holds a folder per class"
         )
-    classes = tuple(sorted(folder_of, key=by_name))
+    classes = tuple(sorted(folder_of, key=lambda name: (name.lower(), name)))
     return classes, [Clip(path, name, label) for label, name in enumerate(classes) for path in videos[folder_of[name]]]
 
 
@@ -134,9 +133,9 @@ def read_groups(file: str | os.PathLike[str], column: str, paths: Sequence[str])
         raise DataError(f"{name}: cannot be read as CSV ({error})") from error
     known = set(paths)
     if absent := [path for path in paths if path not in group_of]:
-        raise DataError(f"{name}: has no row for {_some(absent)}; add what is missing, paths as below the data folder")
+        raise DataError(f"{name}: has no row for {some(absent)}; add what is missing, paths as below the data folder")
     if absent := [path for path in group_of if path not in known]:
-        raise DataError(f"{name}: names {_some(absent)}, not found in the data folder; remove the row or add the video")
+        raise DataError(f"{name}: names {some(absent)}, not found in the data folder; remove the row or add the video")
     return group_of
 
 
@@ -243,10 +242,4 @@ def _warn_of_single(clips: Sequence[Clip], group_of: Mapping[str, str], what: st
     for clip in clips:
         groups[clip.class_name].add(group_of[clip.path])
     if single := [name for name, members in groups.items() if len(members) == 1]:
-        _log.warning(
-            "only one %s in %s: it can be learned from or tested on, not both; add videos", what, _some(single)
-        )
-
-
-def _some(paths: Sequence[str]) -> str:
-    return paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+        _log.warning("only one %s in %s: it can be learned from or tested on, not both; add videos", what, some(single))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared, usable_clips, videos_by_folder, write_splits
+from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared, Side, prepare, some
 from coviar_mocrop.datasets.lists import Clip, read_classes
+from coviar_mocrop.datasets.videos import videos_by_folder
 from coviar_mocrop.errors import DataError
 
 UCF101_COUNTS = ((9537, 3783), (9586, 3734), (9624, 3696))
@@ -20,10 +21,8 @@ HMDB51_COUNTS = ((3570, 1530),) * 3
 _SPLITS = (1, 2, 3)
 _GROUPS = 25
 _GROUPS_IN_TEST = 7
-_SIDES = {"0": None, "1": "train", "2": "test"}
-
-Side = str | None
-"""``train``, ``test``, or None: unused."""
+_SHOWN = 10
+_SIDES: dict[str, Side] = {"0": None, "1": "train", "2": "test"}
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +43,8 @@ def prepare_ucf101(
         lists: folder to write ``classes.txt`` and ``{train,test}_split<k>.txt`` to.
         classes_file: the 101 class names.
         allow_incomplete: warn of missing classes and clips instead of raising.
-        canonical: transcode to this first; the lists then refer to its folder.
-        handling: checks, workers, what to do about videos that cannot be used.
+        canonical: see :func:`~coviar_mocrop.datasets.convert.prepare`.
+        handling: see there.
 
     Raises:
         DataError: classes or clips are missing or unknown, or a video cannot be used.
@@ -73,8 +72,8 @@ def prepare_hmdb51(
         lists: folder to write ``classes.txt`` and ``{train,test}_split<k>.txt`` to.
         classes_file: the 51 class names.
         allow_incomplete: warn of missing classes and clips instead of raising.
-        canonical: transcode to this first; the lists then refer to its folder.
-        handling: checks, workers, what to do about videos that cannot be used.
+        canonical: see :func:`~coviar_mocrop.datasets.convert.prepare`.
+        handling: see there.
 
     Raises:
         DataError: classes, clips or split files are missing or unknown, or a video cannot be used.
@@ -82,13 +81,12 @@ def prepare_hmdb51(
     classes, clips = _index(source, classes_file, allow_incomplete)
     if not Path(split_folder).is_dir():
         raise DataError(f"{os.fspath(split_folder)}: no such folder; give the unpacked official splits of HMDB51")
-    by_class: dict[str, list[Clip]] = {}
+    path_by_class: defaultdict[str, dict[str, str]] = defaultdict(dict)  # class -> stem -> path
     for clip in clips:
-        by_class.setdefault(clip.class_name, []).append(clip)
+        path_by_class[clip.class_name][PurePosixPath(clip.path).stem] = clip.path
     sides: dict[str, list[Side]] = {clip.path: [] for clip in clips}
     unnamed, absent = [], []
-    for name, members in by_class.items():
-        path_of = {PurePosixPath(clip.path).stem: clip.path for clip in members}
+    for name, path_of in path_by_class.items():
         for split in _SPLITS:
             file = Path(split_folder) / f"{name}_test_split{split}.txt"
             said = _read_hmdb51_split(file)
@@ -96,10 +94,9 @@ def prepare_hmdb51(
             absent += [f"{name}/{stem} ({file.name})" for stem in said if stem not in path_of]
             for stem, path in path_of.items():
                 sides[path].append(said.get(stem))
-    _complain(
-        f"{os.fspath(source)}: the splits name videos that are not there: {_some(absent)}", absent, allow_incomplete
-    )
-    _complain(f"{os.fspath(source)}: the splits do not name {_some(unnamed)}", unnamed, allow_incomplete)
+    named = some(absent, _SHOWN)
+    _complain(source, f"the splits name videos that are not there: {named}", absent, allow_incomplete)
+    _complain(source, f"the splits do not name {some(unnamed, _SHOWN)}", unnamed, allow_incomplete)
     return _prepare(source, lists, classes, clips, sides, HMDB51_COUNTS, allow_incomplete, canonical, handling)
 
 
@@ -113,13 +110,12 @@ def _index(
     unknown = [folder for folder in videos if folder.lower() not in label_of]
     if unknown:
         raise DataError(
-            f"{os.fspath(source)}: {_some(unknown)} not among the {len(classes)} classes of {os.fspath(classes_file)}; "
-            f"give the folder that holds {classes[0]}, {classes[1]}, ..., and nothing else with videos in it"
+            f"{os.fspath(source)}: {some(unknown, _SHOWN)} not among the {len(classes)} classes of "
+            f"{os.fspath(classes_file)}; give the folder that holds {classes[0]}, {classes[1]}, ..., and nothing else "
+            "with videos in it"
         )
     missing = sorted(set(classes) - {classes[label_of[folder.lower()]] for folder in videos}, key=str.lower)
-    _complain(
-        f"{os.fspath(source)}: has no videos of {len(missing)} classes: {_some(missing)}", missing, allow_incomplete
-    )
+    _complain(source, f"has no videos of {len(missing)} classes: {some(missing, _SHOWN)}", missing, allow_incomplete)
     clips = []
     seen: dict[tuple[int, str], str] = {}
     for folder, paths in videos.items():
@@ -181,27 +177,15 @@ def _prepare(
         found = Counter(sides[clip.path][split] for clip in clips)
         if (found["train"], found["test"]) != counts:
             wrong.append(f"split {split + 1} expected {counts[0]}/{counts[1]}, found {found['train']}/{found['test']}")
-    _complain(
-        f"{os.fspath(source)}: train/test clips differ from the official ones: {'; '.join(wrong)}",
-        wrong,
-        allow_incomplete,
-    )
+    _complain(source, f"train/test clips differ from the official ones: {'; '.join(wrong)}", wrong, allow_incomplete)
     used = [clip for clip in clips if any(sides[clip.path])]
-    root, usable, left_out = usable_clips(source, used, canonical, handling)
-    splits = []
-    for split in range(len(expected)):
-        chosen = [(usable[clip.path], sides[clip.path][split]) for clip in used if clip.path in usable]
-        splits.append(tuple([clip for clip, at in chosen if at == side] for side in ("train", "test")))
-    counts_of = write_splits(Path(lists), classes, [(train, test) for train, test in splits])
-    return Prepared(root, Path(lists), classes, counts_of, left_out)
+    return prepare(source, lists, classes, used, lambda usable: sides, canonical, handling)
 
 
-def _complain(message: str, about: Sequence[str], allow_incomplete: bool) -> None:
+def _complain(source: str | os.PathLike[str], problem: str, about: Sequence[str], allow_incomplete: bool) -> None:
+    """Raise or log ``problem`` if there is anything that it is about."""
+    message = f"{os.fspath(source)}: {problem}"
     if about and not allow_incomplete:
         raise DataError(f"{message}; unpack the archive again, or go on without (--allow-incomplete)")
     if about:
         _log.warning("%s", message)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

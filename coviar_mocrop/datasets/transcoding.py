@@ -8,7 +8,8 @@ from pathlib import Path
 
 from coviar_mocrop.bitstream import transcode
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE, Codec
-from coviar_mocrop.datasets.convert import VIDEO_SUFFIXES, Handling, for_each
+from coviar_mocrop.datasets.convert import Handling, for_each
+from coviar_mocrop.datasets.videos import VIDEO_SUFFIXES, videos_below
 from coviar_mocrop.errors import DataError
 
 _CONTAINERS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".m4v", ".h264"})
@@ -16,12 +17,18 @@ _CONTAINERS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".m4v", ".h264"})
 
 
 def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Files as they are, and the videos below folders, by name; hidden files there are passed over.
+    """Files as they are, and the videos below folders, in order; hidden files there are left out.
 
     Raises:
         DataError: a folder holds no video.
     """
-    return [path for item in map(Path, paths) for path in ([item] if not item.is_dir() else _videos_below(item))]
+    found: list[Path] = []
+    for path in map(Path, paths):
+        videos = videos_below(path) if path.is_dir() else [path]
+        if not videos:
+            raise DataError(f"{path}: holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
+        found += videos
+    return found
 
 
 def transcode_files(
@@ -81,14 +88,3 @@ def _targets(sources: Sequence[Path], output: Path) -> dict[Path, Path]:
             raise DataError(f"{taken[target]} and {source} would both become {target}; transcode them one by one")
         taken[target] = source
     return target_of
-
-
-def _videos_below(folder: Path) -> list[Path]:
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    if not found:
-        raise DataError(f"{folder}: holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
-    return found

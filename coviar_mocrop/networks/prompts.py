@@ -1,4 +1,4 @@
-"""What CLIP is told of the classes: prompt templates and class names, from YAML."""
+"""Prompts for CLIP: templates and class names, from YAML."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEMPLATES = (
     "people {}.",
     "an example of the action {}.",
 )
-"""Used where a file names none, or there is no file."""
+"""The templates if there is no file, or it names none."""
 
 
 def words_of(name: str) -> str:
@@ -39,8 +39,8 @@ def read_prompts(path: str | os.PathLike[str] | None, classes: Sequence[str]) ->
 
     Args:
         path: YAML with ``templates`` (a list, ``{}`` stands for the name) and ``names`` (by class, one name or a
-            list of synonyms); both may be left out. None: our templates. A class without an entry goes by
-            :func:`words_of`.
+            list of synonyms). Both may be left out. None: ``TEMPLATES``. The name of a class without an entry is
+            :func:`words_of` it.
         classes: in the order of the labels.
 
     Returns:

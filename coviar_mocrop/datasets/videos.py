@@ -1,0 +1,84 @@
+"""Finding videos in folders."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from coviar_mocrop.errors import DataError
+
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".3g2", ".3gp", ".264", ".asf", ".avi", ".divx", ".f4v", ".flv", ".h264", ".m2t", ".m2ts", ".m2v", ".m4v",
+        ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv",
+    }
+)  # fmt: skip
+
+_log = logging.getLogger(__name__)
+
+
+def videos_by_folder(root: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """The videos below each folder of ``root``, as list paths in order; folders without a video are left out.
+
+    Raises:
+        DataError: the root is missing or holds no video, or the name of a file cannot stand in a list.
+    """
+    base = Path(root)
+    if not base.is_dir():
+        raise DataError(f"{base}: no such folder; give the one that holds a folder of videos per class")
+    found: dict[str, list[str]] = {}
+    for name in sorted(next(os.walk(base, onerror=_refuse))[1]):
+        if name.startswith("."):
+            continue
+        videos = [path.relative_to(base).as_posix() for path in videos_below(base / name)]
+        if videos:
+            found[name] = videos
+        else:
+            _log.info("%s: holds no video, so it is no class", base / name)
+    if not found:
+        raise DataError(f"{base}: no folder in it holds a video; expected {base}/<class>/<video>")
+    for path in (path for videos in found.values() for path in videos):
+        _require_listable(path, base)
+    return found
+
+
+def videos_below(folder: Path) -> list[Path]:
+    """The videos in a folder and the folders below it, in order.
+
+    Links to folders are followed. Hidden files and folders are left out, because temporary files and the shadow files
+    of macOS have the suffixes of videos too.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    found: list[Path] = []
+    seen = set()
+    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(place, name) for name in files if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
+    return sorted(found, key=Path.as_posix)
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); mend its access") from error
+
+
+def _require_listable(path: str, root: Path) -> None:
+    """Refuse names that a list, which is lines of text, would give back changed."""
+    try:
+        path.encode("utf-8")
+        readable = path == path.strip() and not path.startswith("#") and path.splitlines() == [path]
+    except UnicodeEncodeError:
+        readable = False
+    if not readable:
+        raise DataError(
+            f"{root}: the name {path!r} cannot stand in a list (it starts with a space or #, or is not plain "
+            "text); rename it"
+        )
