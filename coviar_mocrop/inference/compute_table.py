@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.flops import StreamCost, count_flops
@@ -277,18 +278,12 @@ def _clip_stream_rows(cost: Mapping[str, Any]) -> list[list[str]]:
 
 def _latency(network: Network, classes: int, sizes: tuple[int, int], repeats: int) -> dict[str, float]:
     model = network.build(classes, "cpu").to(memory_format=torch.channels_last)
-    inputs = [torch.rand(1, 1, model.in_channels, size, size) for size in sizes]
-    times = np.empty((repeats + 2, 2))
+    frames = [torch.rand(1, 1, model.in_channels, size, size) for size in sizes]
     with torch.inference_mode():
-        for row in times:
-            for which, frame in enumerate(inputs):
-                start = time.perf_counter()
-                model(frame)
-                row[which] = 1e3 * (time.perf_counter() - start)
-    full, reduced = np.median(times[2:], axis=0).tolist()
-    ratio = float(np.median(times[2:, 1] / times[2:, 0]))  # pair by pair: other load comes and goes
-    flops = [_count(model, size) for size in sizes]
-    saving_flops, saving_time = 1 - flops[1] / flops[0], 1 - ratio
+        passes = np.array([[_milliseconds(model, frame) for frame in frames] for _ in range(repeats + 2)])[2:]
+    full, reduced = np.median(passes, axis=0).tolist()
+    saving_flops = 1 - _count(model, sizes[1]) / _count(model, sizes[0])
+    saving_time = 1 - float(np.median(passes[:, 1] / passes[:, 0]))  # pair by pair: other load comes and goes
     return {
         "full_ms": full,
         "reduced_ms": reduced,
@@ -296,6 +291,12 @@ def _latency(network: Network, classes: int, sizes: tuple[int, int], repeats: in
         "saving_time": saving_time,
         "share_in_time": saving_time / saving_flops if saving_flops else 0.0,
     }
+
+
+def _milliseconds(model: StreamNet, frame: Tensor) -> float:
+    start = time.perf_counter()
+    model(frame)
+    return 1e3 * (time.perf_counter() - start)
 
 
 def _decimals(count: int, figures: Sequence[float]) -> list[str]:

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from coviar_mocrop.bitstream import Gop, Video, open_video
+from coviar_mocrop.bitstream import Gop, Kind, Video, open_video
 from coviar_mocrop.bitstream.accumulate import Accumulator
 from coviar_mocrop.bitstream.transcode import encode
-from coviar_mocrop.clips.config import DataConfig
-from coviar_mocrop.clips.reader import read_views
+from coviar_mocrop.clips.dataset import ClipDataset
+from coviar_mocrop.clips.reader import View, read_views
 from coviar_mocrop.clips.sampling import middle_frames
-from coviar_mocrop.clips.windows import Window, testing_windows
+from coviar_mocrop.clips.windows import Window, testing_windows, whole_frame
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.lists import Clip
 from coviar_mocrop.errors import ConfigError, ModelError, VideoError
 from coviar_mocrop.files import DataRoot
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, density_of, frames_to_read
 from coviar_mocrop.mocrop.estimate import box_of_density
 from coviar_mocrop.streams.base import Stream
 from coviar_mocrop.viz.clip_figures import ClipView, MotionView, short_name
-from coviar_mocrop.viz.drawing import block_motion, draw_box, flow_colours, tint_blocks, visible
+from coviar_mocrop.viz.drawing import block_motion, draw_box, tint_blocks, visible
 
+_SEEN: dict[str, Kind] = {"I-frame": "iframe", "motion": "mv", "residual": "residual"}
+"""What a figure shows of the frame with the most motion, by title."""
 _FASTEST = 16
 """Motion in pixels beyond which a block counts no more when the frame with the most motion is searched."""
 
@@ -55,20 +57,17 @@ def inspect_clip(video: Video, settings: MoCropSettings | None = None, *, iframe
     box = box_of_density(density, settings, width / height)
     peak = peak_motion_frame(vectors, video.gops)
     shown = sorted({video.gop_at(number).start for number in middle_frames(num_frames, iframes, "iframe")})
-    read = video.get({"iframe": [*shown, peak], "frame": [peak], "mv": [peak], "residual": [peak]})
-    top, left, bottom, right = box.to_pixels(height, width)
-    seen = {
-        "I-frame": read["iframe"][-1],
-        "motion": flow_colours(read["mv"][0]),
-        "residual": np.clip(read["residual"][0] + 128, 0, 255).astype(np.uint8),
-    }
+    views = {"iframes": View("iframe", shown, whole_frame, None), "peak": View("frame", [peak], whole_frame, None)}
+    views |= {title: View(kind, [peak], _one_window, None) for title, kind in _SEEN.items()}
+    pixels = read_views(video, views, box).pixels
+    pictures = {name: rearrange(clips, "1 t c h w -> t h w c") for name, clips in pixels.items()}
     return ClipView(
         box=box,
         density=density,
-        iframes=list(read["iframe"][:-1]),
-        frame=read["frame"][0],
+        iframes=list(pictures["iframes"]),
+        frame=pictures["peak"][0],
         vectors=vectors[peak],
-        seen={title: picture[top:bottom, left:right] for title, picture in seen.items()},
+        seen={title: pictures[title][0] for title in _SEEN},
     )
 
 
@@ -98,12 +97,12 @@ def inspect_motion(video: Video, stream: Stream, box: CropBox | MoCropSettings |
     network.train(training)
     numbers = [video.gop_at(number).start if view.kind == "iframe" else number for number in view.frames]
     (window,) = read.windows[name]
-    cells = displacement[0].permute(0, 2, 3, 1).float().cpu().numpy()
-    sides = window.right - window.left, window.bottom - window.top
+    cells = rearrange(displacement[0], "t c h w -> t h w c").float().cpu().numpy()
+    sides = np.array([window.right - window.left, window.bottom - window.top], np.float32)
     return MotionView(
         numbers=numbers,
-        frames=visible(read.pixels[name][0].transpose(0, 2, 3, 1)),
-        displacement=cells * (np.array(sides, np.float32) / cells.shape[2:0:-1]).astype(np.float32),
+        frames=visible(rearrange(read.pixels[name], "1 t c h w -> t h w c")),
+        displacement=cells * (sides / np.array([cells.shape[2], cells.shape[1]], np.float32)),
         confidence=confidence[0, :, 0].float().cpu().numpy(),
         codec=_codec_motion(video, numbers)[:, window.top : window.bottom, window.left : window.right],
     )
@@ -128,16 +127,20 @@ def annotate_video(video: Video, output: str | os.PathLike[str], box: CropBox) -
     return encode(frames, output, frame_rate=video.info.frame_rate or 25.0, gop=25)
 
 
-def log_crops(writer: SummaryWriter, config: Config, clips: Sequence[Clip], count: int = 4) -> None:
-    """Write the figures of ``count`` clips with their boxes, spread over the list, to TensorBoard.
+def log_crops(writer: SummaryWriter, config: Config, clips: ClipDataset, count: int = 4) -> None:
+    """Write the figures of ``count`` clips with their boxes, spread over the data set, to TensorBoard.
 
     A clip that cannot be read is left out.
     """
-    _log_figures(writer, "crops", config.data, clips, count, lambda video: inspect_clip(video, config.mocrop))
+
+    def inspect(name: str, video: Video) -> ClipView:
+        return inspect_clip(video, config.mocrop)
+
+    _add_figures(writer, "crops", clips, count, inspect)
 
 
 def log_displacement(
-    writer: SummaryWriter, stream: Stream, clips: Sequence[Clip], epoch: int, epochs: int, count: int = 2
+    writer: SummaryWriter, stream: Stream, clips: ClipDataset, epoch: int, epochs: int, count: int = 2
 ) -> None:
     """Write the displacement of MotionSqueeze beside the codec's motion for ``count`` clips to TensorBoard.
 
@@ -147,21 +150,22 @@ def log_displacement(
     Args:
         writer: of the run.
         stream: the stream that is being trained.
-        clips: the list from which clips are taken, evenly spread.
+        clips: the data set from which clips are taken, evenly spread.
         epoch: number of finished epochs.
         epochs: number of epochs of the whole training.
         count: number of clips.
     """
-    config, power_of_two = stream.config, not epoch & (epoch - 1)
+    power_of_two = not epoch & (epoch - 1)
     if getattr(stream.network, "motion_squeeze", None) is None or not (power_of_two or epoch == epochs):
         return
-    box = config.mocrop if config.crops else None
-    _log_figures(
-        writer, "displacement", config.data, clips, count, lambda video: inspect_motion(video, stream, box), epoch
-    )
+
+    def inspect(name: str, video: Video) -> MotionView:
+        return inspect_motion(video, stream, None if clips.boxes is None else clips.boxes.get(name))
+
+    _add_figures(writer, "displacement", clips, count, inspect, epoch)
 
 
-def peak_motion_frame(vectors: dict[int, NDArray[np.void]], gops: Sequence[Gop]) -> int:
+def peak_motion_frame(vectors: Mapping[int, NDArray[np.void]], gops: Sequence[Gop]) -> int:
     """Find the frame with the most motion in the later halves of the GOPs, where motion has accumulated.
 
     Args:
@@ -179,25 +183,25 @@ def peak_motion_frame(vectors: dict[int, NDArray[np.void]], gops: Sequence[Gop])
     return max([number for number in vectors if number in late] or vectors, key=moved)
 
 
-def _log_figures(
+def _add_figures(
     writer: SummaryWriter,
     tag: str,
-    data: DataConfig,
-    clips: Sequence[Clip],
+    clips: ClipDataset,
     count: int,
-    inspect: Callable[[Video], ClipView | MotionView],
+    inspect: Callable[[str, Video], ClipView | MotionView],
     step: int | None = None,
 ) -> None:
+    data = clips.data
     root = DataRoot(data.root, follow_links=data.follow_links)
     for place in np.unique(np.linspace(0, len(clips) - 1, count).round().astype(int)):
-        name = clips[place].path
+        name = clips.videos.clips[place].path
         try:
-            path = root.find(name)[0]
+            path, _ = root.find(name)
             with open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder) as video:
-                view = inspect(video)
+                figure = inspect(name, video).figure(short_name(name))
         except VideoError:
             continue
-        writer.add_figure(f"{tag}/{name}", view.figure(short_name(name)), step)
+        writer.add_figure(f"{tag}/{name}", figure, step)
 
 
 def _one_window(frame_size: tuple[int, int], box: CropBox | None) -> list[Window]:

@@ -40,7 +40,8 @@ class ClipView:
         iframes: uint8 [H, W, 3] each, spread over the clip, display order.
         frame: uint8 [H, W, 3], the frame with the most motion.
         vectors: motion vectors of ``frame``, ``MOTION_VECTOR_DTYPE``.
-        seen: by title of the stream, what it sees of ``frame``: uint8 [h, w, 3], the inside of the box.
+        seen: by title of the stream, what it sees of ``frame`` inside the box: uint8 [h, w, C], RGB or 8-bit motion
+            (see :func:`~coviar_mocrop.viz.drawing.visible`).
     """
 
     box: CropBox
@@ -60,14 +61,8 @@ class ClipView:
         grey = self.frame.mean(axis=2)
         heat.imshow(grey, cmap="gray", vmin=0, vmax=255, aspect="auto")
         share = self.density / max(float(self.density.max()), 1e-12)
-        heat.imshow(
-            self.density,
-            cmap="inferno",
-            alpha=0.35 + 0.6 * share**0.5,
-            extent=(0, width, height, 0),
-            aspect="auto",
-            interpolation="nearest",
-        )
+        over: dict[str, Any] = {"extent": (0, width, height, 0), "aspect": "auto", "interpolation": "nearest"}
+        heat.imshow(self.density, cmap="inferno", alpha=0.35 + 0.6 * share**0.5, **over)
         _outline(heat, self.box, height, width)
         heat.set_title(f"motion density, {self.density.shape[0]} x {self.density.shape[1]}", fontsize=9)
         arrows.imshow((grey * 0.55).astype(np.uint8), cmap="gray", vmin=0, vmax=255, aspect="auto")
@@ -143,8 +138,7 @@ def prediction_figure(
     Args:
         iframes: uint8 [H, W, 3] each.
         box: the clip's box, or None if the setting does not crop.
-        seen: by title of the stream, one frame that it saw: uint8 [h, w, C], RGB or 8-bit motion (see
-            :func:`~coviar_mocrop.viz.drawing.visible`).
+        seen: by title of the stream, a frame that it saw; see :class:`ClipView`.
         classes: names, in the order of the labels.
         probabilities: float64 [classes] by title of the stream, and ``fused``.
         title: title of the figure.
@@ -227,19 +221,9 @@ def _draw_arrows(axis: Axes, vectors: NDArray[np.void], height: int, width: int,
     longest = max(float(np.percentile(length[shown], 95)), 1e-9)
     drawn = motion[shown] / longest * np.minimum(1.0, longest / length[shown])[:, None] * 1.6 * side
     x, y = (shown % columns + 0.5) * side, (shown // columns + 0.5) * side
-    axis.quiver(
-        x - drawn[:, 0] / 2,
-        y - drawn[:, 1] / 2,
-        *drawn.T,
-        color=flow_colours(motion[shown], bound=1e-9) / 255,
-        angles="xy",
-        scale_units="xy",
-        scale=1,
-        width=0.005,
-        headwidth=3.6,
-        headlength=4,
-        headaxislength=3.6,
-    )
+    style: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.005, "headwidth": 3.6}
+    style |= {"headlength": 4, "headaxislength": 3.6, "color": flow_colours(motion[shown], bound=1e-9) / 255}
+    axis.quiver(x - drawn[:, 0] / 2, y - drawn[:, 1] / 2, *drawn.T, **style)
 
 
 def _draw_bars(axis: Axes, classes: Sequence[str], probabilities: Mapping[str, NDArray[np.float64]], top: int) -> None:
@@ -250,25 +234,17 @@ def _draw_bars(axis: Axes, classes: Sequence[str], probabilities: Mapping[str, N
     axis.barh(heights, fused[best], height=0.42, color=["#1b7f5c", *["#8fc3ae"] * (len(best) - 1)])
     streams = [name for name in probabilities if name != "fused"]
     for number, name in enumerate(streams):
+        style: dict[str, Any] = {"color": "#222222", "edgecolors": "white", "linewidths": 0.5, "clip_on": False}
         axis.scatter(
-            probabilities[name][best],
-            heights + 0.1,
-            marker=marker(number),
-            s=26,
-            color="#222222",
-            edgecolors="white",
-            linewidths=0.5,
-            label=name,
-            zorder=3,
-            clip_on=False,
+            probabilities[name][best], heights + 0.1, s=26, marker=marker(number), label=name, zorder=3, **style
         )
-    for height, label in zip(heights, best, strict=True):
-        axis.text(0.0, height - 0.25, classes[label], ha="left", va="bottom", fontsize=10)
-        axis.text(1.0, height - 0.25, f"{fused[label]:.1%}", ha="right", va="bottom", fontsize=10)
+    for height, number in zip(heights, best, strict=True):
+        axis.text(0.0, height - 0.25, classes[number], ha="left", va="bottom", fontsize=10)
+        axis.text(1.0, height - 0.25, f"{fused[number]:.1%}", ha="right", va="bottom", fontsize=10)
     axis.set_xlim(-0.02, 1.02)
     axis.set_ylim(len(best) - 0.55, -0.75)
     axis.set_frame_on(False)
     axis.set_title("fused; each stream alone as a mark", fontsize=9)
     if streams:
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.02), "ncols": len(streams)}
+        place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.02), "ncols": len(streams)}
         axis.legend(**place, fontsize=8, frameon=False, handletextpad=0.1)

@@ -1,4 +1,4 @@
-"""Fuse the streams of one setting and put the result beside those of other settings."""
+"""Fuse the streams of one setting and write the results beside those of other settings."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import atomic_write
 from coviar_mocrop.fusion import Accuracy, fuse, measure
 from coviar_mocrop.scores import Scores, save_scores
 from coviar_mocrop.viz.result_figures import accuracy_flops_figure, confusion_figure
 from coviar_mocrop.viz.results import merge_results, results_table, setting_results
-from coviar_mocrop.viz.tensorboard import log_overview, log_setting
+from coviar_mocrop.viz.tensorboard import add_hparams, new_run
 
 
 def compare(
@@ -28,8 +31,12 @@ def compare(
     """Fuse the streams of one setting, measure their accuracies, and write the results.
 
     Writes to ``output``: ``results.json`` (settings already there stay), ``scores/fused_<setting>.npz``,
-    ``per_class_<setting>.csv``, ``confusion_<setting>.png``, ``accuracy_against_gflops.png`` and one TensorBoard
-    run per setting.
+    ``per_class_<setting>.csv``, ``confusion_<setting>.png``, ``accuracy_against_gflops.png``, one TensorBoard run per
+    setting with the same tags in each, so that the runs overlay, and the run ``overview`` with the table.
+
+    The scalars of a setting's run are ``top1/<stream>``, ``gflops_per_frame/<stream>``, ``gflops_per_clip/<stream>``
+    and ``ms_per_clip/<stream>`` for every stream and ``fused``; and ``top1_against_mflops``, whose step axis is MFLOPs
+    per clip, with one point for each stream that is added to the fusion.
 
     Args:
         streams: scores of one setting by stream. Tables and figures keep their order.
@@ -45,17 +52,28 @@ def compare(
     """
     fused = fuse(streams, weights)
     setting = setting or _common_setting(streams)
-    accuracies = {name: measure(scores) for name, scores in streams.items()} | {"fused": measure(fused)}
+    accuracies = {name: measure(scores) for name, scores in {**streams, "fused": fused}.items()}
     entry = setting_results(streams, accuracies, fused.settings["weights"])
     folder, classes = Path(output), fused.classes.tolist()
     save_scores(folder / "scores" / f"fused_{setting}.npz", fused)
     _write_per_class(folder / f"per_class_{setting}.csv", classes, accuracies)
-    title = f"fused, {setting}: top-1 {accuracies['fused'].top1:.1%}"
-    _save(confusion_figure(accuracies["fused"].confusion, classes, title), folder / f"confusion_{setting}.png")
+    confusions = {
+        name: confusion_figure(accuracy.confusion, classes, f"{name}, {setting}: top-1 {accuracy.top1:.1%}")
+        for name, accuracy in accuracies.items()
+    }
+    _save(confusions["fused"], folder / f"confusion_{setting}.png")
     results = merge_results(folder / "results.json", setting, entry)
-    _save(accuracy_flops_figure(results["settings"]), folder / "accuracy_against_gflops.png")
-    log_setting(folder, setting, entry, accuracies, classes, _cumulative(streams, entry))
-    log_overview(folder, results, results_table(results))
+    overview = accuracy_flops_figure(results["settings"])
+    _save(overview, folder / "accuracy_against_gflops.png")
+    with new_run(folder, setting) as writer:
+        _log_setting(writer, setting, entry)
+        for gflops, top1 in _cumulative(streams, entry):
+            writer.add_scalar("top1_against_mflops", top1, round(1e3 * gflops))
+        for name, figure in confusions.items():
+            writer.add_figure(f"confusion/{name}", figure)
+    with new_run(folder, "overview") as writer:
+        writer.add_figure("accuracy_against_gflops", overview)
+        writer.add_text("results", results_table(results))
     return results
 
 
@@ -79,6 +97,24 @@ def _cumulative(streams: Mapping[str, Scores], entry: Mapping[str, Any]) -> list
     return points
 
 
+def _log_setting(writer: SummaryWriter, setting: str, entry: Mapping[str, Any]) -> None:
+    rows = {**entry["streams"], "fused": entry["fused"]}
+    for what in ("top1", "gflops_per_frame", "gflops_per_clip", "ms_per_clip"):
+        for name, row in rows.items():
+            writer.add_scalar(f"{what}/{name}", row[what], 0)
+    first = next(iter(rows.values()))
+    chosen = {
+        "setting": setting,
+        "input_size": first["size"],
+        "segments": first["segments"],
+        "crops": first["crops"],
+        "streams": "+".join(entry["streams"]),
+        "weights": ":".join(f"{weight:g}" for weight in entry["fused"]["weights"].values()),
+    }
+    names = ("top1", "gflops_per_frame", "gflops_per_clip")
+    add_hparams(writer, chosen, {f"{name}/fused": entry["fused"][name] for name in names})
+
+
 def _write_per_class(path: Path, classes: list[str], accuracies: Mapping[str, Accuracy]) -> None:
     clips = accuracies["fused"].confusion.sum(axis=1)
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -89,6 +125,6 @@ def _write_per_class(path: Path, classes: list[str], accuracies: Mapping[str, Ac
             writer.writerow([name, clips[label], *("" if math.isnan(share) else f"{share:.4f}" for share in shares)])
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -63,16 +63,9 @@ def accuracy_flops_figure(results: Mapping[str, Mapping[str, Any]]) -> Figure:
         colour = SETTING_COLOURS.get(setting, "#555555")
         axis.scatter([], [], color=colour, label=setting, s=45)
         for name, point in {**result["streams"], "fused": result["fused"]}.items():
-            axis.scatter(
-                point["gflops_per_clip"],
-                100 * point["top1"],
-                marker=markers[name],
-                s=130 if name == "fused" else 45,
-                color=colour,
-                edgecolors="white",
-                linewidths=0.6,
-                zorder=3,
-            )
+            style: dict[str, Any] = {"marker": markers[name], "color": colour, "edgecolors": "white", "linewidths": 0.6}
+            area = 130 if name == "fused" else 45
+            axis.scatter(point["gflops_per_clip"], 100 * point["top1"], s=area, zorder=3, **style)
     for name, shape in markers.items():
         axis.scatter([], [], color="none", edgecolors="black", marker=shape, label=name, s=45)
     axis.set_xlabel("GFLOPs per clip (10⁹ multiply-adds)")
