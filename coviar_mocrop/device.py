@@ -11,14 +11,15 @@ import torch
 from torch import nn
 
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.training.optim import TrainConfig
+from coviar_mocrop.messages import first_line
+from coviar_mocrop.training.config import TrainConfig
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Compute:
-    """A device and a precision."""
+class Runtime:
+    """Where and how precisely networks run."""
 
     device: torch.device
     dtype: torch.dtype
@@ -44,7 +45,7 @@ class Compute:
         return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}"
 
 
-def choose_compute(settings: TrainConfig, local_rank: int = 0) -> Compute:
+def choose_runtime(settings: TrainConfig, local_rank: int = 0) -> Runtime:
     """Resolve ``auto`` and set the number of threads; of several GPUs take the one of this process.
 
     Raises:
@@ -61,15 +62,16 @@ def choose_compute(settings: TrainConfig, local_rank: int = 0) -> Compute:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        line = str(error).splitlines()[0]
-        raise ConfigError(f"train.device is {name!r}, which cannot be used here ({line}); try cpu or auto") from error
+        raise ConfigError(
+            f"train.device is {name!r}, which cannot be used here ({first_line(error)}); try cpu or auto"
+        ) from error
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.deterministic = True  # same seed, same bits
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(device) else "fp32"
-    return Compute(device, _DTYPES[precision], settings.channels_last, settings.compile, settings.frames_at_once)
+    return Runtime(device, _DTYPES[precision], settings.channels_last, settings.compile, settings.frames_at_once)
 
 
 def _computes_in_bf16(device: torch.device) -> bool:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.scores import Scores
 
-DEFAULT_WEIGHTS = {"iframe": 2.0, "mv": 1.0, "residual": 1.0, "clip": 1.0, "zero_shot": 1.0}
-"""CoViAR's 2 : 1 : 1; the weights of CLIP, with a head and without, are ours."""
+DEFAULT_WEIGHTS = {"iframe": 2.0}
+"""CoViAR's 2 : 1 : 1, for score files that do not name the weight of their stream; other streams have 1."""
 
 
 def fuse(streams: Mapping[str, Scores], weights: Mapping[str, float] | None = None) -> Scores:
@@ -20,7 +20,7 @@ def fuse(streams: Mapping[str, Scores], weights: Mapping[str, float] | None = No
 
     Args:
         streams: score files by stream name, such as ``iframe``, ``mv``, ``residual``.
-        weights: by stream name; a stream not named takes its default (2 : 1 : 1, others 1).
+        weights: by stream name; a stream not named takes the default that its score file names (2 : 1 : 1, others 1).
 
     Returns:
         Scores over the same clips and classes.
@@ -35,8 +35,10 @@ def fuse(streams: Mapping[str, Scores], weights: Mapping[str, float] | None = No
     names = list(streams)
     for name, scores in streams.items():
         made_by = scores.settings.get("stream")
-        if made_by in DEFAULT_WEIGHTS and name in DEFAULT_WEIGHTS and made_by != name:
-            raise ScoreError(f"{name}: its score file is of the {made_by} stream; name it {made_by}=")
+        if made_by and name != made_by and not name.startswith(f"{made_by}_"):
+            raise ScoreError(
+                f"{name}: its score file is of the {made_by} stream; name it {made_by}=, or {made_by}_SOMETHING="
+            )
     first = streams[names[0]]
     total = np.zeros_like(first.scores, dtype=np.float64)
     for name in names:
@@ -59,7 +61,10 @@ def resolve_weights(streams: Mapping[str, Scores], weights: Mapping[str, float] 
             raise ScoreError(f"weight for {name!r}, but the streams are {', '.join(streams)}")
         if not np.isfinite(weight) or weight < 0:
             raise ScoreError(f"the weight of {name} is {weight}; give a number >= 0")
-    resolved = {name: float(given.get(name, DEFAULT_WEIGHTS.get(name, 1.0))) for name in streams}
+    resolved = {
+        name: float(given.get(name, scores.settings.get("fusion_weight", DEFAULT_WEIGHTS.get(name, 1.0))))
+        for name, scores in streams.items()
+    }
     if not any(resolved.values()):
         raise ScoreError("all weights are 0; give at least one above 0")
     return resolved

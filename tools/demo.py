@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from coviar_mocrop.cli import parser, run
-from coviar_mocrop.config import load_config
+from coviar_mocrop.config import load_configs
 from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.fusion import measure
-from coviar_mocrop.inference.testing import score_checkpoint
+from coviar_mocrop.inference.testing import score_checkpoint, score_checkpoints
 from coviar_mocrop.scores import save_scores
 from coviar_mocrop.training.trainer import train
 from coviar_mocrop.viz.compare import compare
@@ -46,28 +47,29 @@ def main() -> None:
         f"data.test_list={lists}/test_split1.txt",
         f"data.classes={lists}/classes.txt",
     ]
-    checkpoints = {stream: _train(stream, given.output / stream, common) for stream in STREAMS}
+    best = _train(STREAMS, given.output, common)
     if given.clip:
-        motion = _train("mv_efficientnet", given.output / "mv_efficientnet", common)
-        common.append(f"clip.motion={motion}")
-        checkpoints["clip"] = _train("clip", given.output / "clip", common)
+        best |= _train(("mv_efficientnet",), given.output, common)
+        common.append(f"clip.motion={best.pop('mv_efficientnet')}")
+        best |= _train(("clip",), given.output, common)
     results = {}
     for setting in SETTINGS:
-        scores = {stream: score_checkpoint(path, [f"setting={setting}"]) for stream, path in checkpoints.items()}
+        scores = score_checkpoints(list(best.values()), [f"setting={setting}"])
         for stream, scored in scores.items():
             save_scores(given.output / "scores" / f"{stream}_{setting}.npz", scored)
         results = compare(scores, given.output)
     print(f"\n{results_table(results)}\n")
     if given.clip:
-        print(f"{_against_probes(checkpoints['clip'], given.output, common)}\n")
+        print(f"{_against_probes(best['clip'], given.output, common)}\n")
     print(f"done in {time.perf_counter() - start:.0f} s; the same as JSON: {given.output}/results.json")
     print(f"open TensorBoard on it: .venv/bin/tensorboard --logdir {given.output}")
 
 
-def _train(config: str, output: Path, overrides: list[str]) -> Path:
-    """Train by a file of configs/demo; gives the checkpoint."""
-    file = PROJECT / "configs" / "demo" / f"{config}.yaml"
-    return train(load_config(file, [*overrides, f"output={output}"]), overwrite=True)
+def _train(streams: Sequence[str], output: Path, overrides: list[str], folder: str | None = None) -> dict[str, Path]:
+    """Train runs of configs/demo.yaml together; gives the checkpoints by name."""
+    configs = load_configs(PROJECT / "configs" / "demo.yaml", streams, overrides)
+    configs = {name: c.model_copy(update={"output": str(output / (folder or name))}) for name, c in configs.items()}
+    return train(configs, overwrite=True)
 
 
 def _against_probes(head: Path, output: Path, overrides: list[str]) -> str:
@@ -75,7 +77,7 @@ def _against_probes(head: Path, output: Path, overrides: list[str]) -> str:
     top1 = {"head on both": measure(score_checkpoint(head)).top1}
     for part in ("image", "motion"):
         linear = [f"clip.parts={part}", "clip.hidden=0", "clip.dropout=0"]
-        probe = _train("clip", output / f"probe_{part}", [*overrides, *linear])
+        probe = _train(("clip",), output, [*overrides, *linear], f"probe_{part}")["clip"]
         top1[f"linear probe, {part} feature alone"] = measure(score_checkpoint(probe)).top1
     lines = [f"| {title} | {100 * share:.1f} % |" for title, share in top1.items()]
     return "\n".join(["| CLIP stream, same frozen features | top-1 |", "|---|---:|", *lines])

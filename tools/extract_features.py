@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import os
 
-from coviar_mocrop.cli import add_set_argument, parser, run, shard
-from coviar_mocrop.clips.features import FeatureDataset
+from coviar_mocrop.cli import add_set_argument, add_shard_argument, chosen_shard, parser, run
 from coviar_mocrop.clips.loading import Part, open_clips
 from coviar_mocrop.config import load_config
+from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.distributed import Group
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.inference.extract import share_of_process
+from coviar_mocrop.streams.base import create_stream
 
 EXAMPLES = """\
-  python tools/extract_features.py --config configs/ucf101/clip.yaml
-  python tools/extract_features.py --config configs/ucf101/clip.yaml --set data.workers=8 data.on_error=skip
-  python tools/extract_features.py --config configs/ucf101/clip.yaml --shard 2/8
-  torchrun --nproc-per-node 8 tools/extract_features.py --config configs/ucf101/clip.yaml --set data.workers=1
+  python tools/extract_features.py --config configs/ucf101.yaml
+  python tools/extract_features.py --config configs/ucf101.yaml --set data.workers=8 data.on_error=skip
+  python tools/extract_features.py --config configs/ucf101.yaml --shard 2/8
+  torchrun --nproc-per-node 8 tools/extract_features.py --config configs/ucf101.yaml --set data.workers=1
 """
 
 
@@ -30,31 +30,28 @@ def main() -> None:
         "--shard (any number of processes, machines, times) or by torchrun; the features are the same either way.",
         EXAMPLES,
     )
-    arguments.add_argument(
-        "--config", required=True, metavar="FILE", help="YAML settings of a clip or zero_shot stream"
-    )
+    arguments.add_argument("--config", required=True, metavar="FILE", help="YAML settings, see configs/")
+    arguments.add_argument("--streams", default="clip", metavar="NAME", help="run of the file (default: clip)")
     add_set_argument(arguments)
     arguments.add_argument("--part", choices=("train", "test", "both"), default="both", help="lists (default: both)")
-    arguments.add_argument("--shard", type=shard, metavar="K/N", help="the K-th of N parts of the work, 1/N to N/N")
+    add_shard_argument(arguments)
     given = arguments.parse_args()
-    config = load_config(given.config, given.set)
-    number, count = share_of_process()
-    if given.shard is not None:
-        if count > 1:
-            raise ConfigError("--shard: torchrun splits the work already; give one of the two")
-        number, count = given.shard
-    both: tuple[Part, ...] = ("train", "test") if config.stream == "clip" else ("test",)
+    config = load_config(given.config, given.set, given.streams)
+    number, count = chosen_shard(given.shard)
+    stream = create_stream(config, read_classes(config.data.classes), weights=True)
+    both: tuple[Part, ...] = ("train", "test") if stream.trainable else ("test",)
     parts: tuple[Part, ...] = both if given.part == "both" else (given.part,)
     # of torchrun's processes the first shows a bar, and each takes a GPU of its own
     me = Group(rank=0 if given.shard else number, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
     where = f", part {number + 1} of {count}" if count > 1 else ""
     for part in parts:
-        clips, skipped = open_clips(config, part, me, shard=(number, count))
-        if not isinstance(clips, FeatureDataset):
-            raise ConfigError(f"{given.config}: the {config.stream} stream has no features; clip and zero_shot have")
+        clips, skipped = open_clips([stream], part, me, shard=(number, count))
+        features = clips.features.get(stream.name)
+        if features is None:
+            raise ConfigError(f"{given.config}: the {stream.name} stream has no features; clip and zero_shot have")
         print(
-            f"{part} list{where}: {len(clips)} clips with features, {clips.computed} of them computed now, "
-            f"{len(skipped.reasons)} skipped"
+            f"{part} list{where}: {len(clips) - len(features.errors)} clips with features, {features.computed} of them "
+            f"computed now, {len(skipped.reasons)} skipped"
         )
 
 

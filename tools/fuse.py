@@ -1,17 +1,23 @@
 #!/usr/bin/env python
-"""Fuse the score files of several streams and compare settings in TensorBoard."""
+"""Test trained streams together, fuse their scores, and compare settings in TensorBoard."""
 
 from __future__ import annotations
 
-from coviar_mocrop.cli import parser, run
+from pathlib import Path
+
+from coviar_mocrop.cli import add_set_argument, is_main_process, parser, run
+from coviar_mocrop.distributed import process_group
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.fusion import common_clips, fuse, measure
 from coviar_mocrop.fusion_weights import Scale, require_disjoint, rescale, tune_weights
-from coviar_mocrop.scores import Scores, load_scores
+from coviar_mocrop.inference.testing import score_checkpoints
+from coviar_mocrop.scores import Scores, load_scores, save_scores
 from coviar_mocrop.viz.compare import compare
 from coviar_mocrop.viz.results import results_table
 
 EXAMPLES = """\
+  python tools/fuse.py --checkpoints runs/demo --output runs/demo/fused
+  python tools/fuse.py --checkpoints runs/demo --set setting=efficiency --output runs/demo/fused
   python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz --output runs/fused
   python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz --weights 2 1 1 --output runs/fused
   python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz clip=D.npz --weights clip=3 --output runs/fused
@@ -22,13 +28,19 @@ EXAMPLES = """\
 def main() -> None:
     """Parse, fuse, print the table."""
     arguments = parser(
-        "Late fusion: the weighted sum of the streams' clip scores, 2 : 1 : 1 by default, CLIP 1.\n\n"
+        "Late fusion: the weighted sum of the streams' clip scores, 2 : 1 : 1 by default, CLIP 1. With --checkpoints\n"
+        "the test list is scored first; each clip is read once for all streams.\n\n"
         "Writes to the output folder: results.json (settings already there stay), fused scores, per-class accuracy\n"
         "(CSV), the confusion matrix and accuracy against GFLOPs (PNG), and one TensorBoard run per setting with\n"
         "the same tags, so that settings overlay.",
         EXAMPLES,
     )
-    arguments.add_argument("--scores", nargs="+", required=True, metavar="STREAM=FILE", help="score files by stream")
+    source = arguments.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--checkpoints", nargs="+", metavar="DIR_OR_FILE", help="folder of a run with several streams, or best.pt files"
+    )
+    source.add_argument("--scores", nargs="+", metavar="STREAM=FILE", help="score files by stream")
+    add_set_argument(arguments)
     arguments.add_argument(
         "--weights",
         nargs="+",
@@ -55,7 +67,14 @@ def main() -> None:
         "--common", action="store_true", help="fuse the clips that all files hold, where some were skipped"
     )
     given = arguments.parse_args()
-    streams = {name: load_scores(file) for name, file in _pairs(given.scores, "--scores").items()}
+    if given.checkpoints:
+        streams = _score(given.checkpoints, given.set, given.output)
+        if not is_main_process():
+            return
+    else:
+        if given.set:
+            raise ScoreError("--set: changes settings of checkpoints; score files were made with theirs")
+        streams = {name: load_scores(file) for name, file in _pairs(given.scores, "--scores").items()}
     weights = _weights(given.weights, list(streams))
     if given.common:
         before = ", ".join(f"{name} has {len(scores.names)}" for name, scores in streams.items())
@@ -69,6 +88,16 @@ def main() -> None:
     results = compare(streams, given.output, weights=weights, setting=given.setting)
     print(results_table(results))
     print(f"\nwrote {given.output}/results.json; compare in TensorBoard: tensorboard --logdir {given.output}")
+
+
+def _score(checkpoints: list[str], overrides: list[str], output: str) -> dict[str, Scores]:
+    """Score the test list with all streams from one decode of each clip, and keep the score files."""
+    with process_group() as group:
+        streams = score_checkpoints(checkpoints, overrides, group=group)
+    if is_main_process():
+        for name, scores in streams.items():
+            save_scores(Path(output, "scores", f"{name}_{scores.settings['setting']}.npz"), scores)
+    return streams
 
 
 def _tune(items: list[str], streams: dict[str, Scores], scale: Scale, common: bool) -> dict[str, float]:

@@ -8,11 +8,12 @@ from coviar_mocrop.config import load_config
 from coviar_mocrop.inference.import_weights import inspect_weights
 
 EXAMPLES = """\
-  python tools/import_weights.py ucf101_mv_model_best.pth.tar --config configs/ucf101/mv.yaml \\
-    --output runs/coviar/mv/best.pt
-  python tools/import_weights.py Res50_ucf101_best.pth.tar --config configs/ucf101/iframe.yaml \\
-    --set model.backbone=resnet50 setting=efficiency input.test_segments=8 --output runs/theirs/best.pt
-  python tools/import_weights.py weights.safetensors --config configs/ucf101/mv.yaml --output best.pt --ignore ema.
+  python tools/import_weights.py ucf101_mv_model_best.pth.tar --config configs/ucf101.yaml \\
+    --streams mv --output runs/coviar/mv/best.pt
+  python tools/import_weights.py Res50_ucf101_best.pth.tar --config configs/ucf101.yaml \\
+    --streams iframe --set model.backbone=resnet50 setting=efficiency input.test_segments=8 --output runs/theirs/best.pt
+  python tools/import_weights.py weights.safetensors --config configs/ucf101.yaml --streams mv --output best.pt \\
+    --ignore ema.
 """
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     )
     arguments.add_argument("input", metavar="FILE", help="weights (.pth, .pth.tar, .pt, .safetensors)")
     arguments.add_argument("--config", required=True, metavar="FILE", help="YAML settings of the stream, see configs/")
+    arguments.add_argument("--streams", metavar="NAME", help="run of the settings file, such as mv")
     add_set_argument(arguments)
     arguments.add_argument("--output", required=True, metavar="FILE", help="checkpoint to write, such as best.pt")
     arguments.add_argument("--overwrite", action="store_true", help="replace the output if it is there already")
@@ -42,10 +44,10 @@ def main() -> None:
         help="colours a residual network in CoViAR's layout was trained on (default: bgr, as the original code reads)",
     )
     given = arguments.parse_args()
-    config = load_config(given.config, given.set)
-    foreign = inspect_weights(given.input, config, ignore=given.ignore, residual_order=given.residual_order)
-    print(foreign.report(), flush=True)
-    foreign.save(given.output, overwrite=given.overwrite)
+    config = load_config(given.config, given.set, given.streams)
+    weights = inspect_weights(given.input, config, ignore=given.ignore, residual_order=given.residual_order)
+    print(weights.report(), flush=True)
+    weights.save(given.output, overwrite=given.overwrite)
     print(f"wrote {given.output}; next: python tools/test_stream.py --checkpoint {given.output} --scores scores.npz")
 
 

@@ -17,9 +17,9 @@ from coviar_mocrop.files import atomic_write
 from coviar_mocrop.inference.predictor import Prediction, Predictor
 
 EXAMPLES = """\
-  python tools/predict.py clip.mp4 --checkpoints runs/demo/{iframe,mv,residual}/best.pt --output clip.png
+  python tools/predict.py clip.mp4 --checkpoints runs/demo --output clip.png
   python tools/predict.py clip.mp4 --checkpoints best.pt --set setting=efficiency
-  python tools/predict.py phone.mov --transcode --checkpoints runs/mine/{iframe,mv,residual}/best.pt
+  python tools/predict.py phone.mov --transcode --checkpoints runs/mine
   python tools/predict.py videos/ more.mp4 --checkpoints a/best.pt b/best.pt --json > predictions.jsonl
 """
 BAR = 30
@@ -35,7 +35,9 @@ def main() -> None:
         EXAMPLES,
     )
     arguments.add_argument("input", nargs="+", metavar="VIDEO", help="videos, or folders of them")
-    arguments.add_argument("--checkpoints", nargs="+", required=True, metavar="FILE", help="best.pt of each stream")
+    arguments.add_argument(
+        "--checkpoints", nargs="+", required=True, metavar="FILE", help="folder of a run, or best.pt of each stream"
+    )
     arguments.add_argument(
         "--output", type=Path, metavar="PICTURE", help="picture of the prediction; for several videos, a folder of them"
     )
@@ -133,16 +135,15 @@ def _times(prediction: Prediction) -> str:
 
 
 def _draw(prediction: Prediction, predictor: Predictor, output: Path, given: argparse.Namespace) -> None:
-    from coviar_mocrop.viz.crop_picture import prediction_figure, short_name
+    from coviar_mocrop.viz.clip_figures import prediction_figure, short_name
 
     name, share = prediction.best(1)[0]
     figure = prediction_figure(
         prediction.iframes,
         prediction.box,
         prediction.seen,
-        prediction.windows,
         prediction.classes,
-        prediction.probabilities,
+        {predictor.title(name): row for name, row in prediction.probabilities.items()},
         f"{short_name(prediction.path)}: {name}, {share:.1%} ({predictor.setting})",
         _times(prediction),
     )

@@ -1,33 +1,41 @@
 #!/usr/bin/env python
-"""Train one stream."""
+"""Train one stream, or several together."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from coviar_mocrop.cli import add_set_argument, is_main_process, parser, run
-from coviar_mocrop.config import load_config
+from coviar_mocrop.config import load_configs
 from coviar_mocrop.training.dry_run import dry_run
 from coviar_mocrop.training.trainer import train
 
 EXAMPLES = """\
-  python tools/train_stream.py --config configs/demo/iframe.yaml
-  python tools/train_stream.py --config configs/ucf101/mv.yaml --set setting=efficiency data.root=/data/ucf101
-  python tools/train_stream.py --config configs/ucf101/mv.yaml --output runs/ucf101/mv --resume
-  python tools/train_stream.py --config configs/ucf101/mv.yaml --dry-run
-  torchrun --nproc-per-node 4 tools/train_stream.py --config configs/ucf101/mv.yaml --set train.sync_bn=true
+  python tools/train_stream.py --config configs/demo.yaml
+  python tools/train_stream.py --config configs/ucf101.yaml --streams mv --set setting=efficiency data.root=/data/ucf101
+  python tools/train_stream.py --config configs/ucf101.yaml --streams mv residual --set streams.mv.train.lr=0.005
+  python tools/train_stream.py --config configs/ucf101.yaml --output runs/ucf101 --resume
+  python tools/train_stream.py --config configs/ucf101.yaml --dry-run
+  torchrun --nproc-per-node 4 tools/train_stream.py --config configs/ucf101.yaml --streams mv
 """
 
 
 def main() -> None:
     """Parse, train, say where the result is."""
     arguments = parser(
-        "Train one stream (I-frame, motion vectors or residual) on a video list.\n\n"
-        "Writes last.pt, best.pt, settings.yaml, metrics.jsonl and TensorBoard files to the output folder.",
+        "Train streams on a video list. Several streams are trained from one decode of each clip, each with its own\n"
+        "network, optimizer and schedule; the weights are those of training each alone.\n\n"
+        "Writes last.pt, best.pt, settings.yaml, metrics.jsonl and TensorBoard files: for one stream to the output\n"
+        "folder, for several to a folder STREAM in it.",
         EXAMPLES,
     )
     arguments.add_argument("--config", required=True, metavar="FILE", help="YAML settings, see configs/")
+    arguments.add_argument(
+        "--streams", nargs="+", metavar="NAME", help="runs of the file to train (default: iframe mv residual)"
+    )
     add_set_argument(arguments)
-    arguments.add_argument("--output", metavar="DIR", help="folder of the run (default: 'output' of the settings)")
-    arguments.add_argument("--resume", action="store_true", help="continue from last.pt if the output folder has one")
+    arguments.add_argument("--output", metavar="DIR", help="output folder (default: 'output' of the settings)")
+    arguments.add_argument("--resume", action="store_true", help="continue from last.pt where there is one")
     arguments.add_argument("--overwrite", action="store_true", help="replace the run in the output folder")
     arguments.add_argument(
         "--dry-run",
@@ -35,13 +43,15 @@ def main() -> None:
         help="one step and one test batch only: shapes, parameters, GFLOPs, memory, time; nothing is written",
     )
     given = arguments.parse_args()
-    overrides = [*given.set, *([f"output={given.output}"] if given.output else [])]
+    configs = load_configs(given.config, given.streams, given.set, output=given.output)
     if given.dry_run:
-        print("\n".join(dry_run(load_config(given.config, overrides)).lines))
+        print("\n".join(dry_run(configs)))
         return
-    best = train(load_config(given.config, overrides), resume=given.resume, overwrite=given.overwrite)
+    best = train(configs, resume=given.resume, overwrite=given.overwrite)
     if is_main_process():
-        print(f"wrote {best}; next: python tools/test_stream.py --checkpoint {best} --scores {best.parent}.npz")
+        files = " ".join(map(str, best.values()))
+        folder = given.output or Path(next(iter(best.values()))).parent.parent
+        print(f"wrote {files}; next: python tools/fuse.py --checkpoints {files} --output {folder}/fused")
 
 
 if __name__ == "__main__":

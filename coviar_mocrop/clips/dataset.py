@@ -1,4 +1,4 @@
-"""Clips of one representation, sampled, cropped and scaled; the same bytes whatever the number of workers."""
+"""The clips of a list as several streams see them: one decode a clip, 8 bits a value, the same bytes on any worker."""
 
 from __future__ import annotations
 
@@ -11,60 +11,123 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coviar_mocrop.bitstream import Kind, open_video
-from coviar_mocrop.clips.config import DataConfig, InputConfig
+from coviar_mocrop.bitstream import open_video
+from coviar_mocrop.clips.config import DataConfig
+from coviar_mocrop.clips.reader import ReadViews, WantsViews, read_streams
 from coviar_mocrop.clips.samplers import Key
-from coviar_mocrop.clips.sampling import places, sampled_frames
-from coviar_mocrop.clips.windows import cut_views, testing_windows, training_window
 from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.errors import CoviarMocropError, DataError
 from coviar_mocrop.files import DataRoot
 from coviar_mocrop.mocrop import CropBox
 
-_NO_BOX = (np.nan,) * 4
+FEATURES = "features"
+
+
+class Frames(NamedTuple):
+    """Frames of a batch of clips as they were read, 8 bits a value.
+
+    Attributes:
+        pixels: uint8 [N, W, T, C, H, W]: clips, windows, segments.
+        mirrored: bool [N, W], or [N, 2 W] where every window is wanted plain and mirrored.
+    """
+
+    pixels: Tensor
+    mirrored: Tensor
+
+
+Inputs = Mapping[str, Frames | Tensor]
+"""What a stream is given of a batch: frames by view, or float32 [N, dim] under ``FEATURES``."""
+
+
+class Features(NamedTuple):
+    """Clips as vectors, made by frozen networks.
+
+    Attributes:
+        rows: float32 [clips, dim], in the list's order; NaN where there is an error.
+        errors: why a clip has none, by its number in the list.
+        computed: how many were not in the cache.
+    """
+
+    rows: Tensor
+    errors: dict[int, CoviarMocropError]
+    computed: int
 
 
 class Sample(NamedTuple):
-    """One clip: ``frames`` float32 [T, C, size, size], in order of time, or None and the ``error``.
+    """One clip, by stream: what was read, or its features; or the error that kept it from being read."""
 
-    With ten test crops [10, T, C, size, size].
+    number: int
+    label: int
+    inputs: dict[str, ReadViews | Tensor]
+    errors: dict[str, CoviarMocropError]
+    seconds: float
+
+
+class StreamBatch(NamedTuple):
+    """What one stream gets of a batch: the clips that could be read for it.
+
+    Attributes:
+        inputs: see ``Inputs``.
+        labels: int64 [N].
+        numbers: int64 [N], places in the list.
     """
 
-    frames: Tensor | None
-    label: int
-    number: int
-    error: CoviarMocropError | None = None
-    seconds: float = 0.0
-    """Time it took to read, crop and scale."""
+    inputs: dict[str, Frames | Tensor]
+    labels: Tensor
+    numbers: Tensor
+
+    def to(self, device: torch.device) -> StreamBatch:
+        """Bring it to a device, without waiting for the copy."""
+
+        def moved(value: Frames | Tensor) -> Frames | Tensor:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=True)
+            return Frames(*(part.to(device, non_blocking=True) for part in value))
+
+        inputs = {name: moved(value) for name, value in self.inputs.items()}
+        return StreamBatch(inputs, self.labels.to(device, non_blocking=True), self.numbers)
 
 
 class Batch(NamedTuple):
-    """Clips that could be read: ``frames`` [N, (10,) T, C, size, size]; ``errors`` by number of the others."""
+    """Clips that were read together.
 
-    frames: Tensor
-    labels: Tensor
-    numbers: Tensor
+    Attributes:
+        streams: by name.
+        errors: of clips that could not be read for every stream, by number.
+        seconds: reading time of all clips together, in their processes.
+    """
+
+    streams: dict[str, StreamBatch]
     errors: dict[int, CoviarMocropError]
     seconds: float
-    """Reading time of all clips together."""
+
+    @property
+    def size(self) -> int:
+        """Clips that were asked for and are now dealt with, readable or not."""
+        numbers = {number for part in self.streams.values() for number in part.numbers.tolist()}
+        return len(numbers | self.errors.keys())
 
 
 class ClipDataset(Dataset[Sample]):
-    """The clips of a list in one representation.
+    """The clips of a list.
 
-    Items are asked for by (epoch, index): the pair and the seed decide all that is random, so neither the
-    number of workers nor an interruption changes a bit.
+    Items are asked for by (epoch, index, streams): the first two and the seed decide all that is random, so neither the
+    number of workers, nor an interruption, nor what other streams are read changes a bit.
+
+    Attributes:
+        videos: the list.
+        boxes: by path; None without MoCrop.
+        features: by stream, for those that look at features.
     """
 
     def __init__(
         self,
         videos: VideoList,
-        kind: Kind,
-        size: int,
+        streams: Sequence[WantsViews],
         data: DataConfig,
-        inputs: InputConfig,
         *,
         boxes: Mapping[str, CropBox] | None = None,
+        features: Mapping[str, Features] | None = None,
         training: bool = False,
         seed: int = 0,
     ) -> None:
@@ -72,43 +135,58 @@ class ClipDataset(Dataset[Sample]):
 
         Args:
             videos: what to read.
-            kind: ``iframe``, ``mv``, ``residual`` or ``frame`` (decoded frames).
-            size: side of the square inputs, pixels.
+            streams: what they are read for.
             data: root, backend, virtual GOPs.
-            inputs: segments, crops, augmentation.
             boxes: by path; None: no MoCrop.
+            features: by stream, for those that look at features instead of frames.
             training: random segments, crops and flips; else the fixed ones of testing.
             seed: of all randomness.
         """
-        self.videos, self.kind, self.size = videos, kind, size
-        self.data, self.inputs = data, inputs
+        self.videos, self.data, self.boxes = videos, data, boxes
+        self.streams = {stream.name: stream for stream in streams}
+        self.features = dict(features or {})
+        self.training, self.seed = training, seed
         self._root = DataRoot(data.root, follow_links=data.follow_links)
-        self.boxes = boxes
-        self.training = training
-        self.seed = seed
         # What reading processes look at lies in arrays: merely looking at a Python object writes to its memory, so
         # that each process would come to hold a copy of the list.
-        clips = videos.clips
-        self._names = np.array([clip.path.encode() for clip in clips], dtype=np.bytes_)
-        self._labels = np.array([clip.label for clip in clips], dtype=np.int64)
-        corners = [(boxes or {}).get(clip.path) or _NO_BOX for clip in clips]
+        self._names = np.array([clip.path.encode() for clip in videos.clips], dtype=np.bytes_)
+        self._labels = np.array([clip.label for clip in videos.clips], dtype=np.int64)
+        corners = [(boxes or {}).get(clip.path) or (np.nan,) * 4 for clip in videos.clips]
         self._corners = np.array(corners, dtype=np.float64).reshape(-1, 4)
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitem__(self, key: Key) -> Sample:
-        """Read a clip. An error is handed on: raised in a worker process, it would arrive wrapped in a traceback."""
-        epoch, index = key
+        """Read a clip. Errors are handed on: raised in a worker process, they would arrive wrapped in a traceback."""
+        epoch, index, names = key
         start = time.perf_counter()
-        label = int(self._labels[index])
+        inputs: dict[str, ReadViews | Tensor] = {}
+        errors: dict[str, CoviarMocropError] = {}
+        wanted = [name for name in self.streams if names is None or name in names]
+        for name in wanted:
+            if (features := self.features.get(name)) is None:
+                continue
+            if index in features.errors:
+                errors[name] = features.errors[index]
+            else:
+                inputs[name] = features.rows[index]
+        seen = [stream for name, stream in self.streams.items() if name in wanted and name not in self.features]
         try:
-            frames = self._frames(index, np.random.default_rng([self.seed, epoch, index]))
-        except CoviarMocropError as error:
-            return Sample(None, label, index, error)
-        return Sample(frames, label, index, seconds=time.perf_counter() - start)
+            inputs |= self._read(epoch, index, seen) if seen else {}
+        except CoviarMocropError as problem:
+            # Streams that could do without what is missing must see the clip, as they would by themselves.
+            for stream in seen:
+                if len(seen) == 1:
+                    errors[stream.name] = problem
+                    break
+                try:
+                    inputs |= self._read(epoch, index, [stream])
+                except CoviarMocropError as error:
+                    errors[stream.name] = error
+        return Sample(index, int(self._labels[index]), inputs, errors, time.perf_counter() - start)
 
-    def _frames(self, index: int, generator: np.random.Generator) -> Tensor:
+    def _read(self, epoch: int, index: int, streams: Sequence[WantsViews]) -> Mapping[str, ReadViews]:
         name = bytes(self._names[index]).decode()
         corners = self._corners[index].tolist()
         box = None if np.isnan(corners[0]) else CropBox(*corners)
@@ -117,28 +195,34 @@ class ClipDataset(Dataset[Sample]):
         path, _ = self._root.find(name)
         data = self.data
         with open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder) as video:
-            total = video.info.num_frames
-            drawn = sampled_frames(total, self.inputs, self.kind, generator if self.training else None)
-            wanted = places(video.gops, drawn, self.kind)
-            unique = sorted(set(wanted))  # short clips ask for the same frame more than once
-            raw = video.read(self.kind, unique)
-        frame_size = (raw.shape[1], raw.shape[2])
-        if self.training:
-            windows = [training_window(frame_size, box, self.inputs.scales, self.inputs.flip, generator)]
-        else:
-            windows = testing_windows(frame_size, box, self.inputs.test_crops)
-        row = {place: number for number, place in enumerate(unique)}
-        return cut_views(self.kind, raw, [row[place] for place in wanted], windows, self.size)
+            read, _ = read_streams(video, streams, box, [self.seed, epoch, index] if self.training else None)
+        return read
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack the clips that could be read."""
-    good = [sample for sample in samples if sample.frames is not None]
-    frames = [sample.frames for sample in good if sample.frames is not None]
+    """Stack, for every stream, the clips that could be read for it."""
+    names = dict.fromkeys(name for sample in samples for name in (*sample.inputs, *sample.errors))
+    errors = {sample.number: error for sample in samples for error in sample.errors.values()}
     return Batch(
-        torch.stack(frames) if frames else torch.empty(0),
-        torch.tensor([sample.label for sample in good], dtype=torch.int64),
-        torch.tensor([sample.number for sample in good], dtype=torch.int64),
-        {sample.number: sample.error for sample in samples if sample.error is not None},
+        {name: _stack(name, [sample for sample in samples if name in sample.inputs]) for name in names},
+        errors,
         sum(sample.seconds for sample in samples),
     )
+
+
+def _stack(name: str, samples: Sequence[Sample]) -> StreamBatch:
+    labels = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
+    numbers = torch.tensor([sample.number for sample in samples], dtype=torch.int64)
+    read = [sample.inputs[name] for sample in samples]
+    rows = [item for item in read if isinstance(item, Tensor)]
+    if rows:
+        return StreamBatch({FEATURES: torch.stack(rows)}, labels, numbers)
+    views = [item for item in read if isinstance(item, ReadViews)]
+    inputs: dict[str, Frames | Tensor] = {
+        view: Frames(
+            torch.stack([torch.from_numpy(item.pixels[view]) for item in views]),
+            torch.stack([torch.from_numpy(item.mirrored(view)) for item in views]),
+        )
+        for view in (views[0].pixels if views else ())
+    }
+    return StreamBatch(inputs, labels, numbers)

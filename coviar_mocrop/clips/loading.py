@@ -1,4 +1,4 @@
-"""From settings to batches: lists read, boxes ready, unusable clips told of once."""
+"""From settings to batches: lists read, boxes ready, unusable clips reported once."""
 
 from __future__ import annotations
 
@@ -6,29 +6,76 @@ import gc
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from coviar_mocrop.clips.boxes import BoxCache, boxes_of_list
-from coviar_mocrop.clips.dataset import Batch, ClipDataset, Sample, collate
-from coviar_mocrop.clips.features import FeatureDataset
-from coviar_mocrop.clips.samplers import Key, TestingBatches, TrainingBatches
+from coviar_mocrop.bitstream import accumulate
+from coviar_mocrop.clips.boxes import boxes_of_list
+from coviar_mocrop.clips.dataset import Batch, ClipDataset, Features, Sample, collate
+from coviar_mocrop.clips.reader import WantsViews
+from coviar_mocrop.clips.resize import compile_kernels as compile_resize
+from coviar_mocrop.clips.samplers import Key, TestingSampler, TrainingSampler
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import VideoList, read_classes, read_list
 from coviar_mocrop.distributed import ALONE, Group
-from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, VideoError
+from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError
+from coviar_mocrop.interrupt import leave_ending_to_the_parent
 from coviar_mocrop.mocrop import CropBox
-from coviar_mocrop.networks.fusion_head import ClipNet, ZeroShotNet
-from coviar_mocrop.streams.clip_stream import FEATURE_STREAMS, NOTHING_TO_TRAIN, feature_clips
-from coviar_mocrop.training.interrupt import leave_ending_to_the_parent
 
 Part = Literal["train", "test"]
+SHARED = ("setting", "mocrop", "data.root", "data.classes", "data.backend", "data.anchor_every", "data.follow_links")
+"""Settings in which streams must agree that are read together: they share one reading and one box."""
 logger = logging.getLogger(__name__)
+
+
+class ReadStream(WantsViews, Protocol):
+    """What is read here: a stream of :mod:`coviar_mocrop.streams`."""
+
+    config: Config
+    trainable: ClassVar[bool]
+
+    def features(self, videos: VideoList, boxes: Mapping[str, CropBox] | None, group: Group = ALONE) -> Features | None:
+        """Features in place of frames, or None."""
+        ...
+
+    def without_network(self) -> WantsViews:
+        """The same stream for reading processes."""
+        ...
+
+
+def require_shared(configs: Mapping[str, Config], keys: Sequence[str] = SHARED) -> None:
+    """Check that streams which are read together agree in ``keys``.
+
+    Raises:
+        ConfigError: they do not; the first difference is named.
+    """
+    (first, config), *others = configs.items()
+    for key in keys:
+        for name, other in others:
+            mine, theirs = value_of(config, key), value_of(other, key)
+            if mine != theirs:
+                raise ConfigError(
+                    f"the {first} and the {name} stream differ in {key} ({_short(mine)} against {_short(theirs)}); "
+                    f"streams that are read together share it: set it for all (--set {key}=...), or run them one by one"
+                )
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The setting with a dotted name."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 class SkipLog:
@@ -36,7 +83,7 @@ class SkipLog:
 
     def __init__(self, videos: VideoList, on_error: Literal["raise", "skip"]) -> None:
         """For clips of ``videos``."""
-        self._videos = videos
+        self.videos, self._total = videos, len(videos)
         self._on_error = on_error
         self.reasons: dict[str, str] = {}
 
@@ -47,7 +94,7 @@ class SkipLog:
             CoviarMocropError: the first of them, where ``on_error`` is ``raise``.
         """
         for number, error in errors.items():
-            self.add_named(self._videos.clips[number].path, error)
+            self.add_named(self.videos.clips[number].path, error)
 
     def add_named(self, name: str, error: CoviarMocropError) -> None:
         """One error by the clip's path; see :meth:`add`."""
@@ -58,32 +105,31 @@ class SkipLog:
             logger.warning("skipped %s", error)
 
     def summarise(self, group: Group = ALONE) -> None:
-        """Say how many were left out, by all processes; all must call it."""
+        """Log the number of skipped clips across all processes. Collective: every process must call it."""
         names = set().union(*group.gather(set(self.reasons)))
         if names and group.is_main:
-            logger.warning("%d of %d clips were skipped", len(names), len(self._videos))
+            logger.warning("%d of %d clips were skipped", len(names), self._total)
 
 
 def open_clips(
-    config: Config, part: Part, group: Group = ALONE, *, model: object = None, shard: tuple[int, int] = (0, 1)
-) -> tuple[ClipDataset | FeatureDataset, SkipLog]:
-    """The clips of a list, with their boxes where the setting crops; of the CLIP stream, their features.
+    streams: Sequence[ReadStream], part: Part, group: Group = ALONE, *, shard: tuple[int, int] = (0, 1)
+) -> tuple[ClipDataset, SkipLog]:
+    """The clips of a list as ``streams`` see them, with their boxes where the setting crops.
 
     Args:
-        config: all settings.
+        streams: read together; they agree in ``SHARED`` settings.
         part: which list.
         group: the processes of the run.
-        model: the CLIP stream's network where it is trained already: features are made as they were for it.
         shard: (k, n): only every n-th clip of the list, from the k-th.
 
     Raises:
-        ConfigError: the settings name no such list.
+        ConfigError: the settings name no such list, or the streams differ.
         ListError: the list does not parse.
         VideoError: a clip has no box and ``on_error`` is ``raise``.
         DataError: no clip is left.
     """
-    if config.stream == "zero_shot" and part == "train":
-        raise ConfigError(NOTHING_TO_TRAIN)
+    require_shared({stream.name: stream.config for stream in streams}, (*SHARED, f"data.{part}_list"))
+    config = streams[0].config
     path = config.data.train_list if part == "train" else config.data.test_list
     if path is None:
         raise ConfigError(f"data.{part}_list is not set; name a video list")
@@ -94,27 +140,27 @@ def open_clips(
     skipped = SkipLog(videos, config.data.on_error)
     boxes: dict[str, CropBox] | None = None
     if config.crops:
-        boxes, errors = find_boxes(config, videos, group)
-        for name, error in errors.items():
+        boxes, without = find_boxes(config, videos, group)
+        for name, error in without.items():
             skipped.add_named(name, error)
         videos = replace(videos, clips=tuple(clip for clip in videos.clips if clip.path in boxes))
-        if errors and not videos.clips:
-            raise DataError(f"{path}: none of its clips can be used; the first: {next(iter(errors.values()))}")
-    if config.stream in FEATURE_STREAMS:
-        net = model if isinstance(model, ClipNet | ZeroShotNet) else None
-        features, unusable = feature_clips(config, videos, boxes, net, group, training=part == "train")
-        for name, problem in unusable.items():
-            skipped.add_named(name, problem)
-        if unusable and not len(features):
-            raise DataError(f"{path}: none of its clips can be used; the first: {next(iter(unusable.values()))}")
-        return features, skipped
+        if without and not videos.clips:
+            raise DataError(f"{path}: none of its clips can be used; the first: {next(iter(without.values()))}")
+    skipped.videos = videos
+    features = {}
+    for stream in streams:
+        found = stream.features(videos, boxes, group)
+        if found is not None:
+            features[stream.name] = found
+            skipped.add(found.errors)
+            if len(found.errors) == len(videos):
+                raise DataError(f"{path}: none of its clips can be used; the first: {found.errors[0]}")
     dataset = ClipDataset(
         videos,
-        config.kind,
-        config.size,
+        [stream.without_network() for stream in streams],
         config.data,
-        config.input,
         boxes=boxes,
+        features=features,
         training=part == "train",
         seed=config.seed,
     )
@@ -123,50 +169,44 @@ def open_clips(
 
 def find_boxes(
     config: Config, videos: VideoList, group: Group = ALONE
-) -> tuple[dict[str, CropBox], dict[str, VideoError]]:
+) -> tuple[dict[str, CropBox], dict[str, CoviarMocropError]]:
     """The MoCrop boxes of a list, by path, from the cache or computed; and errors. Processes share the work."""
-    data = config.data
-    found = boxes_of_list(
-        videos.clips,
-        BoxCache(data.cache, data.root, config.mocrop, follow_links=data.follow_links),
-        backend=data.backend,
-        index_cache=data.index_folder,
-        workers=data.workers,
-        progress=group.is_main,
-        share=(group.rank, group.world),
-    )
+    names = [clip.path for clip in videos.clips]
+    found = boxes_of_list(names, config.data, config.mocrop, progress=group.is_main, shard=(group.rank, group.world))
     boxes: dict[str, CropBox] = {}
-    errors: dict[str, VideoError] = {}
-    for some_boxes, some_errors in group.gather(found):
-        boxes |= some_boxes
-        errors |= some_errors
+    errors: dict[str, CoviarMocropError] = {}
+    for some in group.gather(found):
+        boxes |= some.boxes
+        errors |= some.errors
     return boxes, errors
 
 
 def create_training_loader(
-    dataset: ClipDataset | FeatureDataset, config: Config, group: Group = ALONE
-) -> tuple[DataLoader[Sample], TrainingBatches]:
+    dataset: ClipDataset, config: Config, group: Group = ALONE
+) -> tuple[DataLoader[Sample], TrainingSampler]:
     """Shuffled batches of this process; set the epoch of the second before each pass over the first."""
     train = config.train
-    batches = TrainingBatches(
+    sampler = TrainingSampler(
         len(dataset), train.batch_size, seed=config.seed, parts=train.accumulate, rank=group.rank, world=group.world
     )
-    return _loader(dataset, config, batches), batches
+    return _loader(dataset, config, sampler), sampler
 
 
-def create_testing_loader(
-    dataset: ClipDataset | FeatureDataset, config: Config, group: Group = ALONE
-) -> DataLoader[Sample]:
-    """This process's batches of a test list, in its order."""
-    batches = TestingBatches(len(dataset), config.train.test_batch_size, rank=group.rank, world=group.world)
-    return _loader(dataset, config, batches)
+def create_testing_loader(dataset: ClipDataset, configs: Sequence[Config], group: Group = ALONE) -> DataLoader[Sample]:
+    """This process's batches of a test list, in its order; of streams with different batch sizes, the smallest."""
+    size = min(config.train.test_batch_size for config in configs)
+    return _loader(dataset, configs[0], TestingSampler(len(dataset), size, rank=group.rank, world=group.world))
 
 
-def _loader(dataset: ClipDataset | FeatureDataset, config: Config, batches: Sampler[list[Key]]) -> DataLoader[Sample]:
-    workers = 0 if isinstance(dataset, FeatureDataset) else config.data.workers  # features are at hand
+def _loader(dataset: ClipDataset, config: Config, sampler: Sampler[list[Key]]) -> DataLoader[Sample]:
+    only_features = dataset.features.keys() == dataset.streams.keys()
+    workers = 0 if only_features else config.data.workers
+    if not only_features:  # before reading processes are forked, so that each finds them ready
+        accumulate.compile_kernels()
+        compile_resize()
     return DataLoader(
         dataset,
-        batch_sampler=batches,
+        batch_sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
         worker_init_fn=_start_worker,

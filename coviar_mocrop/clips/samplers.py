@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
-Key = tuple[int, int]
-"""(epoch, index): what a dataset is asked for."""
+Key = tuple[int, int, tuple[str, ...] | None]
+"""(epoch, index, names of streams; None: all): what a data set is asked for."""
 
 
-class TrainingBatches(Sampler[list[Key]]):
+class TrainingSampler(Sampler[list[Key]]):
     """The share of one process in every step's batch, cut into ``parts`` where gradients are accumulated.
 
     The clips of an epoch are shuffled by seed and epoch; step k takes clips k * batch_size onwards, and these are
@@ -23,6 +23,7 @@ class TrainingBatches(Sampler[list[Key]]):
     Attributes:
         epoch: set before each pass.
         first_step: steps of the epoch to leave out, because they were done before an interruption.
+        streams: names of those to read for; None: all.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class TrainingBatches(Sampler[list[Key]]):
         self.parts, self.rank, self.world = parts, rank, world
         self.epoch = 0
         self.first_step = 0
+        self.streams: tuple[str, ...] | None = None
 
     @property
     def steps(self) -> int:
@@ -49,10 +51,10 @@ class TrainingBatches(Sampler[list[Key]]):
         for step in range(self.first_step, self.steps):
             clips = order[step * self.batch_size : (step + 1) * self.batch_size]
             for part in range(self.parts):
-                yield [(epoch, int(index)) for index in clips[part * self.world + self.rank :: hands]]
+                yield [(epoch, int(index), self.streams) for index in clips[part * self.world + self.rank :: hands]]
 
 
-class TestingBatches(Sampler[list[Key]]):
+class TestingSampler(Sampler[list[Key]]):
     """All clips in the list's order; of its batches every ``world``-th is this process's.
 
     Whole batches are dealt out, because what a clip is computed together with may change the last bit of its scores.
@@ -72,4 +74,4 @@ class TestingBatches(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         for start in self._starts():
-            yield [(0, index) for index in range(start, min(start + self.batch_size, self.size))]
+            yield [(0, index, None) for index in range(start, min(start + self.batch_size, self.size))]

@@ -6,7 +6,6 @@ and 1 is added.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
@@ -71,24 +70,13 @@ def sampled_frames(
     return random_frames(num_frames, count, kind, generator)
 
 
-def places(gops: Sequence[Gop], frames: Sequence[int], kind: Kind) -> list[tuple[int, int]]:
-    """Turn frame numbers into (GOP, position).
+def motion_frames(gops: Sequence[Gop], frames: Sequence[int]) -> list[int]:
+    """Replace I-frames, on which motion and residual are zero, by the last frame of the GOP before (CoViAR).
 
-    The I-frame stream takes the I-frame of the frame's GOP, or the frame itself (kind ``frame``). Motion and
-    residual are empty on an I-frame, so they take the last frame of the GOP before instead.
+    The first frame of the video stays, because there is no GOP before it.
     """
-    starts = [gop.start for gop in gops]
-    found = []
-    for frame in frames:
-        gop = bisect_right(starts, frame) - 1
-        pos = frame - starts[gop]
-        if kind == "iframe":
-            pos = 0
-        elif kind != "frame" and pos == 0 and gop > 0:
-            gop -= 1
-            pos = gops[gop].length - 1
-        found.append((gop, pos))
-    return found
+    starts = {gop.start for gop in gops}
+    return [frame - 1 if frame in starts and frame > 0 else frame for frame in frames]
 
 
 def _range(num_frames: int, kind: Kind) -> tuple[int, int]:

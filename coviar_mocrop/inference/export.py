@@ -7,25 +7,24 @@ import io
 import logging
 import os
 import platform
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from coviar_mocrop.clips.windows import IMAGENET_MEAN, IMAGENET_STD, MOTION_BOUND
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, ModelError
 from coviar_mocrop.files import atomic_write, write_json
 from coviar_mocrop.inference.card import FORMAT, VERSION, read_card
-from coviar_mocrop.inference.testing import LoadedStream, load_stream, stream_cost
+from coviar_mocrop.inference.testing import load_stream
+from coviar_mocrop.messages import first_line, quiet
 from coviar_mocrop.networks.stream_net import StreamNet
+from coviar_mocrop.streams.base import Stream
 from coviar_mocrop.tensors import digest, read_tensors, write_safetensors
 
 ExportFormat = Literal["safetensors", "torch_export", "onnx"]
@@ -33,15 +32,6 @@ logger = logging.getLogger(__name__)
 FORMATS: tuple[ExportFormat, ...] = ("safetensors", "torch_export", "onnx")
 SUFFIXES: dict[ExportFormat, str] = {"safetensors": ".safetensors", "torch_export": ".pt2", "onnx": ".onnx"}
 OPSET = 20
-
-_SCALING: dict[str, dict[str, Any]] = {
-    "iframe": {"formula": "(RGB/255 - mean)/std", "mean": IMAGENET_MEAN, "std": IMAGENET_STD},
-    "mv": {
-        "formula": "clip(127.5/bound * (x, y) + 128, 0, 255)/255 - 0.5, motion in pixels since the I-frame",
-        "bound": MOTION_BOUND,
-    },
-    "residual": {"formula": "(clip(RGB + 128, 0, 255)/255 - 0.5)/std, RGB the signed residual", "std": IMAGENET_STD},
-}
 
 
 @dataclass(frozen=True)
@@ -91,12 +81,13 @@ def export_stream(
     if "onnx" in formats:
         _require_onnx()
     stream = load_stream(checkpoint, overrides)
-    model, config = stream.model.eval(), stream.config
-    if not isinstance(model, StreamNet):
+    config = stream.config
+    if stream.scaling is None:
         raise ModelError(
             f"{os.fspath(checkpoint)}: the {config.stream} stream cannot be exported: its input is features that "
             "CLIP makes; export the motion stream under it"
         )
+    model = cast(StreamNet, stream.network)
     segments = config.input.test_segments * config.input.test_crops
     frame = (model.in_channels, config.size, config.size)
     target = Path(output) / config.stream
@@ -138,9 +129,8 @@ def _settle_older_files(card_path: Path, card: dict[str, Any]) -> None:
             card_path.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def _describe(stream: LoadedStream, state: dict[str, Tensor], written: list[Exported], source: str) -> dict[str, Any]:
-    model, config = stream.model, stream.config
-    cost = stream_cost(model, config)
+def _describe(stream: Stream, state: dict[str, Tensor], written: list[Exported], source: str) -> dict[str, Any]:
+    model, config, cost = cast(StreamNet, stream.network), stream.config, stream.cost()
     files = {kind: item for kind in FORMATS for item in written if item.path.suffix == SUFFIXES[kind]}
     return {
         "format": FORMAT,
@@ -155,7 +145,7 @@ def _describe(stream: LoadedStream, state: dict[str, Tensor], written: list[Expo
             "size": config.size,
             "segments": config.input.test_segments,
             "crops": config.input.test_crops,
-            "scaling": _SCALING.get(config.stream, {}),
+            "scaling": stream.scaling,
         },
         "output": {"shape": ["clips", len(stream.classes)], "what": "logits, the mean over segments"},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -185,19 +175,15 @@ def _trace(
         _compare(model, program.module(), any_number, 1e-3, Path("torch.export"))
         return program, any_number, ("clips", "segments", *frame)
     except Exception as error:  # what torch.export cannot keep free it reports in many ways
-        logger.warning("the number of clips and segments is fixed to 1 x %d: %s", segments, _first_line(error))
+        logger.warning("the number of clips and segments is fixed to 1 x %d: %s", segments, first_line(error))
     try:
         return _export(model, torch.zeros(fixed), None), [fixed], fixed
     except Exception as error:
-        raise ModelError(f"{type(model).__name__}: torch.export cannot follow it ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((text.strip() for text in str(error).splitlines() if text.strip()), type(error).__name__)
+        raise ModelError(f"{type(model).__name__}: torch.export cannot follow it ({first_line(error)})") from error
 
 
 def _export(model: nn.Module, example: Tensor, dynamic_shapes: Any) -> torch.export.ExportedProgram:
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.export.export(model, (example,), dynamic_shapes=dynamic_shapes)
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
@@ -206,27 +192,11 @@ def _export(model: nn.Module, example: Tensor, dynamic_shapes: Any) -> torch.exp
     return program
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Exporters tell of every rewriting they do; what went wrong they raise."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx", "torch.export")]
-    levels = [log.level for log in loggers]
-    for log in loggers:
-        log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for log, level in zip(loggers, levels, strict=True):
-            log.setLevel(level)
-
-
 Run = Callable[[Tensor], Tensor]
 
 
 def _write_program(program: torch.export.ExportedProgram, path: Path, shape: tuple[int | str, ...]) -> Run:
-    with _quiet():
+    with quiet():
         buffer = io.BytesIO()  # given a path, it would keep the temporary name inside
         torch.export.save(program, buffer)
         path.write_bytes(buffer.getbuffer())
@@ -238,7 +208,7 @@ def _write_onnx(program: torch.export.ExportedProgram, path: Path, shape: tuple[
     import onnxruntime
 
     names = {axis: name for axis, name in enumerate(shape) if isinstance(name, str)}
-    with _quiet():
+    with quiet():
         converted = torch.onnx.export(
             copy.deepcopy(program),
             input_names=["clips"],

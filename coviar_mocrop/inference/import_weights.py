@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import torchvision
@@ -16,7 +17,8 @@ from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError
 from coviar_mocrop.networks.converted import Fit, Weights, class_count, fit, input_channels, recognise
-from coviar_mocrop.networks.stream_net import create_stream
+from coviar_mocrop.networks.stream_net import StreamNet
+from coviar_mocrop.streams.base import create_stream
 from coviar_mocrop.tensors import read_tensors
 
 _PUBLISHED = (
@@ -27,7 +29,7 @@ _PUBLISHED = (
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ConvertedWeights:
     """A file of weights beside the stream that it is for.
 
     Attributes:
@@ -97,7 +99,7 @@ class Foreign:
 
 def inspect_weights(
     path: str | os.PathLike[str], config: Config, *, ignore: Sequence[str] = (), residual_order: str = "bgr"
-) -> Foreign:
+) -> ConvertedWeights:
     """Lay a file of weights beside the stream of ``config``.
 
     Args:
@@ -113,7 +115,10 @@ def inspect_weights(
     name = os.fspath(path)
     classes = read_classes(config.data.classes)
     weights = recognise(read_tensors(path, "give the file of weights"), name, residual_order=residual_order)
-    model = create_stream(config.representation, len(classes), config.model.model_copy(update={"weights": None}))
+    stream = create_stream(config, classes, weights=False)
+    if stream.scaling is None:
+        raise ConfigError(f"stream is {config.stream}; weights are imported for streams that look at frames")
+    model = cast(StreamNet, stream.network)
     own, classifier, stem = model.state_dict(), model.classifier_name, model.stem_names[0]
     fitted = fit(own, weights, classifier, ignore=ignore)
     channels, count = input_channels(weights, stem), class_count(weights, classifier)
@@ -131,7 +136,7 @@ def inspect_weights(
         problem = f"was trained on other classes than {config.data.classes} names, or in another order"
     elif fitted.problems:
         problem = f"does not fit {config.model.backbone} ({fitted.problems}){_hint(weights, config)}"
-    return Foreign(name, config, classes, weights, fitted, problem)
+    return ConvertedWeights(name, config, classes, weights, fitted, problem)
 
 
 def _beside(fitted: Fit, classifier: str) -> bool:

@@ -13,27 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from coviar_mocrop.bitstream import Gop, Kind, VideoInfo, open_video, transcode
-from coviar_mocrop.clips.sampling import places, sampled_frames
-from coviar_mocrop.clips.windows import Window, cut_views, testing_windows
+from coviar_mocrop.bitstream import VideoInfo, open_video, transcode
+from coviar_mocrop.clips.loading import SHARED, require_shared
+from coviar_mocrop.clips.reader import ReadViews, View, read_streams
+from coviar_mocrop.clips.sampling import middle_frames
+from coviar_mocrop.clips.windows import whole_frame
 from coviar_mocrop.datasets.convert import Canonical, form_of_folder
-from coviar_mocrop.device import Compute, choose_compute
-from coviar_mocrop.errors import CheckpointError
+from coviar_mocrop.device import choose_runtime
 from coviar_mocrop.fusion import fuse, resolve_weights
-from coviar_mocrop.inference.testing import LoadedStream, load_stream
-from coviar_mocrop.mocrop import CropBox, estimate_box, frames_to_read
-from coviar_mocrop.networks.fusion_head import ClipNet
-from coviar_mocrop.networks.stream_net import Stream
+from coviar_mocrop.inference.testing import load_streams
+from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.scores import Scores
-from coviar_mocrop.streams.clip_stream import open_parts
-from coviar_mocrop.streams.features import FrozenParts, Raw, features_of_raw, image_window, wanted_places
 
-Place = tuple[int, int]
-
-_SHARED = ("setting", "mocrop", "data.backend", "data.anchor_every")
-"""Settings in which all streams must agree: they share one reading and one box."""
+_SHOWN = 4
+"""I-frames that are kept for pictures."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +39,9 @@ class Prediction:
         classes: names.
         scores: float32 [classes] by stream and ``fused``: logits, the fused ones divided by the sum of weights.
         box: the clip's; None where the setting does not crop.
-        milliseconds: ``read``, ``box`` and each stream; first ``transcode``, where that was asked for.
-        seen: by stream, the liveliest raw frame [H, W, C] that was read for it.
-        windows: by stream, what was cut out of it.
-        iframes: up to four, uint8 [H, W, 3]; empty where no stream reads I-frames.
+        milliseconds: ``read`` (box and crops included) and each stream; first ``transcode``, where it was asked for.
+        seen: what the networks saw, by title of the stream: the frame in which most happens, uint8 [size, size, C].
+        iframes: up to four, uint8 [H, W, 3].
         as_trained: whether the file that was read has the form of the videos that the streams learned from;
             True where that form is not known.
     """
@@ -58,8 +51,7 @@ class Prediction:
     scores: dict[str, NDArray[np.float32]]
     box: CropBox | None
     milliseconds: dict[str, float]
-    seen: dict[str, NDArray[Any]]
-    windows: dict[str, Window]
+    seen: dict[str, NDArray[np.uint8]]
     iframes: list[NDArray[np.uint8]]
     as_trained: bool = True
 
@@ -89,6 +81,7 @@ class Predictor:
     """Trained streams, ready for videos.
 
     Attributes:
+        streams: by name.
         classes: names.
         weights: of the fusion, by stream.
         setting: baseline, efficiency or attention.
@@ -107,7 +100,7 @@ class Predictor:
         """Load the streams.
 
         Args:
-            checkpoints: made by training, one a stream.
+            checkpoints: files made by training, one a stream; or the folder of a run.
             overrides: ``a.b=value`` items on top of every stream's settings, such as ``setting=efficiency``.
             weights: of the fusion, by stream (default 2 : 1 : 1).
             transcode: bring each video to ``form`` first (the usual canonical form where it is None), in a
@@ -115,35 +108,22 @@ class Predictor:
 
         Raises:
             CheckpointError: a file cannot be used, or two do not belong together.
-            ConfigError: a setting is wrong.
+            ConfigError: a setting is wrong, or one that the streams share differs.
             ScoreError: a weight is for no stream, negative or not finite.
         """
-        self._streams: dict[Stream, LoadedStream] = {}
-        self._parts = FrozenParts(None, None)
-        if not checkpoints:
-            raise CheckpointError("no checkpoint given; give at least one best.pt")
-        for path in checkpoints:
-            stream = load_stream(path, overrides)
-            kind = stream.config.stream
-            if kind in self._streams:
-                raise CheckpointError(f"{os.fspath(path)}: is a second {kind} stream; give one checkpoint a stream")
-            self._streams[kind] = stream
-            self._require_agreement(path, stream)
-            if isinstance(stream.model, ClipNet):
-                self._parts = open_parts(stream.config, stream.model)
-        first = next(iter(self._streams.values()))
-        self._config = first.config
-        self._compute: Compute = choose_compute(first.config.train)
-        for stream in self._streams.values():
-            stream.model.to(memory_format=torch.channels_last).to(self._compute.device)
-        self._parts.to(self._compute.device)
-        self.classes = first.classes
-        self.setting = first.config.setting
-        forms = (form_of_folder(stream.config.data.root) for stream in self._streams.values())
+        self.streams = load_streams(checkpoints, overrides)
+        configs = {name: stream.config for name, stream in self.streams.items()}
+        require_shared(configs, [key for key in SHARED if key not in ("data.root", "data.classes")])
+        first = next(iter(self.streams.values()))
+        self._config, self.classes, self.setting = first.config, first.classes, first.config.setting
+        self._runtime = choose_runtime(self._config.train)
+        for stream in self.streams.values():
+            self._runtime.place(stream.network)
+        forms = (form_of_folder(config.data.root) for config in configs.values())
         self.form = next((form for form in forms if form is not None), None)
         self._transcode = transcode
-        nothing = self._as_scores(np.zeros(len(self.classes), np.float32))
-        self.weights = resolve_weights(dict.fromkeys(self._streams, nothing), weights)
+        zeros = np.zeros(len(self.classes), np.float32)
+        self.weights = resolve_weights({name: self._as_scores(name, zeros) for name in self.streams}, weights)
 
     def __call__(self, path: str | os.PathLike[str]) -> Prediction:
         """Classify a video.
@@ -152,138 +132,76 @@ class Predictor:
             VideoError: it cannot be read, or lacks motion vectors that the setting needs.
         """
         if not self._transcode:
-            return self._predict(path, {})
-        spent: dict[str, float] = {}
-        clock = _Clock(spent)
+            return self._predict(path)
+        start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             form = self.form or Canonical(Path(folder))
             canonical = Path(folder, "canonical.mp4")
             transcode(path, canonical, codec=form.codec, size=form.size)
-            clock.lap("transcode")
-            return replace(self._predict(canonical, spent), path=os.fspath(path))
+            spent = 1e3 * (time.perf_counter() - start)
+            prediction = self._predict(canonical)
+            times = {"transcode": spent, **prediction.milliseconds}
+            return replace(prediction, path=os.fspath(path), milliseconds=times)
 
-    def _predict(self, path: str | os.PathLike[str], spent: dict[str, float]) -> Prediction:
-        config = self._config
-        clock = _Clock(spent)
-        with open_video(path, config.data.backend, config.data.anchor_every) as video:
-            info = video.info
-            wanted = {name: self._places(stream, info.num_frames, video.gops) for name, stream in self._streams.items()}
-            unique: dict[Kind, list[Place]] = {}
-            for asked in wanted.values():
-                for kind, spots in asked.items():
-                    unique[kind] = sorted({*unique.get(kind, ()), *spots})
-            raw = video.read_many(unique)
-            vectors = video.vectors(frames_to_read(video.gops, config.mocrop)) if config.crops else []
-        clock.lap("read")
-        box = None
-        if config.crops:
-            box = estimate_box(vectors, (info.height, info.width), config.mocrop)
-            clock.lap("box")
+    def _predict(self, path: str | os.PathLike[str]) -> Prediction:
+        data, spent, start = self._config.data, {}, time.perf_counter()
+        with open_video(path, data.backend, data.anchor_every) as video:
+            info, gops = video.info, video.gops
+            shown = middle_frames(info.num_frames, min(_SHOWN, len(gops)), "iframe")
+            iframes = {"iframes": View("iframe", shown, whole_frame, None)}
+            box = self._config.mocrop if self._config.crops else None
+            read, pictures = read_streams(video, self.streams.values(), box, extra=iframes)
+        spent["read"] = 1e3 * (time.perf_counter() - start)
         scores: dict[str, NDArray[np.float32]] = {}
-        windows: dict[str, Window] = {}
-        whole = info.height, info.width
-        for name, stream in self._streams.items():
-            frames = {kind: _rows(raw[kind], unique[kind], spots) for kind, spots in wanted[name].items()}
-            if isinstance(stream.model, ClipNet):
-                parts = features_of_raw(stream.config, self._parts, frames, box).values()
-                inputs = torch.from_numpy(np.concatenate(list(parts)))
-                for kind in frames.keys() - self._streams.keys():
-                    iframe = kind == "iframe"
-                    windows[kind] = (
-                        image_window(stream.config, whole, box) if iframe else testing_windows(whole, box, 1)[0]
-                    )
-            else:
-                ((kind, (rows, order)),) = frames.items()
-                cuts = testing_windows(whole, box, stream.config.input.test_crops)
-                inputs = cut_views(kind, rows, order, cuts, stream.config.size)
-                windows[kind] = cuts[-1] if len(cuts) == 1 else cuts[4]  # the middle one of ten
-            scores[name] = self._logits(stream, inputs)
-            clock.lap(name)
-        fused = fuse({kind: self._as_scores(row) for kind, row in scores.items()}, self.weights).scores[0]
-        if "frame" in raw:  # decoded frames are shown where there are no I-frames
-            raw.setdefault("iframe", raw.pop("frame"))
-            windows.setdefault("iframe", windows.pop("frame"))
-        pictures = raw.get("iframe", np.empty((0, 1, 1, 3), np.uint8))
-        spread = np.linspace(0, len(pictures) - 1, min(len(pictures), 4))
+        for name, stream in self.streams.items():
+            start = time.perf_counter()
+            with torch.inference_mode(), self._runtime.autocast():
+                scores[name] = stream.network(stream.encode(read[name]))[0].float().cpu().numpy()
+            spent[name] = 1e3 * (time.perf_counter() - start)
+        fused = fuse({name: self._as_scores(name, row) for name, row in scores.items()}, self.weights).scores[0]
+        seen: dict[str, NDArray[np.uint8]] = {}
+        for name, views in read.items():
+            for view, pixels in views.pixels.items():
+                title = self.title(name) if len(views.pixels) == 1 else f"{self.title(name)} {view}"
+                seen[title] = _peak_frame(views.kinds[view], pixels)
         return Prediction(
             path=os.fspath(path),
             classes=self.classes,
             scores={**scores, "fused": fused / np.float32(sum(self.weights.values()))},
-            box=box,
+            box=pictures.box,
             milliseconds=spent,
-            seen={kind: _liveliest(kind, rows) for kind, rows in raw.items()},
-            windows=windows,
-            iframes=[pictures[number].copy() for number in np.unique(spread.round().astype(int))],
+            seen=seen,
+            iframes=[np.ascontiguousarray(p.transpose(1, 2, 0)) for p in _distinct(pictures)],
             as_trained=self.form is None or _has_form(info, self.form),
         )
 
-    def _places(self, stream: LoadedStream, num_frames: int, gops: Sequence[Gop]) -> dict[Kind, list[Place]]:
-        """What a stream has to see, by kind, in order."""
-        if isinstance(stream.model, ClipNet):
-            return wanted_places(stream.config, self._parts, num_frames, gops)
-        kind = stream.config.kind
-        return {kind: places(gops, sampled_frames(num_frames, stream.config.input, kind), kind)}
+    def title(self, stream: str) -> str:
+        """What people call a stream, or ``fused``."""
+        return self.streams[stream].title if stream in self.streams else stream
 
-    def _as_scores(self, row: NDArray[np.float32]) -> Scores:
+    def _as_scores(self, name: str, row: NDArray[np.float32]) -> Scores:
         """Scores of the one clip, for the fusion."""
-        return Scores(np.array(["clip"]), np.zeros(1, np.int64), row[None], np.array(self.classes), {})
-
-    def _logits(self, stream: LoadedStream, frames: Tensor) -> NDArray[np.float32]:
-        with torch.inference_mode(), self._compute.autocast():
-            logits = stream.model(frames[None].to(self._compute.device))
-        row: NDArray[np.float32] = logits[0].float().cpu().numpy()
-        return row
-
-    def _require_agreement(self, path: str | os.PathLike[str], stream: LoadedStream) -> None:
-        name, first = next(iter(self._streams.items()))
-        if stream.classes != first.classes:
-            raise CheckpointError(
-                f"{os.fspath(path)}: was trained on other classes than the {name} stream "
-                f"({len(stream.classes)} against {len(first.classes)})"
-            )
-        for key in _SHARED:
-            mine, theirs = _value(stream, key), _value(first, key)
-            if mine != theirs:
-                raise CheckpointError(
-                    f"{os.fspath(path)}: {key} differs from the {name} stream's; streams share one reading and one "
-                    f"box, so set it for all, with --set {key}=..."
-                )
+        facts = {"stream": name, "fusion_weight": self.streams[name].fusion_weight}
+        return Scores(np.array(["clip"]), np.zeros(1, np.int64), row[None], np.array(self.classes), facts)
 
 
-def _rows(raw: NDArray[Any], known: Sequence[Place], spots: Sequence[Place]) -> Raw:
-    """Of frames read for several streams, one stream's without repeats, and its order of them."""
-    mine = sorted(set(spots))
-    rows = raw if len(mine) == len(known) else raw[[known.index(place) for place in mine]]
-    return rows, [mine.index(place) for place in spots]
+def _distinct(pictures: ReadViews) -> list[NDArray[np.uint8]]:
+    """The I-frames, each once: uint8 [3, H, W]."""
+    found: list[NDArray[np.uint8]] = []
+    for picture in pictures.pixels["iframes"][0]:
+        if not any(np.array_equal(picture, other) for other in found):
+            found.append(picture)
+    return found
 
 
-class _Clock:
-    """Writes the milliseconds of each lap into a dictionary."""
-
-    def __init__(self, spent: dict[str, float]) -> None:
-        self._spent, self._start = spent, time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self._spent[name] = 1e3 * (now - self._start)
-        self._start = now
+def _peak_frame(kind: str, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The frame to show of uint8 [W, T, C, H, W]: the middle I-frame, or that with most motion or residual."""
+    frames = pixels[len(pixels) // 2]
+    strength = np.abs(frames[..., ::4, ::4].astype(np.int16) - 128).sum(axis=(1, 2, 3))
+    best = len(frames) // 2 if kind in ("iframe", "frame") else int(strength.argmax())
+    return np.ascontiguousarray(frames[best].transpose(1, 2, 0))
 
 
 def _has_form(info: VideoInfo, form: Canonical) -> bool:
     size = (info.width, info.height)
     return info.codec == form.codec and not info.has_b_frames and form.size in (None, size)
-
-
-def _value(stream: LoadedStream, key: str) -> Any:
-    value: Any = stream.config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def _liveliest(kind: str, rows: NDArray[Any]) -> NDArray[Any]:
-    """The frame to show: the middle I-frame, or the one in which motion or residual is strongest."""
-    if kind == "iframe":
-        return rows[len(rows) // 2].copy()
-    strength = [float(np.abs(row[::4, ::4].astype(np.float32)).sum()) for row in rows]
-    return rows[int(np.argmax(strength))].copy()

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import difflib
 import hashlib
 import json
-import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from coviar_mocrop.errors import CheckpointError, ModelError
+from coviar_mocrop.messages import first_line, quiet
 from coviar_mocrop.networks.config import CLIPConfig
 from coviar_mocrop.tensors import digest, read_tensors
 
@@ -33,9 +29,13 @@ class CLIPEncoder(nn.Module):
     Attributes:
         dim: length of its features.
         size: side of the pictures it takes, pixels.
+        resample: filter that they are resized with, ``bicubic`` or ``bilinear``.
         title: the architecture's name, for people.
         digest: of all weights and of all that decides what comes out.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, settings: CLIPConfig, seed: int = 0) -> None:
         """Build the network and load its weights.
@@ -51,15 +51,18 @@ class CLIPEncoder(nn.Module):
         """
         super().__init__()
         open_clip = _open_clip()
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = _build(open_clip, settings)
         self.model = freeze(model)
         picture = dict(open_clip.get_model_preprocess_cfg(model))
         self.title = title(settings)
         self.size = _side(picture["size"])
-        self._shortest = _transform(picture)
-        self._stretched = _transform({**picture, "resize_mode": "squash"})
+        self.resample: Literal["bilinear", "bicubic"] = (
+            "bilinear" if picture.get("interpolation") == "bilinear" else "bicubic"
+        )
+        self.register_buffer("mean", torch.tensor(picture["mean"]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(picture["std"]).view(3, 1, 1), persistent=False)
         self._tokenizer: Any = None
         self._settings = settings
         parts = json.dumps([settings.model, model.__class__.__name__, picture], sort_keys=True, default=list)
@@ -69,24 +72,13 @@ class CLIPEncoder(nn.Module):
         with torch.no_grad():
             self.dim = int(self(torch.zeros(1, 3, self.size, self.size)).shape[1])
 
-    def prepare(self, pictures: NDArray[np.uint8], *, stretch: bool) -> Tensor:
-        """Pictures as this CLIP wants them: resized and normalised by its own published transform.
-
-        Args:
-            pictures: uint8 [T, H, W, 3] RGB.
-            stretch: the whole picture, stretched to the square (what is cropped by a box); else the shorter side
-                is resized and the middle taken, as CLIP was trained.
-
-        Returns:
-            float32 [T, 3, size, size].
-        """
-        from PIL import Image
-
-        transform = self._stretched if stretch else self._shortest
-        return torch.stack([transform(Image.fromarray(np.ascontiguousarray(picture))) for picture in pictures])
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """Pictures uint8 [N, 3, size, size] RGB, resized by ``resample``, as this CLIP wants them: float32."""
+        values: Tensor = (pictures.float() / 255 - self.mean) / self.std
+        return values
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Features [T, dim], not normalised, of prepared pictures [T, 3, size, size]."""
+        """Features [T, dim], not normalised, of normalised pictures [T, 3, size, size]."""
         features: Tensor = self.model.encode_image(pictures, normalize=False)  # type: ignore[operator]
         return features
 
@@ -130,7 +122,7 @@ def picture_tower(settings: CLIPConfig) -> tuple[nn.Module, int]:
         ModelError: open_clip is not installed or the architecture is unknown.
     """
     open_clip = _open_clip()
-    with _quiet(), torch.device("meta"):
+    with quiet(), torch.device("meta"):
         model = _build(open_clip, settings.model_copy(update={"pretrained": None}), device="meta")
     return model.get_submodule("visual"), _side(open_clip.get_model_preprocess_cfg(model)["size"])
 
@@ -188,7 +180,7 @@ def _described(open_clip: ModuleType, architecture: dict[str, Any]) -> nn.Module
         model: nn.Module = kind(**description)
     except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
         raise ModelError(
-            f"clip.model: is no description of a CLIP in open_clip's form ({_first_line(error)}); it wants embed_dim, "
+            f"clip.model: is no description of a CLIP in open_clip's form ({first_line(error)}); it wants embed_dim, "
             "vision_cfg and text_cfg"
         ) from error
     open_clip.set_model_preprocess_cfg(model, _defaults(model.get_submodule("visual").image_size))
@@ -225,9 +217,9 @@ def _named(open_clip: ModuleType, name: str, tag: str | None, device: str) -> nn
         )
     except (RuntimeError, OSError, ValueError, ImportError) as error:
         if tag is None:
-            raise ModelError(f"clip.model {name!r} cannot be built ({_first_line(error)})") from error
+            raise ModelError(f"clip.model {name!r} cannot be built ({first_line(error)})") from error
         raise ModelError(
-            f"the weights {tag!r} of CLIP {name} cannot be downloaded or loaded ({_first_line(error)}); download them "
+            f"the weights {tag!r} of CLIP {name} cannot be downloaded or loaded ({first_line(error)}); download them "
             "where there is a network and give the file's path in clip.pretrained"
         ) from error
 
@@ -241,7 +233,7 @@ def _load_local(open_clip: ModuleType, model: nn.Module, path: str) -> None:
         left = open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
     except Exception as error:  # safetensors, open_clip and PyTorch each fail in their own ways on foreign bytes
         raise CheckpointError(
-            f"{path}: does not fit the CLIP in clip.model, or is damaged ({_first_line(error)}); {remedy}"
+            f"{path}: does not fit the CLIP in clip.model, or is damaged ({first_line(error)}); {remedy}"
         ) from error
     if left and (left.missing_keys or left.unexpected_keys):
         raise CheckpointError(f"{path}: does not fit the CLIP in clip.model; {remedy}")
@@ -249,27 +241,16 @@ def _load_local(open_clip: ModuleType, model: nn.Module, path: str) -> None:
 
 def _tokenizer(open_clip: ModuleType, settings: CLIPConfig) -> Any:
     try:
-        with _quiet():
+        with quiet():
             if isinstance(settings.model, str):
                 return open_clip.get_tokenizer(settings.model)
             length = settings.model.get("text_cfg", {}).get("context_length", 77)
             return open_clip.SimpleTokenizer(context_length=length)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise ModelError(
-            f"the tokenizer of CLIP {title(settings)} cannot be had ({_first_line(error)}); architectures named "
+            f"the tokenizer of CLIP {title(settings)} cannot be had ({first_line(error)}); architectures named "
             "ViT-* and RN* bring their own"
         ) from error
-
-
-def _transform(picture: dict[str, Any]) -> Callable[[Any], Tensor]:
-    from open_clip import image_transform
-
-    settings = {"interpolation": "bicubic", "resize_mode": "shortest", "fill_color": 0, **picture}
-    wanted = ("mean", "std", "interpolation", "resize_mode", "fill_color")
-    transform: Callable[[Any], Tensor] = image_transform(
-        settings["size"], is_train=False, **{name: settings[name] for name in wanted}
-    )
-    return transform
 
 
 def _defaults(size: Any) -> dict[str, Any]:
@@ -291,21 +272,3 @@ def _side(size: int | Sequence[int]) -> int:
     if len(sides) > 1:
         raise ModelError(f"clip.model takes pictures of {size}; only square ones are supported")
     return int(next(iter(sides)))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without open_clip's running commentary: what goes wrong comes as an error."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

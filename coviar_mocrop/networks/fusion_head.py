@@ -34,10 +34,11 @@ class MotionEncoder(nn.Module):
         self.in_channels = stream.in_channels
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Features [N, dim]: the mean over segments (and crops) of clips [N, T, 2, H, W]."""
-        frames = rearrange(clips, "n t c h w -> (n t) c h w").contiguous(memory_format=torch.channels_last)
-        features = self.stream.frame_logits(frames).flatten(1)  # type: ignore[operator]
-        return rearrange(features, "(n t) d -> n t d", n=clips.shape[0]).mean(dim=1)
+        """Features [N, dim]: the mean over views and segments of clips [N, V, T, 2, H, W]."""
+        count, length = clips.shape[0], clips.shape[2]
+        frames = rearrange(clips, "n v t c h w -> (n v t) c h w").contiguous(memory_format=torch.channels_last)
+        features = self.stream.frame_logits(frames, length).flatten(1)  # type: ignore[operator]
+        return rearrange(features, "(n f) d -> n f d", n=count).mean(dim=1)
 
     def digest(self) -> str:
         """Of all weights and statistics."""
@@ -48,7 +49,7 @@ class MotionEncoder(nn.Module):
         return super().train(False)
 
 
-class ClipNet(nn.Module):
+class CLIPFusionHead(nn.Module):
     """The head over a clip's features; what it was trained on comes with it in its state.
 
     The state holds the head, the frozen motion network and CLIP's fingerprint, never CLIP itself.
@@ -127,7 +128,7 @@ class ClipNet(nn.Module):
         return super().load_state_dict(state_dict, strict, assign)
 
 
-class ZeroShotNet(nn.Module):
+class ZeroShotHead(nn.Module):
     """Cosine similarity of CLIP's picture feature to each class's text feature, times 100; nothing is trained.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,18 +14,12 @@ from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.motion_squeeze import MotionSqueeze
 from coviar_mocrop.networks.temporal import clip_logits, early_features, require_resnet, stage_channels
 
-Representation = Literal["iframe", "mv", "residual"]
-Stream = Literal["iframe", "mv", "residual", "clip", "zero_shot"]
-"""A representation, the CLIP stream (frozen CLIP and motion network, trained head), or CLIP without any training."""
-CHANNELS: dict[str, int] = {"iframe": 3, "mv": 2, "residual": 3}
-
 
 class StreamNet(nn.Module):
     """Backbone over segments; motion and residual pass a BatchNorm over the input first (CoViAR's data_bn).
 
     Attributes:
-        representation: ``iframe``, ``mv`` or ``residual``.
-        in_channels: 3, 2 or 3.
+        in_channels: of the frames.
         stem_names: first convolution, first BatchNorm and ``data_bn``, as names of submodules.
         classifier_name: the last layer, as name of a submodule.
         shift: whether residual blocks see their neighbours in time.
@@ -38,22 +32,21 @@ class StreamNet(nn.Module):
 
     def __init__(
         self,
-        representation: Representation,
+        in_channels: int,
         backbone: Backbone,
         *,
+        input_norm: bool,
         shift: bool = False,
         motion_squeeze: MotionSqueeze | None = None,
     ) -> None:
-        """Wrap ``backbone``, which takes the representation's channels; a ResNet for what knows of time."""
+        """Wrap ``backbone``, which takes ``in_channels``; it must be a ResNet for ``shift`` and ``motion_squeeze``."""
         super().__init__()
-        self.representation = representation
-        self.in_channels = CHANNELS[representation]
-        has_data_bn = representation != "iframe"
-        self.data_bn = nn.BatchNorm2d(self.in_channels) if has_data_bn else nn.Identity()
+        self.in_channels = in_channels
+        self.data_bn = nn.BatchNorm2d(in_channels) if input_norm else nn.Identity()
         self.backbone = backbone.net
         self.shift = shift
         self.motion_squeeze = motion_squeeze
-        self.stem_names = tuple(f"backbone.{name}" for name in backbone.stem) + ("data_bn",) * has_data_bn
+        self.stem_names = tuple(f"backbone.{name}" for name in backbone.stem) + ("data_bn",) * input_norm
         self.classifier_name = f"backbone.{backbone.classifier}"
 
     @property
@@ -103,35 +96,34 @@ class StreamNet(nn.Module):
         return displacement.unflatten(0, (-1, length - 1)), confidence.unflatten(0, (-1, length - 1))
 
 
-def create_stream(representation: Representation, num_classes: int, settings: ModelConfig | None = None) -> StreamNet:
-    """Build a stream network.
+def create_network(
+    in_channels: int, num_classes: int, config: ModelConfig | None = None, *, input_norm: bool = False
+) -> StreamNet:
+    """Build the network of a stream.
 
     Args:
-        representation: ``iframe`` (RGB), ``mv`` (accumulated motion, 2 channels) or ``residual`` (RGB).
+        in_channels: channels of a frame: 3 (RGB) or 2 (motion).
         num_classes: outputs.
-        settings: backbone, weights, dropout, what knows of time.
+        config: backbone, weights, dropout, temporal modules.
+        input_norm: start with a BatchNorm over the input (CoViAR: motion and residual streams).
 
     Raises:
-        ModelError: unknown representation or backbone, or one that cannot be run over time.
+        ModelError: the backbone is unknown, or cannot be run over time.
         CheckpointError: a weights file cannot be used.
     """
-    if representation not in CHANNELS:
-        raise ModelError(f"representation {representation!r} is unknown; choose iframe, mv or residual")
-    settings = settings or ModelConfig()
-    backbone = create_backbone(
-        settings.backbone, num_classes, CHANNELS[representation], settings.weights, settings.dropout
-    )
-    shift, squeeze = settings.temporal == "shift", None
-    if shift or settings.motion_squeeze:
-        net = require_resnet(backbone.net, settings.backbone)
-        squeeze = MotionSqueeze(stage_channels(net)) if settings.motion_squeeze else None
-    stream = StreamNet(representation, backbone, shift=shift, motion_squeeze=squeeze)
+    config = config or ModelConfig()
+    backbone = create_backbone(config.backbone, num_classes, in_channels, config.weights, config.dropout)
+    shift, squeeze = config.temporal == "shift", None
+    if shift or config.motion_squeeze:
+        net = require_resnet(backbone.net, config.backbone)
+        squeeze = MotionSqueeze(stage_channels(net)) if config.motion_squeeze else None
+    network = StreamNet(in_channels, backbone, input_norm=input_norm, shift=shift, motion_squeeze=squeeze)
     if backbone.input_norm:
         try:
-            stream.data_bn.load_state_dict(backbone.input_norm, strict=True)
+            network.data_bn.load_state_dict(backbone.input_norm, strict=True)
         except RuntimeError as error:
             raise CheckpointError(
-                f"{settings.weights}: has a BatchNorm over the input that the {representation} stream has no place "
-                "for; is it of another stream?"
+                f"{config.weights}: has a BatchNorm over the input that this stream has no place for; is it of "
+                "another stream?"
             ) from error
-    return stream
+    return network

@@ -5,110 +5,93 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import islice
 
 import torch
 
+from coviar_mocrop.clips.dataset import Frames, StreamBatch
 from coviar_mocrop.clips.loading import read_batches
 from coviar_mocrop.config import Config
 from coviar_mocrop.distributed import ALONE
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.fusion import measure
 from coviar_mocrop.inference.testing import score_clips
-from coviar_mocrop.training.job import Job, open_test, prepare
-from coviar_mocrop.training.state import Progress
-from coviar_mocrop.training.step import agree, failure, readings, train_step
+from coviar_mocrop.training.setup import Trainer, open_test, prepare
+from coviar_mocrop.training.steps import read_steps, sync_step
+from coviar_mocrop.training.trainer import train_step
 
 
-@dataclass(frozen=True)
-class DryRun:
-    """What a dry run found; ``lines`` are what it says."""
+def dry_run(configs: Mapping[str, Config]) -> list[str]:
+    """Do one step and one test batch; nothing is written but the caches.
 
-    shape: tuple[int, ...]
-    parameters: int
-    trainable: int
-    gflops_per_frame: float
-    gflops_per_clip: float
-    loss: float
-    seconds_reading: float
-    seconds_step: float
-    steps_per_epoch: int
-    memory: float
-    tested: int
-    seconds_test: float
-    lines: tuple[str, ...]
-
-
-def dry_run(config: Config) -> DryRun:
-    """Do one step and one test batch; nothing is written but the box cache.
+    Returns:
+        What it found, as lines: shapes, parameters, GFLOPs, times, memory.
 
     Raises:
         CoviarMocropError: whatever the run itself would have met at its start.
     """
-    job = prepare(config, ALONE)
-    job.model.train()
-    progress = Progress()
-    reading = next(readings(job), None)
-    if reading is None:
-        raise DataError(f"{config.data.train_list}: holds no clips")
-    agreement = agree(job, reading, stop=False, save=False)
-    if agreement.failed is not None:
-        raise failure(job, reading, agreement)
-    if not agreement.clips:
-        raise DataError(f"none of the first {config.train.batch_size} clips could be read")
-    start = time.perf_counter()
-    train_step(job, progress, agreement)
-    seconds_step = time.perf_counter() - start
-    test = job.test or (open_test(config, ALONE) if config.data.test_list else None)
-    tested, seconds_test, top1 = 0, 0.0, 0.0
-    if test:
+    run = prepare(configs, ALONE)
+    shared, names = run.trainers[0].config, [trainer.stream.name for trainer in run.trainers]
+    read = next(read_steps(run.loader, shared.train.accumulate, run.skipped), None)
+    if read is None:
+        raise DataError(f"{shared.data.train_list}: holds no clips")
+    if read.error is not None:
+        raise read.error
+    synced = sync_step(ALONE, read, names, shared.train.accumulate, stop=False, save=False)
+    lines, seconds = [], read.waited
+    for trainer in run.trainers:
+        name = trainer.stream.name
+        if not synced.clips[name]:
+            raise DataError(f"none of the first {shared.train.batch_size} clips could be read for the {name} stream")
+        trainer.stream.network.train()
         start = time.perf_counter()
-        batches = islice(read_batches(test.loader), 1)
-        scores = score_clips(job.model, batches, test.clips, test.skipped, job.compute, config.stream)
-        tested, seconds_test, top1 = len(scores.names), time.perf_counter() - start, measure(scores).top1
-    shape = tuple(agreement.parts[0].frames.shape)
-    parameters = list(job.model.parameters())
-    total = sum(p.numel() for p in parameters)
-    trainable = sum(p.numel() for p in parameters if p.requires_grad)
-    loss = progress.sums.loss / max(progress.sums.seen, 1)
-    memory = _memory(job)
-    steps = job.batches.steps
-    hours = steps * config.train.epochs * max(seconds_step, reading.waited) / 3600
-    lines = [
-        f"input: {' x '.join(map(str, shape))} (clips x segments x channels x height x width), {job.compute}",
-        f"network: {config.model.backbone}, {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained",
-        f"compute: {job.cost.gflops_per_frame:.3f} GFLOPs a frame, {job.cost.gflops_per_clip:.2f} a test clip",
-        f"step: loss {loss:.3f}, {reading.waited:.2f} s to read the first, {seconds_step:.2f} s to compute it",
-        f"run: {len(job.clips)} clips, {steps} steps an epoch, {config.train.epochs} epochs: about {hours:.1f} hours "
-        "at this pace (the first step is the slowest)",
-        f"memory: {memory:.2f} GB at most",
+        train_step(trainer, synced.batches[name], synced.clips[name], ALONE)
+        spent = time.perf_counter() - start
+        seconds += spent
+        lines += _describe(trainer, synced.batches[name][0], spent)
+    steps, epochs = run.sampler.steps, max(config.train.epochs for config in configs.values())
+    hours = steps * epochs * seconds / 3600
+    lines += [
+        f"reading: {read.waited:.2f} s for the first step, for {' and '.join(names)} together",
+        f"run: {len(run.clips)} clips, {steps} steps an epoch, {epochs} epochs: at most about {hours:.1f} hours at "
+        "this pace (the first step is the slowest)",
+        f"memory: {_memory(run.trainers[0].runtime.device):.2f} GB at most",
     ]
-    if test:
-        lines.append(f"test: {tested} of {len(test.clips)} clips in {seconds_test:.2f} s, top-1 {top1:.1%} untrained")
+    if shared.data.test_list:
+        clips, loader, skipped = run.test or open_test([trainer.stream for trainer in run.trainers], ALONE)
+        start = time.perf_counter()
+        streams = [run.trainers[names.index(name)].stream for name in clips.streams]
+        scores = score_clips(streams, islice(read_batches(loader), 1), clips, skipped, run.trainers[0].runtime)
+        spent = time.perf_counter() - start
+        top1 = ", ".join(f"{name} {measure(scored).top1:.1%}" for name, scored in scores.items())
+        tested = len(next(iter(scores.values())).names)
+        lines.append(f"test: {tested} of {len(clips)} clips in {spent:.2f} s, untrained top-1: {top1}")
     else:
         lines.append("test: data.test_list is not set")
-    lines.append(f"output: {config.output} (nothing written)")
-    return DryRun(
-        shape=shape,
-        parameters=total,
-        trainable=trainable,
-        gflops_per_frame=job.cost.gflops_per_frame,
-        gflops_per_clip=job.cost.gflops_per_clip,
-        loss=loss,
-        seconds_reading=reading.waited,
-        seconds_step=seconds_step,
-        steps_per_epoch=steps,
-        memory=memory,
-        tested=tested,
-        seconds_test=seconds_test,
-        lines=tuple(lines),
-    )
+    lines.append(f"output: {', '.join(config.output for config in configs.values())} (nothing written)")
+    return lines
 
 
-def _memory(job: Job) -> float:
+def _describe(trainer: Trainer, batch: StreamBatch, seconds: float) -> list[str]:
+    network, config, cost = trainer.stream.network, trainer.config, trainer.stream.cost()
+    parameters = list(network.parameters())
+    total = sum(p.numel() for p in parameters)
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    tensors = [item.pixels if isinstance(item, Frames) else item for item in batch.inputs.values()]
+    shapes = ", ".join(" x ".join(map(str, tensor.shape)) for tensor in tensors)
+    loss = float(trainer.state.metrics.loss) / max(trainer.state.metrics.seen, 1)
+    return [
+        f"{trainer.stream.name}: input {shapes}, {trainer.runtime}",
+        f"  network: {config.model.backbone}, {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained",
+        f"  cost: {cost.gflops_per_frame:.3f} GFLOPs a frame, {cost.gflops_per_clip:.2f} a test clip",
+        f"  step: loss {loss:.3f}, {seconds:.2f} s",
+    ]
+
+
+def _memory(device: torch.device) -> float:
     """Peak so far, GB: of the GPU where there is one, else of this process."""
-    if job.compute.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(job.compute.device) / 1e9
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -1,25 +1,23 @@
-"""How far a run has come: all that a checkpoint holds besides settings, and how it gets there and back.
+"""How far the training of a stream has come, and how that gets into a checkpoint and back.
 
-Random states are not among it: whatever is random follows from seed, epoch and step (see :func:`seed_of`), so that
-there is nothing to lose.
+Random states are not part of it: everything random follows from seed, epoch and step (see :func:`step_seed`).
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from coviar_mocrop.checkpoint import load_checkpoint, load_model_state, save_checkpoint
-from coviar_mocrop.config import Config
 from coviar_mocrop.distributed import Group
 from coviar_mocrop.errors import CheckpointError
-from coviar_mocrop.networks.fusion_head import ClipNet
-from coviar_mocrop.networks.stream_net import StreamNet
-from coviar_mocrop.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from coviar_mocrop.training.setup import Trainer
 
 logger = logging.getLogger(__name__)
 _FREE_TO_CHANGE = (
@@ -32,42 +30,33 @@ _FREE_TO_CHANGE = (
     "test_batch_size",
     "frames_at_once",
 )
-"""Settings of training that may differ when a run goes on elsewhere."""
+"""Settings of training that may differ when a run is resumed elsewhere."""
 
 
 @dataclass
-class Sums:
-    """Over the steps of an epoch, on one process until :meth:`together`."""
+class Metrics:
+    """Sums over the steps of an epoch, of one process until :meth:`reduce`. Losses stay on the device until then."""
 
-    loss: float = 0.0
-    correct: float = 0.0
+    loss: float | Tensor = 0.0
+    correct: float | Tensor = 0.0
     seen: float = 0.0
     seconds: float = 0.0
     waited: float = 0.0
 
-    def together(self, group: Group) -> Sums:
-        """The sums of all processes; seconds are their mean."""
-        loss, correct, seen, seconds, waited = group.table(list(asdict(self).values())).sum(dim=0).tolist()
-        return Sums(loss, correct, seen, seconds / group.world, waited / group.world)
+    def reduce(self, group: Group) -> Metrics:
+        """The sums over all processes; seconds are their mean. Collective."""
+        mine = [float(value) for value in (self.loss, self.correct, self.seen, self.seconds, self.waited)]
+        loss, correct, seen, seconds, waited = group.table(mine).sum(dim=0).tolist()
+        return Metrics(loss, correct, seen, seconds / group.world, waited / group.world)
 
 
 @dataclass
-class Learner:
-    """What training changes."""
-
-    model: StreamNet | ClipNet
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    scaler: torch.amp.GradScaler
-
-
-@dataclass
-class Progress:
-    """Whole epochs done, steps done of the next one, their sums, and the metrics of all epochs before."""
+class TrainState:
+    """Epochs done, steps done of the next one, their metrics, and the metrics of all epochs before."""
 
     epoch: int = 0
     step: int = 0
-    sums: Sums = field(default_factory=Sums)
+    metrics: Metrics = field(default_factory=Metrics)
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
@@ -89,14 +78,12 @@ class Progress:
         return self.best is not None and self.epochs_since_best == 0 and "test_top1" in self.history[-1]
 
 
-def seed_of(seed: int, epoch: int, step: int, rank: int) -> int:
+def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
     """The seed of a step's dropout and mixup on a process."""
     return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1)[0])
 
 
-def save_progress(
-    folder: RunFolder, learner: Learner, progress: Progress, config: Config, classes: tuple[str, ...]
-) -> None:
+def save_state(trainer: Trainer) -> None:
     """Write ``best.pt`` if the epoch just done is the best, then ``last.pt``.
 
     In this order: killed in between, the epoch is done again, with the same result.
@@ -104,56 +91,58 @@ def save_progress(
     Raises:
         CoviarMocropError: they cannot be written; what was there stays.
     """
+    state, folder = trainer.state, trainer.folder
     content = {
-        "model": learner.model.state_dict(),
-        "classes": list(classes),
-        "config": config.model_dump(mode="json"),
-        "epoch": progress.epoch,
-        "step": progress.step,
-        "history": progress.history,
+        "model": trainer.stream.network.state_dict(),
+        "classes": list(trainer.stream.classes),
+        "config": trainer.config.model_dump(mode="json"),
+        "epoch": state.epoch,
+        "step": state.step,
+        "history": state.history,
     }
-    finished = progress.epoch == config.train.epochs and progress.best is None
-    if progress.step == 0 and (progress.is_best or finished):
+    finished = state.epoch == trainer.config.train.epochs and state.best is None
+    if state.step == 0 and (state.is_best or finished):
         save_checkpoint(folder.best, content)
+    sums = {name: float(value) for name, value in vars(state.metrics).items()}
     resuming = {
-        "optimizer": learner.optimizer.state_dict(),
-        "schedule": learner.schedule.state_dict(),
-        "scaler": learner.scaler.state_dict(),
-        "sums": asdict(progress.sums),
+        "optimizer": trainer.optimizer.state_dict(),
+        "schedule": trainer.scheduler.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+        "sums": sums,
     }
     save_checkpoint(folder.last, {**content, **resuming})
 
 
-def load_progress(folder: RunFolder, learner: Learner, config: Config, classes: tuple[str, ...]) -> Progress:
-    """Put the state of ``last.pt`` into ``learner``.
+def load_state(trainer: Trainer) -> None:
+    """Put the content of ``last.pt`` into ``trainer``.
 
     Raises:
         CheckpointError: it is missing, damaged, or of another run.
     """
-    path = folder.last
+    path = trainer.folder.last
     content = load_checkpoint(path)
-    _require_same_run(content, config, classes, path)
-    load_model_state(learner.model, content["model"], path)
+    _require_same_run(content, trainer, path)
+    load_model_state(trainer.stream.network, content["model"], path)
     try:
-        learner.optimizer.load_state_dict(content["optimizer"])
-        learner.schedule.load_state_dict(content["schedule"])
-        learner.scaler.load_state_dict(content["scaler"])
-        progress = Progress(content["epoch"], content["step"], Sums(**content["sums"]), content["history"])
+        trainer.optimizer.load_state_dict(content["optimizer"])
+        trainer.scheduler.load_state_dict(content["schedule"])
+        trainer.scaler.load_state_dict(content["scaler"])
+        metrics = Metrics(**content["sums"])
+        trainer.state = TrainState(content["epoch"], content["step"], metrics, content["history"])
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: cannot be resumed from ({type(error).__name__}: {error}); start anew with --overwrite"
         ) from error
-    logger.info("resuming %s after epoch %d, step %d", path, progress.epoch, progress.step)
-    return progress
+    logger.info("resuming %s after epoch %d, step %d", path, trainer.state.epoch, trainer.state.step)
 
 
-def _require_same_run(content: dict[str, Any], config: Config, classes: tuple[str, ...], path: Any) -> None:
+def _require_same_run(content: dict[str, Any], trainer: Trainer, path: Any) -> None:
     """Resuming with other settings would be another run."""
-    if tuple(content["classes"]) != classes:
+    if tuple(content["classes"]) != trainer.stream.classes:
         raise CheckpointError(f"{path}: was trained on other classes; use another --output, or no --resume")
     if "optimizer" not in content:
         raise CheckpointError(f"{path}: holds no optimizer state, so training cannot resume from it")
-    before, now = content["config"], config.model_dump(mode="json")
+    before, now = content["config"], trainer.config.model_dump(mode="json")
     for section in now:
         if section in ("output", "data"):  # moved elsewhere, read by more workers: the same run
             continue

@@ -1,0 +1,263 @@
+"""Reading a clip: what several streams want to see of it, from one pass over the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coviar_mocrop.bitstream import Gop, Kind, Video, open_video
+from coviar_mocrop.bitstream.types import Source
+from coviar_mocrop.bitstream.video import FrameView
+from coviar_mocrop.clips.resize import Resample, resize
+from coviar_mocrop.clips.sampling import middle_frames, motion_frames
+from coviar_mocrop.clips.windows import Window, testing_windows
+from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box, frames_to_read
+
+CHANNELS: dict[Kind, int] = {"iframe": 3, "frame": 3, "mv": 2, "residual": 3}
+Area = tuple[int, int, int, int]
+"""(top, left, bottom, right) in pixels."""
+
+
+class View(NamedTuple):
+    """What is wanted of a clip: frames of one kind, one or more windows of them, and the size they get.
+
+    Attributes:
+        kind: ``iframe`` (the I-frame of each frame's GOP), ``frame`` (the decoded frame), ``mv`` or ``residual``.
+        frames: display order numbers, in the order wanted; repeats are allowed.
+        windows: gives the windows, from the frame size (height, width) and the clip's box; called once a clip.
+        size: side of the square result in pixels; None leaves the window as it is.
+        resample: filter, ``bilinear`` or ``bicubic``, antialiased.
+    """
+
+    kind: Kind
+    frames: Sequence[int]
+    windows: Callable[[tuple[int, int], CropBox | None], list[Window]]
+    size: int | None
+    resample: Resample = "bilinear"
+
+
+class ReadViews(NamedTuple):
+    """What was read of a clip, by name of the view.
+
+    Attributes:
+        pixels: uint8 [W, T, C, size, size], W different windows. I-frames and frames are RGB; motion is
+            clip(D * 127.5 / 20 + 128) with D in pixels, (x, y); residuals are clip(R + 128), RGB (CoViAR).
+        windows: those asked for. A window that differs from an earlier one by mirroring alone has no pixels of its own.
+        kinds: of the frames.
+        box: the clip's; None where the frame is not cropped.
+    """
+
+    pixels: dict[str, NDArray[np.uint8]]
+    windows: dict[str, list[Window]]
+    kinds: dict[str, Kind]
+    box: CropBox | None
+
+    def mirrored(self, name: str) -> NDArray[np.bool_]:
+        """Whether each window of a view is mirrored: bool [windows]."""
+        return np.array([window.mirrored for window in self.windows[name]])
+
+
+class WantsViews(Protocol):
+    """Whoever wants views of a clip: a stream."""
+
+    name: ClassVar[str]
+
+    def views(
+        self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None
+    ) -> dict[str, View]:
+        """What to read of a clip, by name; a generator in training, None in testing."""
+        ...
+
+
+def read_views(video: Video, views: Mapping[str, View], box: CropBox | MoCropSettings | None = None) -> ReadViews:
+    """Read, crop and resize what all ``views`` want, in one pass over the video.
+
+    Args:
+        video: open.
+        views: by name.
+        box: the clip's box; or the settings to estimate it with, from the vectors of the same pass.
+
+    Raises:
+        VideoError: a frame cannot be decoded, or there are no motion vectors where they are needed.
+    """
+    frame_size = (video.info.height, video.info.width)
+    numbers = {name: _numbers(video, view) for name, view in views.items()}
+    rows = {name: {n: row for row, n in enumerate(dict.fromkeys(ns))} for name, ns in numbers.items()}
+
+    def wanted(*kinds: Kind) -> set[int]:
+        return {n for name, view in views.items() if view.kind in kinds for n in rows[name]}
+
+    estimating = isinstance(box, MoCropSettings)
+    vectors: Sequence[int] | None = frames_to_read(video.gops, box) if isinstance(box, MoCropSettings) else ()
+    canvas = None if isinstance(box, MoCropSettings) else _Canvas(views, rows, frame_size, box)
+    kept: list[tuple[str, int, NDArray[np.uint8]]] = []  # whole frames, while the box is not known yet
+    fields: list[NDArray[np.void]] = []
+    passed = video.visit(wanted("iframe", "frame"), wanted("mv"), wanted("residual"), vectors)
+    looked_at = None if vectors is None else set(vectors)
+    for frame in passed:
+        if estimating and (looked_at is None or frame.number in looked_at):
+            fields.append(frame.vectors)
+        for name, view in views.items():
+            if frame.number not in rows[name]:
+                continue
+            if canvas is None:
+                kept.append((name, frame.number, _raw(frame, view.kind, None)))
+            else:
+                canvas.add(name, frame.number, _raw(frame, view.kind, canvas.areas[name]))
+    if canvas is None:
+        box = estimate_box(fields, frame_size, cast(MoCropSettings, box))
+        canvas = _Canvas(views, rows, frame_size, box)
+        for name, number, raw in kept:
+            top, left, bottom, right = canvas.areas[name]
+            canvas.add(name, number, raw[top:bottom, left:right])
+    pixels = {name: canvas.pixels(name, [rows[name][n] for n in numbers[name]]) for name in views}
+    kinds = {name: view.kind for name, view in views.items()}
+    return ReadViews(pixels, canvas.windows, kinds, cast("CropBox | None", box))
+
+
+def read_streams(
+    video: Video,
+    streams: Iterable[WantsViews],
+    box: CropBox | MoCropSettings | None,
+    seed: Sequence[int] | None = None,
+    extra: Mapping[str, View] | None = None,
+) -> tuple[dict[str, ReadViews], ReadViews]:
+    """Read what several streams want of a clip, in one pass.
+
+    Args:
+        video: open.
+        streams: of different names.
+        box: of the clip, or the settings to estimate it with.
+        seed: in training, of the random frames and windows. Every stream draws from a generator of its own with this
+            seed, so that it sees the same whichever streams are read with it.
+        extra: further views, for pictures.
+
+    Returns:
+        What was read, by stream; and the extra views.
+
+    Raises:
+        VideoError: the video cannot be decoded, or lacks motion vectors.
+    """
+    wanted: dict[str, dict[str, View]] = {}
+    for stream in streams:
+        generator = None if seed is None else np.random.default_rng(seed)
+        wanted[stream.name] = stream.views(video.info.num_frames, video.gops, generator)
+    wanted[""] = dict(extra or {})
+    read = read_views(video, {f"{s}/{name}": view for s, views in wanted.items() for name, view in views.items()}, box)
+
+    def part(stream: str) -> ReadViews:
+        names = wanted[stream]
+        return ReadViews(
+            {name: read.pixels[f"{stream}/{name}"] for name in names},
+            {name: read.windows[f"{stream}/{name}"] for name in names},
+            {name: view.kind for name, view in names.items()},
+            read.box,
+        )
+
+    return {stream: part(stream) for stream in wanted if stream}, part("")
+
+
+def load_clip(
+    path: Source,
+    streams: Sequence[Literal["iframe", "mv", "residual"]] = ("iframe", "mv", "residual"),
+    segments: int = 3,
+    size: int = 224,
+    box: CropBox | Literal["mocrop"] | None = None,
+) -> dict[str, NDArray[np.uint8]]:
+    """Load a clip as the networks are tested on it: TSN's test frames, cropped and resized, in one pass over the file.
+
+    Args:
+        path: a path, an address, or a file opened for reading bytes.
+        streams: what to load: ``iframe``, ``mv``, ``residual``.
+        segments: frames of each stream, spread over the clip (TSN, sec. 3).
+        size: side of the square result, pixels.
+        box: None takes the middle square of testing (224/256 of the shorter side, CoViAR); a box is cut out as it is
+            and stretched to the square; ``"mocrop"`` estimates the clip's own box in the same pass.
+
+    Returns:
+        uint8 [segments, C, size, size] by stream. ``iframe``: RGB; ``mv``: clip(D * 127.5 / 20 + 128, 0, 255), D the
+        accumulated motion (x, y) in pixels; ``residual``: clip(R + 128, 0, 255), RGB.
+
+    Raises:
+        VideoError: the video cannot be read.
+        NoMotionVectorsError: its codec exports no motion vectors, and they are needed.
+        ConfigError: an argument is out of range.
+    """
+    if unknown := [stream for stream in streams if stream not in ("iframe", "mv", "residual")]:
+        raise ConfigError(f"load_clip: unknown stream {unknown[0]!r}; choose from iframe, mv, residual")
+    if segments < 1 or size < 1:
+        raise ConfigError(f"load_clip: segments is {segments} and size {size}; give 1 or more")
+    if isinstance(box, str) and box != "mocrop":
+        raise ConfigError(f"load_clip: box is {box!r}; give a CropBox, 'mocrop' or None")
+    with open_video(path) as video:
+        views: dict[str, View] = {}
+        for stream in streams:
+            frames = middle_frames(video.info.num_frames, segments, stream)
+            if stream != "iframe":
+                frames = motion_frames(video.gops, frames)
+            views[stream] = View(stream, frames, lambda frame_size, crop: testing_windows(frame_size, crop, 1), size)
+        read = read_views(video, views, MoCropSettings() if isinstance(box, str) else box)
+    return {stream: pixels[0] for stream, pixels in read.pixels.items()}
+
+
+class _Canvas:
+    """The pixels of every view, filled frame by frame."""
+
+    def __init__(
+        self,
+        views: Mapping[str, View],
+        rows: Mapping[str, Mapping[int, int]],
+        frame_size: tuple[int, int],
+        box: CropBox | None,
+    ) -> None:
+        self._views, self._rows = views, rows
+        self.windows = {name: view.windows(frame_size, box) for name, view in views.items()}
+        self._distinct = {name: list(dict.fromkeys(w[:4] for w in windows)) for name, windows in self.windows.items()}
+        self.areas: dict[str, Area] = {name: _union(areas) for name, areas in self._distinct.items()}
+        self._pixels = {}
+        for name, view in views.items():
+            top, left, bottom, right = self._distinct[name][0]
+            sides = (bottom - top, right - left) if view.size is None else (view.size, view.size)
+            shape = (len(self._distinct[name]), len(rows[name]), CHANNELS[view.kind], *sides)
+            self._pixels[name] = np.empty(shape, np.uint8)
+
+    def add(self, name: str, number: int, raw: NDArray[np.uint8]) -> None:
+        """Cut the windows out of a frame, uint8 [h, w, C], that was read in ``areas[name]``."""
+        view, row, (top, left, _, _) = self._views[name], self._rows[name][number], self.areas[name]
+        for place, (y0, x0, y1, x1) in enumerate(self._distinct[name]):
+            inside = (y0 - top, x0 - left, y1 - top, x1 - left)
+            if view.size is None:
+                self._pixels[name][place, row] = raw[inside[0] : inside[2], inside[1] : inside[3]].transpose(2, 0, 1)
+            else:
+                self._pixels[name][place, row] = resize(raw[None], inside, view.size, view.resample)[0]
+
+    def pixels(self, name: str, order: list[int]) -> NDArray[np.uint8]:
+        """uint8 [W, T, C, size, size], frames in ``order``."""
+        pixels = self._pixels[name]
+        return pixels if order == list(range(pixels.shape[1])) else pixels[:, order]
+
+
+def _numbers(video: Video, view: View) -> list[int]:
+    """The frames to decode: of I-frames, those of the GOPs."""
+    if view.kind == "iframe":
+        return [video.gop_at(frame).start for frame in view.frames]
+    return list(view.frames)
+
+
+def _raw(frame: FrameView, kind: Kind, area: Area | None) -> NDArray[Any]:
+    """uint8 [h, w, C] in ``area``; None: the whole frame."""
+    if kind == "mv":
+        return frame.motion8(area)
+    if kind == "residual":
+        return frame.residual8(area)
+    picture = frame.picture()
+    return picture if area is None else picture[area[0] : area[2], area[1] : area[3]]
+
+
+def _union(areas: Sequence[Area]) -> Area:
+    tops, lefts, bottoms, rights = zip(*areas, strict=True)
+    return min(tops), min(lefts), max(bottoms), max(rights)

@@ -1,0 +1,47 @@
+"""The motion stream: accumulated motion vectors, two channels (CoViAR, Wu et al., CVPR 2018, section 3)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from coviar_mocrop.streams.base import register
+from coviar_mocrop.streams.frames import FrameStream
+
+
+@register
+class MotionStream(FrameStream):
+    """Accumulated motion (x, y) since the I-frame."""
+
+    name = "mv"
+    title = "motion"
+    rank = 1
+    kind = "mv"
+    scaling: ClassVar[dict[str, Any] | None] = {
+        "formula": "clip(127.5/bound * (x, y) + 128, 0, 255)/255 - 0.5, motion in pixels since the I-frame",
+        "bound": 20.0,
+    }
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """See :func:`normalise_motion`."""
+        return normalise_motion(pixels)
+
+    def mirror(self, pixels: Tensor) -> Tensor:
+        """See :func:`mirror_motion`."""
+        return mirror_motion(pixels)
+
+
+def normalise_motion(pixels: Tensor) -> Tensor:
+    """V/255 - 0.5 of the 8-bit motion V = clip(D * 127.5 / 20 + 128, 0, 255), uint8 [..., 2, H, W]."""
+    return pixels.float().div_(255).sub_(0.5)
+
+
+def mirror_motion(pixels: Tensor) -> Tensor:
+    """8-bit motion uint8 [..., 2, H, W] flipped left to right, x negated: 128 is zero, 0 and 255 are the ends."""
+    flipped = pixels.flip(-1)
+    x = flipped[..., 0, :, :]
+    negated = (256 - x.short()).clamp_(max=255).masked_fill_(x == 255, 0)
+    flipped[..., 0, :, :] = negated.to(torch.uint8)
+    return flipped

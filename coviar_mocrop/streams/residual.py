@@ -1,0 +1,29 @@
+"""The residual stream: what motion since the I-frame does not explain (CoViAR, Wu et al., CVPR 2018, section 3)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from coviar_mocrop.streams.base import register
+from coviar_mocrop.streams.frames import IMAGENET_STD, FrameStream, per_channel
+
+
+@register
+class ResidualStream(FrameStream):
+    """Accumulated residuals, RGB."""
+
+    name = "residual"
+    title = "residual"
+    rank = 2
+    kind = "residual"
+    scaling: ClassVar[dict[str, Any] | None] = {
+        "formula": "(clip(RGB + 128, 0, 255)/255 - 0.5)/std, RGB the signed residual",
+        "std": IMAGENET_STD,
+    }
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(V/255 - 0.5)/std of the 8-bit residual V = clip(R + 128, 0, 255)."""
+        values = pixels.float().div_(255).sub_(0.5)
+        return values.div_(per_channel(IMAGENET_STD, values))
