@@ -96,9 +96,11 @@ def compute_table(*, classes: int = 101, full_size: int = 224, reduced_size: int
     for name, (value, least) in given.items():
         if value < least:
             raise ConfigError(f"{name} is {value}; give {least} or more")
+    networks = {network.key: network.build(classes) for network in NETWORKS}
+    counted = {size: {key: _count(net, size) for key, net in networks.items()} for size in {full_size, reduced_size}}
     settings = {}
     for place, (setting, size) in enumerate(zip(SETTINGS, (full_size, reduced_size, full_size), strict=True)):
-        counts = {network.key: _count(network.build(classes), size) for network in NETWORKS}
+        counts = counted[size]
         settings[setting] = {
             "size": size,
             "networks": {

@@ -6,21 +6,33 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.viz.clip_compute import clip_stream_cost
-from coviar_mocrop.viz.compute_table import NETWORKS, compute_markdown, compute_table, latencies, log_compute
+from coviar_mocrop.inference.compute_table import (
+    NETWORKS,
+    clip_stream_cost,
+    compute_markdown,
+    compute_table,
+    latencies,
+    log_compute,
+)
 from coviar_mocrop.viz.results import SETTINGS
 
 TOOL = Path(__file__).parent.parent / "tools" / "compute_table.py"
 
 
+@pytest.fixture(scope="module")
+def small() -> dict[str, Any]:
+    return compute_table(classes=5, full_size=64, reduced_size=48)
+
+
 def test_every_published_figure_is_met() -> None:
     table = compute_table()
     for network in NETWORKS:
-        for setting, published in network.published.items():
+        for setting, published in zip(SETTINGS, network.published, strict=bool(network.published)):
             counted = table["settings"][setting]["networks"][network.key]["gflops_per_frame"]
             decimals = 1 if published > 5 else 2
             assert counted == pytest.approx(published, abs=0.5 * 10**-decimals + 1e-3), (network.title, setting)
@@ -43,11 +55,10 @@ def test_the_clip_stream_as_published() -> None:
         assert parts["totals"][8] == pytest.approx(parts["clip"] + parts["head"] + 8 * parts["segment"])
 
 
-def test_streams_add_up_and_frames_multiply() -> None:
-    table = compute_table(classes=5, full_size=64, reduced_size=48)
+def test_streams_add_up_and_frames_multiply(small: dict[str, Any]) -> None:
     for setting in SETTINGS:
         for protocol, frames in (("CoViAR", 250), ("MoCrop", 8)):
-            rows = table["settings"][setting]["coviar"][protocol]
+            rows = small["settings"][setting]["coviar"][protocol]
             assert set(rows) == {"iframe", "mv", "residual", "fused"}
             parts = [rows[name]["gflops_per_clip"] for name in ("iframe", "mv", "residual")]
             assert rows["fused"]["gflops_per_clip"] == pytest.approx(sum(parts))
@@ -61,17 +72,16 @@ def test_refuses_what_is_out_of_range() -> None:
         latencies(repeats=0)
 
 
-def test_same_tags_in_every_run(tmp_path: Path) -> None:
+def test_same_tags_in_every_run(small: dict[str, Any], tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    table = compute_table(classes=5, full_size=64, reduced_size=48)
     measured = {
         n.key: {"full_ms": 2.0, "reduced_ms": 1.0, "saving_flops": 0.25, "saving_time": 0.5, "share_in_time": 2.0}
         for n in NETWORKS
     }
-    assert "200%" in compute_markdown(table, measured)
+    assert "200%" in compute_markdown(small, measured)
     for _ in range(2):  # a second time replaces the first
-        log_compute(tmp_path, table, measured)
+        log_compute(tmp_path, small, measured)
     tags = []
     for setting in SETTINGS:
         events = EventAccumulator(str(tmp_path / setting)).Reload()
@@ -79,6 +89,13 @@ def test_same_tags_in_every_run(tmp_path: Path) -> None:
         assert len(events.Scalars("ms_per_frame/swin_b")) == 1
     assert tags[0] == tags[1] == tags[2]
     assert "gflops_per_clip_MoCrop/fused" in tags[0]
+
+
+def test_latencies_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coviar_mocrop.inference.compute_table.NETWORKS", NETWORKS[2:3])
+    (row,) = latencies(classes=5, full_size=64, reduced_size=32, repeats=1, threads=1).values()
+    assert row["full_ms"] > 0
+    assert row["share_in_time"] == pytest.approx(row["saving_time"] / row["saving_flops"])
 
 
 def test_tool(tmp_path: Path) -> None:
