@@ -85,6 +85,12 @@ def test_views_that_are_not_contiguous(channels: int) -> None:
         np.testing.assert_array_equal(resize(view, (1, 2, 25, 17), 20), resize(view.copy(), (1, 2, 25, 17), 20))
 
 
+def test_pictures_that_must_not_be_written_to() -> None:
+    pictures = noise(1, 9, 9, 3)
+    pictures.flags.writeable = False
+    np.testing.assert_array_equal(resize(pictures, None, 5), resize(pictures.copy(), None, 5))
+
+
 def test_no_pictures() -> None:
     assert resize(noise(0, 8, 8, 3), None, 4).shape == (0, 3, 4, 4)
 
@@ -93,9 +99,22 @@ def test_without_numba_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = noise(2, 47, 31, 3)
     compile_kernels()
     compiled = {resample: resize(pictures, (3, 2, 47, 30), 37, resample) for resample in ("bilinear", "bicubic")}
-    monkeypatch.setitem(sys.modules, "coviar_mocrop.clips.resize_kernels", None)
+    monkeypatch.setattr("coviar_mocrop.clips.resize._compiled", lambda: None)
     for resample, wanted in compiled.items():
         np.testing.assert_array_equal(resize(pictures, (3, 2, 47, 30), 37, resample), wanted)
+
+
+@pytest.mark.parametrize("how", ["sys.modules['numba'] = None", "os.environ['NUMBA_DISABLE_JIT'] = '1'"])
+def test_numba_is_not_needed(how: str) -> None:
+    program = f"""if True:
+        import os, sys
+        {how}
+        import numpy as np
+        from coviar_mocrop.clips.resize import resize
+        assert resize(np.full((1, 4, 4, 1), 7, np.uint8), None, 2).tolist() == [[[[7, 7], [7, 7]]]]
+        assert "PIL" in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_folder_that_cannot_be_written_to() -> None:

@@ -7,7 +7,8 @@ begins with the columns where the height shrinks much more than the width, which
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -39,20 +40,33 @@ def resize(
     crops = pictures[:, top:bottom, left:right]
     count, height, width, channels = crops.shape
     out = np.empty((count, channels, size, size), np.uint8)
-    try:
-        from coviar_mocrop.clips.resize_kernels import resize_pictures
-    except ImportError:
+    resize_pictures = _compiled()
+    if resize_pictures is None:
         _resize_with_pillow(crops, resample, out)
-        return out
-    rows = crops.reshape(count, height, width * channels)  # a view where the channels lie side by side
-    across, down = _table(width, size, resample), _table(height, size, resample)
-    resize_pictures(rows, width != size, *across, height != size, *down, out)
+    else:
+        rows = crops.reshape(count, height, width * channels)  # a view where the channels lie side by side
+        across, down = _table(width, size, resample), _table(height, size, resample)
+        resize_pictures(rows, width != size, *across, height != size, *down, out)
     return out
 
 
 def compile_kernels() -> None:
     """Compile what :func:`resize` runs, or load it from the disk. A process calls this before it forks others."""
-    resize(np.zeros((1, 2, 2, 1), np.uint8), None, 1)
+    _compiled()
+
+
+@cache
+def _compiled() -> Callable[..., None] | None:
+    """The compiled loop; None where numba is not installed or switched off (``NUMBA_DISABLE_JIT``)."""
+    try:
+        import numba
+
+        if numba.config.DISABLE_JIT:
+            return None
+        from coviar_mocrop.clips.resize_kernels import resize_pictures
+    except (ImportError, OSError):  # not installed, or not for this numpy; or its library does not load
+        return None
+    return resize_pictures
 
 
 def _resize_with_pillow(crops: NDArray[np.uint8], resample: Resample, out: NDArray[np.uint8]) -> None:

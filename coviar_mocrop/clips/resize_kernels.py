@@ -23,8 +23,8 @@ _ROWS = 256
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
 
 
-def compile_now(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function for a signature, or load it from the disk; without a cache where no folder can be written."""
+def compile_now(*signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a function for types of arguments, or load it from the disk; without a cache where none can be kept."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
@@ -136,10 +136,11 @@ def _to_planes(rows: NDArray[np.uint8], count: int, channels: int, width: int, o
                 out[0, start + y, x] = rows[y, x]
 
 
-_TABLE = "int64[::1], int64[::1], int32[:,::1]"
+_PICTURES = numba.types.Array(numba.uint8, 3, "A", readonly=True)
+_TABLE = numba.boolean, numba.int64[::1], numba.int64[::1], numba.int32[:, ::1]
 
 
-@compile_now(f"void(uint8[:,:,:], boolean, {_TABLE}, boolean, {_TABLE}, uint8[:,:,:,::1])")
+@compile_now(_PICTURES, *_TABLE, *_TABLE, numba.uint8[:, :, :, ::1])
 def resize_pictures(
     pictures: NDArray[np.uint8],
     across: bool,
