@@ -134,6 +134,23 @@ def test_training_finds_what_was_extracted(demo: Path, tmp_path: Path, monkeypat
     assert boxes_of_list(names_of(demo), config.data, config.mocrop, progress=False).computed == 0
 
 
+def test_the_streams_of_a_file_share_their_boxes(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = settings(demo, tmp_path / "cache")
+    del values["stream"]
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({**values, "streams": {"iframe": {}, "mv": {}, "clip": {}}}))
+    assert called(capsys, monkeypatch, config)[:2] == (
+        0,
+        "11 clips: 11 boxes computed, 0 found in the cache, 0 clips without a box\n",
+    )
+    assert "0 boxes computed, 11 found" in called(capsys, monkeypatch, config, "--streams", "clip")[1]
+    code, _, err = called(capsys, monkeypatch, config, "--set", "streams.mv.mocrop.area_ratio=0.5")
+    assert code == 2
+    assert "differ in mocrop" in err
+
+
 def test_clips_without_a_box_are_named_counted_and_tried_again(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import sys
 
 from coviar_mocrop.cli import add_set_argument, add_shard_argument, chosen_shard, is_main_process, parser, run
-from coviar_mocrop.clips.loading import Part
-from coviar_mocrop.config import load_config
+from coviar_mocrop.clips.loading import Part, require_shared
+from coviar_mocrop.config import load_configs
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.inference.extract import extract_boxes
 
@@ -23,17 +23,22 @@ def main() -> None:
     """Parse the arguments, compute the boxes, print a summary."""
     arguments = parser(
         "Compute the MoCrop boxes of a data set's lists and keep them in data.cache, where training finds them.\n\n"
-        "Boxes that are there already are not computed again, so the command can be stopped and started at any time.\n"
+        "Boxes that are there already are not computed again, so the command can be stopped and started again.\n"
         "The work is split by --shard (any number of processes, machines, times) or by torchrun. The boxes do not\n"
         "depend on how it is split.",
         EXAMPLES,
     )
     arguments.add_argument("--config", required=True, metavar="FILE", help="YAML settings, see configs/")
+    arguments.add_argument(
+        "--streams", nargs="+", metavar="NAME", help="runs of the file (default: those of iframe, mv and residual)"
+    )
     add_set_argument(arguments)
     arguments.add_argument("--part", choices=("train", "test", "both"), default="both", help="lists (default: both)")
     add_shard_argument(arguments)
     given = arguments.parse_args()
-    config = load_config(given.config, given.set)
+    configs = load_configs(given.config, given.streams, given.set)
+    require_shared(configs)  # all streams of a clip share its box
+    config = next(iter(configs.values()))
     number, count = shard = chosen_shard(given.shard)
     parts: list[Part] = ["train", "test"] if given.part == "both" else [given.part]
     boxes, errors, computed = extract_boxes(config, parts, shard, progress=is_main_process())

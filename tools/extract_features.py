@@ -22,12 +22,13 @@ EXAMPLES = """\
 
 
 def main() -> None:
-    """Parse, compute, say what came of it."""
+    """Parse the arguments, compute the features, print a summary."""
     arguments = parser(
-        "Run the CLIP stream's frozen networks over a data set's lists and keep the features in data.cache, where\n"
+        "Run the frozen networks of a CLIP stream over a data set's lists and keep the features in data.cache, where\n"
         "training and testing find them.\n\n"
-        "What is there already is not computed again, so it can be stopped and started at will. The work is split by\n"
-        "--shard (any number of processes, machines, times) or by torchrun; the features are the same either way.",
+        "Features that are there already are not computed again, so the command can be stopped and started again.\n"
+        "The work is split by --shard (any number of processes, machines, times) or by torchrun. The features do not\n"
+        "depend on how it is split.",
         EXAMPLES,
     )
     arguments.add_argument("--config", required=True, metavar="FILE", help="YAML settings, see configs/")
@@ -41,17 +42,17 @@ def main() -> None:
     stream = create_stream(config, read_classes(config.data.classes), weights=True)
     both: tuple[Part, ...] = ("train", "test") if stream.trainable else ("test",)
     parts: tuple[Part, ...] = both if given.part == "both" else (given.part,)
-    # of torchrun's processes the first shows a bar, and each takes a GPU of its own
-    me = Group(rank=0 if given.shard else number, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
-    where = f", part {number + 1} of {count}" if count > 1 else ""
+    # of the processes of torchrun, the first shows a bar, and each takes a GPU of its own
+    group = Group(rank=0 if given.shard else number, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    where = f" (shard {number + 1} of {count})" if count > 1 else ""
     for part in parts:
-        clips, skipped = open_clips([stream], part, me, shard=(number, count))
+        clips, skipped = open_clips([stream], part, group, shard=(number, count))
         features = clips.features.get(stream.name)
         if features is None:
             raise ConfigError(f"{given.config}: the {stream.name} stream has no features; clip and zero_shot have")
         print(
             f"{part} list{where}: {len(clips) - len(features.errors)} clips with features, {features.computed} of them "
-            f"computed now, {len(skipped.reasons)} skipped"
+            f"computed now; {len(skipped.reasons)} clips skipped"
         )
 
 
