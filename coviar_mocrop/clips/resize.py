@@ -61,7 +61,7 @@ def _compiled() -> Callable[..., None] | None:
     try:
         import numba
 
-        if numba.config.DISABLE_JIT:
+        if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
             return None
         from coviar_mocrop.clips.resize_kernels import resize_pictures
     except (ImportError, OSError):  # not installed, or not for this numpy; or its library does not load

@@ -29,7 +29,7 @@ def compile_now(*signature: Any) -> Callable[[Callable[..., Any]], Callable[...,
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return numba.njit(signature, cache=True, **_OPTIONS)(function)
-        except (RuntimeError, OSError):  # there is no folder to write to, or it is full
+        except Exception:  # no folder can be written to, or the cache is damaged; whatever else it is comes again below
             return numba.njit(signature, **_OPTIONS)(function)
 
     return decorate
