@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import command_runner
 
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.inference.compute_table import (
@@ -20,8 +19,6 @@ from coviar_mocrop.inference.compute_table import (
     log_compute,
 )
 from coviar_mocrop.viz.results import SETTINGS
-
-TOOL = Path(__file__).parent.parent / "tools" / "compute_table.py"
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +37,9 @@ def test_every_published_figure_is_met() -> None:
     assert clips == pytest.approx([17.07, 16.85, 33, 34, 24.5], rel=0.02)  # the last one is not published
     assert [clip["published"] for clip in table["clips"]] == [16.9, 16.9, 33, 34, None]
     assert 1 - clips[4] / clips[3] == pytest.approx(0.265, abs=0.001)
+    assert "| CoViAR I-frame, ResNet-152 | 11.557 | 8.491 | 11.557 | 11.6 / 8.5 / 11.6 | 26.5% |" in compute_markdown(
+        table
+    )
 
 
 def test_the_clip_stream_as_published() -> None:
@@ -98,10 +98,11 @@ def test_latencies_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row["share_in_time"] == pytest.approx(row["saving_time"] / row["saving_flops"])
 
 
-def test_tool(tmp_path: Path) -> None:
-    command = [sys.executable, str(TOOL), "--output", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "| CoViAR I-frame, ResNet-152 | 11.557 | 8.491 | 11.557 | 11.6 / 8.5 / 11.6 | 26.5% |" in done.stdout
+def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run = command_runner(monkeypatch, capsys)
+    small = ("--classes", 5, "--full-size", 64, "--reduced-size", 32)
+    done = run("compute_table.py", "--output", tmp_path, *small)
+    assert "| GFLOPs per frame | baseline (64) | efficiency (32) | attention (64) | published | saved |" in done.stdout
     assert json.loads((tmp_path / "compute.json").read_text())["latency"] is None
-    failed = subprocess.run([*command, "--classes", "0"], capture_output=True, text=True, check=False)
+    failed = run("compute_table.py", "--output", tmp_path, "--classes", 0, check=False)
     assert (failed.returncode, failed.stderr) == (2, "error: classes is 0; give 1 or more\n")

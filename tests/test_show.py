@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pytest
 import torch
 from clips import record, wandering
+from commands import Run, command_runner
 from matplotlib.image import imread
+from torch.utils.tensorboard import SummaryWriter
 
-from coviar_mocrop.bitstream import transcode
+from coviar_mocrop.bitstream import MOTION_VECTOR_DTYPE, open_video, transcode
 from coviar_mocrop.checkpoint import save_checkpoint
 from coviar_mocrop.clips.dataset import ClipDataset
-from coviar_mocrop.config import build_config
+from coviar_mocrop.clips.reader import read_streams
+from coviar_mocrop.config import Config, build_config
 from coviar_mocrop.datasets.lists import Clip, VideoList
 from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ScoreError
 from coviar_mocrop.files import write_json
 from coviar_mocrop.inference.predictor import Predictor
-from coviar_mocrop.mocrop import CropBox
-from coviar_mocrop.networks.stream_net import create_stream
-from coviar_mocrop.viz.crop_picture import dim_outside, flow_colours, short_name, visible
-from coviar_mocrop.viz.crop_view import look_at, write_annotated
+from coviar_mocrop.inference.show import annotate_video, inspect_clip, log_crops, peak_motion_frame
+from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box, frames_to_read
+from coviar_mocrop.streams.base import create_stream
+from coviar_mocrop.viz.clip_figures import prediction_figure, short_name
+from coviar_mocrop.viz.drawing import block_motion, draw_box, flow_colours, visible
+from coviar_mocrop.viz.result_figures import accuracy_flops_figure
+from coviar_mocrop.viz.tables import markdown_table
 
-TOOLS = Path(__file__).parent.parent / "tools"
 CLASSES = ("run", "sit", "walk")
 
 
@@ -55,16 +57,16 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             [],
             "test",
         )
-        model = create_stream(kind, len(CLASSES), config.model)  # type: ignore[arg-type]
+        network = create_stream(config, CLASSES, weights=False).network
         written.append(folder / f"{kind}.pt")
-        content = {"model": model.state_dict(), "config": config.model_dump(mode="json"), "classes": list(CLASSES)}
+        content = {"model": network.state_dict(), "config": config.model_dump(mode="json"), "classes": list(CLASSES)}
         save_checkpoint(written[-1], content)
     return written
 
 
-def run(tool: str, *arguments: Any, check: bool = True) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(TOOLS / tool), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=check)
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return command_runner(monkeypatch, capsys)
 
 
 def test_flow_colours_tell_direction_and_length() -> None:
@@ -74,39 +76,100 @@ def test_flow_colours_tell_direction_and_length() -> None:
     assert left.tolist() == [0, 255, 255]
 
 
-def test_visible_residual_is_grey_where_nothing_changed() -> None:
-    assert visible("residual", np.array([[[0, -300, 300]]], dtype=np.int16)).tolist() == [[[128, 0, 255]]]
+def test_visible_is_rgb() -> None:
+    motion = np.array([[[128, 128], [255, 128], [0, 128]]], dtype=np.uint8)
+    assert visible(motion).tolist() == [[[255, 255, 255], [255, 1, 1], [0, 255, 255]]]
+    picture = np.arange(12, dtype=np.uint8).reshape(1, 4, 3)
+    assert visible(picture) is picture
 
 
-def test_dimmed_outside_only() -> None:
-    picture = np.full((10, 20, 3), 200, np.uint8)
-    dimmed = dim_outside(picture, CropBox(0.5, 0.0, 1.0, 0.5))
-    assert (dimmed[:5, 10:] == 200).all()
-    assert (dimmed[5:] < 100).all()
-    assert (dimmed[:, :10] < 100).all()
+def test_blocks_move_against_vectors_into_the_past() -> None:
+    vectors = np.zeros(2, MOTION_VECTOR_DTYPE)
+    vectors["motion_x"], vectors["motion_y"], vectors["motion_scale"], vectors["source"] = 8, -4, 4, [-1, 1]
+    assert block_motion(vectors).tolist() == [[-2, 1], [2, -1]]
 
 
-def test_view_rebuilds_the_frame_it_shows(clip: Path) -> None:
-    view = look_at(clip)
+def test_box_is_outlined_and_the_outside_darkened() -> None:
+    picture = np.full((20, 40, 3), 200, np.uint8)
+    drawn = draw_box(picture, CropBox(0.5, 0.0, 1.0, 0.5))
+    assert (drawn[1:9, 21:39] == 200).all()
+    outline = [drawn[0, 20:], drawn[9, 20:], drawn[:10, 20], drawn[:10, 39]]
+    assert all((side == [255, 176, 0]).all() for side in outline)
+    assert (drawn[10:] == 80).all()
+    assert (drawn[:, :20] == 80).all()
+    assert (picture == 200).all()
+
+
+def test_markdown_table() -> None:
+    assert markdown_table([["a", "b", "c"], [1, 2, 3]]) == "| a | b | c |\n|---|---:|---:|\n| 1 | 2 | 3 |"
+    assert markdown_table([["a", "b", "c"]], align="llr") == "| a | b | c |\n|---|---|---:|"
+    assert markdown_table([["a", "b"]], align="r").endswith("|---:|---:|")
+
+
+def test_any_streams_are_drawn_in_the_order_given() -> None:
+    cost = {"gflops_per_clip": 1.0, "top1": 0.5}
+    names = ["residual", "sound", "iframe", *"abcdefghi"]
+    figure = accuracy_flops_figure({"mine": {"streams": dict.fromkeys(names, cost), "fused": cost}})
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["mine", *names, "fused"]
+    seen = {"sound": np.zeros((8, 8, 3), np.uint8), "motion": np.full((8, 8, 2), 128, np.uint8)}
+    shares = {name: np.array([0.25, 0.75]) for name in (*seen, "fused")}
+    panels = prediction_figure([], None, seen, ["run", "sit"], shares, "title", "footer").axes
+    assert [panel.get_title() for panel in panels[:2]] == ["sound stream sees", "motion stream sees"]
+
+
+def test_clip_view(clip: Path) -> None:
+    with open_video(clip) as video:
+        view = inspect_clip(video)
+        vectors = dict(enumerate(video.get_motion_vectors_at()))
+        peak = peak_motion_frame(vectors, video.gops)
+        assert view.box == estimate_box(list(vectors.values()), (64, 96))
+        with pytest.raises(ConfigError, match="iframes is 0"):
+            inspect_clip(video, iframes=0)
+        start, length = video.gop_at(peak)
+    assert peak >= start + length // 2
     with av.open(str(clip)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    assert any(np.array_equal(view.frame, frame) for frame in frames)
-    assert len(view.iframes) == 2  # the clip has no more
-    assert set(view.seen) == {"iframe", "mv", "residual"}
+    np.testing.assert_array_equal(view.frame, frames[peak])
+    np.testing.assert_array_equal(view.iframes, [frames[0], frames[12]])  # the clip has no more
+    top, left, bottom, right = view.box.to_pixels(64, 96)
+    np.testing.assert_array_equal(view.seen["I-frame"], frames[start][top:bottom, left:right])
+    assert {title: seen.shape for title, seen in view.seen.items()} == {
+        title: (bottom - top, right - left, channels)
+        for title, channels in (("I-frame", 3), ("motion", 2), ("residual", 3))
+    }
     assert len(view.vectors)
-    with pytest.raises(ConfigError, match="iframes is 0"):
-        look_at(clip, iframes=0)
+
+
+def test_tensorboard_shows_the_box_that_sparse_settings_find(clip: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    sparse = MoCropSettings(sparse=True, sparse_frames=3)
+    with open_video(clip) as video:
+        chosen = frames_to_read(video.gops, sparse)
+        assert chosen is not None
+        box = estimate_box(video.get_motion_vectors_at(chosen), (64, 96), sparse)
+        assert inspect_clip(video, sparse).box == box
+    values = {"stream": "mv", "data": {"root": str(clip.parent), "classes": "none"}, "mocrop": sparse}
+    config = Config.model_validate(values)
+    videos = VideoList(clips=(Clip("missing.mp4", "run", 0), Clip(clip.name, "run", 0)), classes=CLASSES)
+    with SummaryWriter(str(tmp_path)) as writer:
+        log_crops(writer, config, ClipDataset(videos, [], config.data))
+    tags = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload().Tags()["images"]
+    assert tags == [f"crops/{clip.name}"]
 
 
 def test_annotated_video_keeps_every_frame_and_dims_the_outside(clip: Path, tmp_path: Path) -> None:
-    assert write_annotated(clip, tmp_path / "out.mp4", CropBox(0.0, 0.0, 0.5, 1.0)) == 20
+    with open_video(clip) as video:
+        assert annotate_video(video, tmp_path / "out.mp4", CropBox(0.0, 0.0, 0.5, 1.0)) == 20
     with av.open(str(tmp_path / "out.mp4")) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 20
     assert frames[9][:, 52:].mean() < 0.6 * frames[9][:, :44].mean()
 
 
-def test_show_crop_writes_picture_and_video(clip: Path, tmp_path: Path) -> None:
+def test_show_crop_writes_picture_and_video(run: Run, clip: Path, tmp_path: Path) -> None:
     picture, video = tmp_path / "crop.png", tmp_path / "crop.mp4"
     done = run("show_crop.py", clip, "--output", picture, "--video", video, "--area-ratio", "0.4")
     assert "wrote" in done.stdout
@@ -119,21 +182,16 @@ def test_show_crop_writes_picture_and_video(clip: Path, tmp_path: Path) -> None:
 
 
 def test_prediction_equals_testing(clip: Path, checkpoints: list[Path]) -> None:
-    """Same frames, same box, same logits as the test loop's data set gives."""
+    """The prediction gives the logits that the networks give for the clip as testing reads it."""
     predictor = Predictor(checkpoints)
     prediction = predictor(clip)
     assert prediction.box is not None
-    assert list(prediction.milliseconds) == ["read", "box", "iframe", "mv", "residual"]
-    for kind, stream in predictor._streams.items():
-        config = stream.config
-        videos = VideoList(clips=(Clip(clip.name, "run", 0),), classes=CLASSES)
-        data = config.data.model_copy(update={"root": str(clip.parent)})
-        dataset = ClipDataset(videos, kind, config.size, data, config.input, boxes={clip.name: prediction.box})
-        frames = dataset[0, 0].frames
-        assert frames is not None
-        with torch.inference_mode():
-            logits = stream.model(frames[None])[0].numpy()
-        np.testing.assert_allclose(prediction.scores[kind], logits, atol=1e-4)
+    assert list(prediction.milliseconds) == ["read", "iframe", "mv", "residual"]
+    for name, stream in predictor.streams.items():
+        with open_video(clip) as video, torch.inference_mode():
+            read, _ = read_streams(video, [stream], prediction.box)
+            logits = stream.network(stream.encode(read[name]))[0].numpy()
+        np.testing.assert_allclose(prediction.scores[name], logits, atol=1e-4)
     weighted = (2 * prediction.scores["iframe"] + prediction.scores["mv"] + prediction.scores["residual"]) / 4
     np.testing.assert_allclose(prediction.scores["fused"], weighted, atol=1e-5)
     for shares in prediction.probabilities.values():
@@ -149,14 +207,14 @@ def test_streams_that_do_not_belong_together(checkpoints: list[Path]) -> None:
         Predictor(checkpoints[:1], weights={"clip": 1})
 
 
-def test_predict_one_video(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
+def test_predict_one_video(run: Run, clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
     done = run("predict.py", clip, "--checkpoints", *checkpoints, "--output", tmp_path / "p.png")
     assert "█" in done.stdout
-    assert all(word in done.stdout for word in ("read", "box", "iframe", "mv", "residual", *CLASSES))
+    assert all(word in done.stdout for word in ("read", "iframe", "mv", "residual", *CLASSES))
     assert imread(tmp_path / "p.png").std() > 0.1
 
 
-def test_transcode_before_predicting(checkpoints: list[Path], tmp_path: Path) -> None:
+def test_transcode_before_predicting(run: Run, checkpoints: list[Path], tmp_path: Path) -> None:
     """HEVC has no vectors; and what streams learned from a folder of transcodes is said, once."""
     hevc = record(wandering(20, 96, 64, 5, seed=3), tmp_path / "phone.mp4", codec="libx265")
     failed = run("predict.py", hevc, "--checkpoints", *checkpoints, check=False)
@@ -168,7 +226,7 @@ def test_transcode_before_predicting(checkpoints: list[Path], tmp_path: Path) ->
     assert done.stderr == ""
     row = json.loads(done.stdout)
     assert row["video"] == str(hevc)
-    assert list(row["ms"]) == ["transcode", "read", "box", "iframe", "mv", "residual"]
+    assert list(row["ms"]) == ["transcode", "read", "iframe", "mv", "residual"]
     by_hand = tmp_path / "by_hand.mp4"
     transcode(hevc, by_hand, codec="mpeg4", size=(64, 48))
     again = run("predict.py", by_hand, *told)
@@ -182,7 +240,7 @@ def test_transcode_before_predicting(checkpoints: list[Path], tmp_path: Path) ->
     )
 
 
-def test_predict_tells_pictures_apart(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
+def test_predict_tells_pictures_apart(run: Run, clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
     names = ["a/clip.mp4", "b/clip.mp4", "b/clip_2.mp4", "c/CLIP.mp4"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -205,7 +263,7 @@ def test_long_names_leave_room_for_the_title() -> None:
     assert short.endswith("_take7.mp4")
 
 
-def test_predict_many_as_table_and_json(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
+def test_predict_many_as_table_and_json(run: Run, clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"nothing")
     given = (clip, clip, broken, "--checkpoints", *checkpoints[:2], "--output", tmp_path / "pictures")
@@ -230,7 +288,7 @@ def test_predict_many_as_table_and_json(clip: Path, checkpoints: list[Path], tmp
     row = json.loads(lines)
     assert row["video"] == str(clip)
     assert row["class"] == row["top"][0]["class"] == row["streams"]["mv"]
-    assert set(row["ms"]) == {"read", "box", "mv"}
+    assert set(row["ms"]) == {"read", "mv"}
     failed = run("predict.py", broken, "--checkpoints", checkpoints[0], check=False)
     assert (failed.returncode, failed.stderr.count("\n")) == (2, 1)
 
