@@ -157,7 +157,16 @@ _registry: dict[str, type[Stream]] = {}
 
 
 def register(stream: S) -> S:
-    """Class decorator: make a stream known by its ``name``."""
+    """Class decorator: make a stream known by its ``name``.
+
+    Raises:
+        ConfigError: another stream has this name.
+    """
+    known = _registry.get(stream.name, stream)
+    if (known.__module__, known.__qualname__) != (stream.__module__, stream.__qualname__):
+        raise ConfigError(
+            f"stream {stream.name!r} is defined twice, in {known.__module__} and {stream.__module__}; rename one"
+        )
     _registry[stream.name] = stream
     return stream
 

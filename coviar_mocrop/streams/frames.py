@@ -53,16 +53,19 @@ class FrameStream(Stream):
     ) -> dict[str, View]:
         """See :meth:`Stream.views`."""
         inputs = self.config.input
-        frames = sampled_frames(num_frames, inputs, self.kind, generator)
-        if self.kind in ("mv", "residual"):
-            frames = motion_frames(gops, frames)
 
         def windows(frame_size: tuple[int, int], box: CropBox | None) -> list[Window]:
             if generator is None:
                 return testing_windows(frame_size, box, inputs.test_crops)
             return [training_window(frame_size, box, inputs.scales, inputs.flip, generator)]
 
+        frames = self.sample(num_frames, gops, generator)
         return {"frames": View(self.kind, frames, windows, self.config.size)}
+
+    def sample(self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None) -> list[int]:
+        """The frames to read, in order of time: one from each segment (TSN). Arguments: see :meth:`Stream.views`."""
+        frames = sampled_frames(num_frames, self.config.input, self.kind, generator)
+        return motion_frames(gops, frames) if self.kind in ("mv", "residual") else frames
 
     def inputs(self, batch: Inputs) -> Tensor:
         """Network input float32 [N, V, T, C, size, size], V views of each clip (windows, plain and mirrored)."""
@@ -70,7 +73,7 @@ class FrameStream(Stream):
 
     @abstractmethod
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Frames uint8 [..., C, H, W] as the network wants them, float32."""
+        """Frames uint8 [N, V, T, C, H, W] as the network wants them, float32."""
 
     def mirror(self, pixels: Tensor) -> Tensor:
         """Frames uint8 [..., C, H, W] flipped left to right."""

@@ -1,0 +1,46 @@
+"""What ``import coviar_mocrop`` offers, and what it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from clips import record, sliding
+
+import coviar_mocrop
+
+NAMES = ("open_video", "load_clip", "estimate_box", "CropBox", "MoCropSettings", "Predictor")
+
+
+def heavy_modules_after(code: str) -> set[str]:
+    """Those of torch and numpy that a fresh Python has loaded after ``code``."""
+    report = "import sys; print(*(name for name in ('torch', 'numpy') if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_contract_is_offered() -> None:
+    assert sorted(NAMES) == sorted(coviar_mocrop.__all__)
+    assert set(NAMES) <= set(dir(coviar_mocrop))
+    for name in NAMES:
+        assert getattr(coviar_mocrop, name).__name__ == name
+    assert coviar_mocrop.Predictor is vars(coviar_mocrop)["Predictor"]
+    with pytest.raises(AttributeError, match="module 'coviar_mocrop' has no attribute 'predictor'"):
+        _ = coviar_mocrop.predictor
+    with pytest.raises(ImportError, match="cannot import name 'open_clip'"):
+        exec("from coviar_mocrop import open_clip")
+
+
+def test_the_package_by_itself_loads_nothing() -> None:
+    assert heavy_modules_after("import coviar_mocrop; dir(coviar_mocrop)") == set()
+
+
+def test_reading_videos_needs_no_torch(tmp_path: Path) -> None:
+    clip = record(sliding(14, 64, 48, (1, 0)), tmp_path / "clip.mp4")
+    names = ", ".join(name for name in NAMES if name != "Predictor")
+    modules = "coviar_mocrop.bitstream, coviar_mocrop.mocrop, coviar_mocrop.clips.reader, coviar_mocrop.clips.resize"
+    code = f"import {modules}\nfrom coviar_mocrop import {names}\nload_clip({str(clip)!r}, size=32, box='mocrop')"
+    assert heavy_modules_after(code) == {"numpy"}
+    assert heavy_modules_after("import coviar_mocrop; coviar_mocrop.Predictor") == {"numpy", "torch"}
