@@ -12,68 +12,67 @@ from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.scores import Scores
 
 DEFAULT_WEIGHTS = {"iframe": 2.0}
-"""CoViAR's 2 : 1 : 1, for score files that do not name the weight of their stream; other streams have 1."""
+"""CoViAR's 2 : 1 : 1, for score files that do not hold the weight of their stream. Other streams have 1."""
 
 
 def fuse(streams: Mapping[str, Scores], weights: Mapping[str, float] | None = None) -> Scores:
     """Weighted sum of clip scores.
 
     Args:
-        streams: score files by stream name, such as ``iframe``, ``mv``, ``residual``.
-        weights: by stream name; a stream not named takes the default that its score file names (2 : 1 : 1, others 1).
+        streams: score files by name. The name of a file is its stream (``iframe``, ``mv``, ``residual``, ...), or the
+            stream and a suffix (``mv_long``), so that several runs of a stream can be fused.
+        weights: by name. A file that is not named has the default weight of its stream, which it holds itself.
 
     Returns:
         Scores over the same clips and classes.
 
     Raises:
-        ScoreError: no stream, clips, labels or classes that differ (the first difference is named), or a
-            weight for no stream, negative or not finite.
+        ScoreError: there is no file; a file is of another stream than its name says; clips, labels or classes differ
+            (the message names the first difference); or a weight is of no stream, negative or not finite.
     """
     if not streams:
         raise ScoreError("no score file given; give at least one, such as iframe=A.npz")
     weighted = resolve_weights(streams, weights)
-    names = list(streams)
-    for name, scores in streams.items():
-        made_by = scores.settings.get("stream")
-        if made_by and name != made_by and not name.startswith(f"{made_by}_"):
-            raise ScoreError(
-                f"{name}: its score file is of the {made_by} stream; name it {made_by}=, or {made_by}_SOMETHING="
-            )
-    first = streams[names[0]]
+    (first_name, first), *_ = streams.items()
     total = np.zeros_like(first.scores, dtype=np.float64)
-    for name in names:
-        _require_same(names[0], first, name, streams[name])
-        total += weighted[name] * streams[name].scores
-    return Scores(
-        names=first.names,
-        labels=first.labels,
-        scores=total.astype(np.float32),
-        classes=first.classes,
-        settings={"streams": {name: streams[name].settings for name in names}, "weights": weighted},
-    )
+    for name, scores in streams.items():
+        stream = _stream_of(name, scores)
+        if name != stream and not name.startswith(f"{stream}_"):
+            raise ScoreError(
+                f"{name}: its score file is of the {stream} stream; name it {stream}=, or {stream}_SOMETHING="
+            )
+        _require_same(first_name, first, name, scores)
+        total += weighted[name] * scores.scores
+    settings = {"streams": {name: scores.settings for name, scores in streams.items()}, "weights": weighted}
+    return replace(first, scores=total.astype(np.float32), settings=settings)
 
 
 def resolve_weights(streams: Mapping[str, Scores], weights: Mapping[str, float] | None = None) -> dict[str, float]:
-    """The weight of each stream; see :func:`fuse`."""
-    given = dict(weights or {})
-    for name, weight in given.items():
-        if name not in streams:
-            raise ScoreError(f"weight for {name!r}, but the streams are {', '.join(streams)}")
-        if not np.isfinite(weight) or weight < 0:
+    """The weight of each score file, by name; see :func:`fuse`."""
+    given = weights or {}
+    if unknown := given.keys() - streams.keys():
+        raise ScoreError(f"weight for {min(unknown)!r}, but the streams are {', '.join(streams)}")
+    resolved = {}
+    for name, scores in streams.items():
+        default = scores.settings.get("fusion_weight", DEFAULT_WEIGHTS.get(_stream_of(name, scores), 1.0))
+        weight = given.get(name, default)
+        if not isinstance(weight, int | float) or not np.isfinite(weight) or weight < 0:
             raise ScoreError(f"the weight of {name} is {weight}; give a number >= 0")
-    resolved = {
-        name: float(given.get(name, scores.settings.get("fusion_weight", DEFAULT_WEIGHTS.get(name, 1.0))))
-        for name, scores in streams.items()
-    }
+        resolved[name] = float(weight)
     if not any(resolved.values()):
         raise ScoreError("all weights are 0; give at least one above 0")
     return resolved
 
 
-def common_clips(streams: Mapping[str, Scores]) -> dict[str, Scores]:
-    """Every stream's scores of the clips that all of them hold, in the first one's order.
+def _stream_of(name: str, scores: Scores) -> str:
+    """The stream that a score file is of, as it says itself; else its name."""
+    return str(scores.settings.get("stream", name))
 
-    For streams that were tested with ``on_error: skip`` and left out different clips.
+
+def common_clips(streams: Mapping[str, Scores]) -> dict[str, Scores]:
+    """Every stream's scores of the clips that all of them hold, in the order of the first.
+
+    This is for streams that were tested with ``on_error: skip`` and left out different clips.
 
     Raises:
         ScoreError: they have no clip in common.
@@ -93,28 +92,25 @@ def common_clips(streams: Mapping[str, Scores]) -> dict[str, Scores]:
 
 
 def _require_same(first_name: str, first: Scores, name: str, other: Scores) -> None:
+    remedy = "test both on the same list"
     for what in ("classes", "names", "labels"):
         mine, theirs = getattr(first, what), getattr(other, what)
         if len(mine) != len(theirs):
-            raise ScoreError(
-                f"{first_name} and {name} differ: {len(mine)} against {len(theirs)} {what}; "
-                "test both streams on the same list"
-            )
+            raise ScoreError(f"{first_name} and {name} differ: {len(mine)} against {len(theirs)} {what}; {remedy}")
         different = np.flatnonzero(mine != theirs)
         if len(different):
             at = int(different[0])
             raise ScoreError(
-                f"{first_name} and {name} differ in {what}, first at {at}: {mine[at]!s} against {theirs[at]!s}; "
-                "test both streams on the same list"
+                f"{first_name} and {name} differ in {what}, first at {at}: {mine[at]} against {theirs[at]}; {remedy}"
             )
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How right scores are.
+    """Accuracy of scores.
 
     Attributes:
-        top1, top5: shares of clips in [0, 1]; top-5 means top-k with k = classes where there are fewer.
+        top1, top5: shares of clips in [0, 1].
         per_class: float64 [classes], top-1 of each class; NaN for a class without clips.
         confusion: int64 [classes, classes], true class by row, predicted by column.
     """
@@ -126,20 +122,12 @@ class Accuracy:
 
 
 def measure(scores: Scores) -> Accuracy:
-    """Top-1, top-5, per-class accuracy and confusion matrix, by torchmetrics."""
-    import torch
-    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
-
-    predicted, labels = torch.from_numpy(scores.scores), torch.from_numpy(scores.labels)
+    """Top-1, top-5, per-class accuracy and confusion matrix. Of classes with equal scores, the first one wins."""
     classes = len(scores.classes)
-    if classes == 1:  # torchmetrics wants two; with one class every answer is right
-        one = np.array([[len(labels)]], dtype=np.int64)
-        return Accuracy(1.0, 1.0, np.ones(1), one)
-
-    def top(k: int) -> float:
-        return float(multiclass_accuracy(predicted, labels, classes, average="micro", top_k=min(k, classes)))
-
-    confusion = multiclass_confusion_matrix(predicted, labels, classes).numpy().astype(np.int64)
+    ranked = np.argsort(-scores.scores, axis=1, kind="stable")
+    hits = ranked == scores.labels[:, None]
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (scores.labels, ranked[:, 0]), 1)
     with np.errstate(invalid="ignore"):
         per_class = np.diag(confusion) / confusion.sum(axis=1)
-    return Accuracy(top(1), top(5), per_class, confusion)
+    return Accuracy(float(hits[:, 0].mean()), float(hits[:, :5].any(axis=1).mean()), per_class, confusion)

@@ -1,10 +1,11 @@
-"""Which fusion weights: found on a validation set, never on the clips that are reported."""
+"""The search for fusion weights, on a validation set and never on the clips that are reported."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
+from math import comb
 from typing import Literal
 
 import numpy as np
@@ -15,19 +16,18 @@ from coviar_mocrop.fusion import fuse, resolve_weights
 from coviar_mocrop.scores import Scores
 
 Scale = Literal["logits", "softmax"]
-STEPS = 20
-"""Weights are multiples of 1/20 and add up to 1."""
-_MOST_ON_GRID = 4
+_MOST_TRIED = 3500
+"""Combinations of weights at most; the grid is as fine as this allows."""
 
 
 @dataclass(frozen=True)
 class TunedWeights:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
-        weights: by stream, in [0, 1], adding up to 1.
+        weights: by stream, in [0, 1]. They add up to 1.
         before: top-1 on the validation set with the default weights, in [0, 1].
-        after: with these.
+        after: top-1 on the validation set with ``weights``, in [0, 1].
     """
 
     weights: dict[str, float]
@@ -36,7 +36,7 @@ class TunedWeights:
 
 
 def rescale(streams: Mapping[str, Scores], scale: Scale) -> dict[str, Scores]:
-    """Scores as they are (``logits``), or every clip's as shares that add up to 1 (``softmax``)."""
+    """Scores as they are (``logits``), or the softmax of every clip's (``softmax``)."""
     if scale == "logits":
         return dict(streams)
     return {
@@ -50,7 +50,7 @@ def rescale(streams: Mapping[str, Scores], scale: Scale) -> dict[str, Scores]:
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Rows of ``logits`` [N, classes] as shares that add up to 1."""
+    """Softmax of each row of ``logits`` [N, classes]."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
     shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return shares
@@ -87,12 +87,11 @@ def require_disjoint(validation: Mapping[str, Scores], reported: Mapping[str, Sc
 
 
 def tune_weights(streams: Mapping[str, Scores]) -> TunedWeights:
-    """The weights with the best top-1 on these clips; of equally good ones those with the lowest mean log loss.
+    """Find the weights with the best top-1 on these clips.
 
-    The default ones stay where none are right more often: what the clips do not ask for is chance.
-
-    Up to four streams, all weights on a grid of 1/20 are tried; of more, each weight is moved in turn, beginning from
-    the default ones, as long as that helps. Both give the same weights every time.
+    All weights on a grid are tried: multiples of 1/20 for up to four streams, of 1/10 for five or six, coarser ones for
+    more. Ties are broken by the lower mean log loss. If no weights beat the defaults, the defaults are kept, because a
+    preference that the clips do not show would be chance. The result is the same every time.
 
     Args:
         streams: validation scores by stream, on the scale that they are to be fused on.
@@ -100,55 +99,30 @@ def tune_weights(streams: Mapping[str, Scores]) -> TunedWeights:
     Raises:
         ScoreError: the score files do not belong together.
     """
-    names = list(streams)
     labels = fuse(streams).labels  # refuses what does not belong together
-    logits = np.stack([streams[name].scores.astype(np.float64) for name in names])
-    shares = all(scores.settings.get("scale") == "softmax" for scores in streams.values())
+    scores = np.stack([stream.scores.astype(np.float64) for stream in streams.values()])
+    are_shares = all(stream.settings.get("scale") == "softmax" for stream in streams.values())
+
+    def quality(weights: NDArray[np.float64]) -> tuple[float, float]:
+        """Top-1, and minus the mean log loss."""
+        fused = np.tensordot(weights, scores, axes=1)
+        right = float((fused.argmax(axis=1) == labels).mean())
+        own = (fused if are_shares else softmax(fused))[np.arange(len(labels)), labels]
+        return right, float(np.log(np.maximum(own, 1e-12)).mean())
+
     default = np.array(list(resolve_weights(streams).values()))
-    before = _quality(default / default.sum(), logits, labels, shares)
-    if len(names) <= _MOST_ON_GRID:
-        best = max(_grid(len(names)), key=lambda weights: _quality(weights, logits, labels, shares))
-    else:
-        best = _climb(default / default.sum(), logits, labels, shares)
-    if _quality(best, logits, labels, shares)[0] <= before[0]:
-        best = default / default.sum()
-    found = {name: float(weight) for name, weight in zip(names, best, strict=True)}
-    return TunedWeights(found, before[0], _quality(best, logits, labels, shares)[0])
-
-
-def _quality(
-    weights: NDArray[np.float64], scores: NDArray[np.float64], labels: NDArray[np.int64], shares: bool
-) -> tuple[float, float]:
-    """(top-1, minus the mean log loss) of the weighted sum of scores [streams, clips, classes]."""
-    fused = np.tensordot(weights, scores, axes=1)
-    right = float((fused.argmax(axis=1) == labels).mean())
-    own = (fused if shares else softmax(fused))[np.arange(len(labels)), labels]
-    return right, float(np.log(np.maximum(own, 1e-12)).mean())
+    default /= default.sum()
+    before = quality(default)[0]
+    best = max(_grid(len(streams)), key=quality)
+    after = quality(best)[0]
+    if after <= before:
+        best, after = default, before
+    return TunedWeights(dict(zip(streams, best.tolist(), strict=True)), before, after)
 
 
 def _grid(count: int) -> Iterator[NDArray[np.float64]]:
-    """All weights that are multiples of 1/STEPS and add up to 1."""
-    for bars in combinations(range(STEPS + count - 1), count - 1):
-        edges = np.array([-1, *bars, STEPS + count - 1])
-        yield (np.diff(edges) - 1) / STEPS
-
-
-def _climb(
-    weights: NDArray[np.float64], scores: NDArray[np.float64], labels: NDArray[np.int64], shares: bool
-) -> NDArray[np.float64]:
-    """Move one weight at a time to the best multiple of 1/STEPS, the others keeping their ratios, until none helps."""
-    best = _quality(weights, scores, labels, shares)
-    while True:
-        start = best
-        for stream in range(len(weights)):
-            rest = np.delete(weights, stream)
-            if not rest.sum():
-                continue
-            for step in range(STEPS + 1):
-                own = step / STEPS
-                moved = np.insert(rest / rest.sum() * (1 - own), stream, own)
-                quality = _quality(moved, scores, labels, shares)
-                if quality > best:
-                    best, weights = quality, moved
-        if best == start:
-            return weights
+    """All weights of ``count`` streams that are multiples of 1/steps and add up to 1."""
+    steps = next(steps for steps in (20, 10, 5, 2, 1) if steps == 1 or comb(steps + count - 1, steps) <= _MOST_TRIED)
+    for bars in combinations(range(steps + count - 1), count - 1):
+        edges = np.array([-1, *bars, steps + count - 1])
+        yield (np.diff(edges) - 1) / steps

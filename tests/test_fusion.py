@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from tool import tool
 
 from coviar_mocrop.errors import CoviarMocropError, ScoreError
 from coviar_mocrop.files import atomic_write
-from coviar_mocrop.fusion import common_clips, fuse, measure
+from coviar_mocrop.fusion import common_clips, fuse, measure, resolve_weights
 from coviar_mocrop.scores import Scores, load_scores, save_scores
 from coviar_mocrop.viz.compare import compare
 from coviar_mocrop.viz.results import results_table
@@ -116,9 +118,24 @@ def test_score_files_that_do_not_belong_together(change: dict[str, Any], says: s
         fuse({"iframe": make_scores(), "mv": make_scores(1, clips=11)})
 
 
-def test_scores_under_the_name_of_another_stream() -> None:
-    with pytest.raises(ScoreError, match="iframe: its score file is of the mv stream"):
-        fuse({"iframe": make_scores(stream="mv"), "mv": make_scores(stream="iframe")})
+def test_a_score_file_goes_by_the_name_of_its_stream() -> None:
+    runs = {"mv": make_scores(stream="mv"), "mv_long": make_scores(1, stream="mv"), "mv_old": make_scores(2)}
+    assert fuse(runs).settings["weights"] == {"mv": 1.0, "mv_long": 1.0, "mv_old": 1.0}
+    for name in ("iframe", "long", "mvlong", "my_mv"):
+        with pytest.raises(ScoreError, match=f"{name}: its score file is of the mv stream; name it mv="):
+            fuse({name: runs["mv"], "residual": make_scores(stream="residual")})
+
+
+def test_a_stream_brings_its_own_weight() -> None:
+    streams = {"sound": make_scores(stream="sound", fusion_weight=0.5), "iframe_b": make_scores(1, stream="iframe")}
+    assert resolve_weights(streams) == {"sound": 0.5, "iframe_b": 2.0}  # the second was written before weights were
+    assert resolve_weights(streams, {"sound": 3}) == {"sound": 3.0, "iframe_b": 2.0}
+    for wrong in ("much", -1, float("inf"), None):
+        with pytest.raises(ScoreError, match="the weight of sound is"):
+            resolve_weights({"sound": make_scores(fusion_weight=wrong)})
+
+
+def test_a_figure_of_an_unknown_kind_is_one_line() -> None:
     with pytest.raises(CoviarMocropError, match="no kind of picture"), atomic_write(Path("x.foo")) as temporary:
         Figure().savefig(temporary)
     assert not Path("x.foo").exists()
@@ -155,6 +172,19 @@ def test_measures_by_hand() -> None:
     assert accuracy.confusion[0].tolist() == [1, 1, 0, 0, 0, 0]
     assert accuracy.per_class[:3].tolist() == [0.5, 1.0, 0.0]
     assert np.isnan(accuracy.per_class[3])
+    alone = measure(make_scores(classes=1))
+    assert (alone.top1, alone.top5, alone.confusion.tolist()) == (1.0, 1.0, [[12]])
+
+
+@settings(max_examples=25, derandomize=True)
+@given(seed=st.integers(0, 1000), classes=st.integers(2, 12))
+def test_measures_are_those_of_torch(seed: int, classes: int) -> None:
+    scores = make_scores(seed, clips=30, classes=classes)
+    values, labels, accuracy = torch.from_numpy(scores.scores), torch.from_numpy(scores.labels), measure(scores)
+    best = values.topk(min(5, classes)).indices
+    assert accuracy.top1 == pytest.approx(float((best[:, 0] == labels).double().mean()))
+    assert accuracy.top5 == pytest.approx(float((best == labels[:, None]).any(dim=1).double().mean()))
+    assert accuracy.confusion.sum() == 30 and accuracy.confusion.trace() == round(30 * accuracy.top1)
 
 
 def test_compare_writes_the_contract_and_merges_settings(tmp_path: Path) -> None:
@@ -164,14 +194,14 @@ def test_compare_writes_the_contract_and_merges_settings(tmp_path: Path) -> None
     assert json.loads((tmp_path / "results.json").read_text()) == results
     assert list(results["settings"]) == ["baseline", "attention"]
     for entry in results["settings"].values():
-        assert list(entry["streams"]) == ["iframe", "mv", "residual"]
+        assert list(entry["streams"]) == ["residual", "mv", "iframe"]  # as given
         for row in [*entry["streams"].values(), entry["fused"]]:
             assert {"top1", "gflops_per_frame", "gflops_per_clip"} <= row.keys()
         assert entry["fused"]["gflops_per_clip"] == 18.0
     assert results_table(results).count("\n") == 9
     for name in ("confusion_baseline.png", "accuracy_against_gflops.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "per_class_attention.csv").read_text().startswith("class,clips,iframe,mv,residual,fused")
+    assert (tmp_path / "per_class_attention.csv").read_text().startswith("class,clips,residual,mv,iframe,fused")
 
 
 def test_tensorboard_runs_carry_the_same_tags(tmp_path: Path) -> None:
@@ -198,19 +228,11 @@ def test_different_settings_are_not_fused_by_accident(tmp_path: Path) -> None:
     assert "mixed" in compare(streams, tmp_path, setting="mixed")["settings"]
 
 
-def test_weights_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import runpy
-    import sys
-
-    tool = Path(__file__).parent.parent / "tools" / "fuse.py"
+def test_weights_on_the_command_line(tmp_path: Path) -> None:
     for number, name in enumerate(("iframe", "mv")):
         save_scores(tmp_path / f"{name}.npz", make_scores(number))
     files = [f"{name}={tmp_path}/{name}.npz" for name in ("iframe", "mv")]
     for weights, expected in ((["3", "0.5"], [3.0, 0.5]), (["mv=4"], [2.0, 4.0])):
-        with pytest.MonkeyPatch.context() as patch:
-            argv = ["fuse.py", "--scores", *files, "--weights", *weights, "--output", str(tmp_path / "out")]
-            patch.setattr(sys, "argv", argv)
-            runpy.run_path(str(tool), run_name="__main__")
+        tool("fuse", "--scores", *files, "--weights", *weights, "--output", tmp_path / "out")
         results = json.loads((tmp_path / "out" / "results.json").read_text())
         assert list(results["settings"]["baseline"]["fused"]["weights"].values()) == expected
-    capsys.readouterr()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tool import tool
 
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.fusion import fuse, measure, resolve_weights
-from coviar_mocrop.fusion_weights import require_disjoint, rescale, softmax, tune_weights
+from coviar_mocrop.fusion_weights import _grid, require_disjoint, rescale, softmax, tune_weights
 from coviar_mocrop.scores import Scores, load_scores, save_scores
-
-TOOL = Path(__file__).parent.parent / "tools" / "fuse.py"
 
 
 def make(signal: float, seed: int, part: str = "val", clips: int = 60, scale: float = 1.0) -> Scores:
@@ -71,7 +68,7 @@ def test_no_weights_on_the_grid_are_better() -> None:
             assert measure(fuse(validation, weights)).top1 <= tuned.after + 1e-6
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from([2, 3, 5, 6]), st.sampled_from(["logits", "softmax"]))
 def test_never_worse_than_the_default_on_the_validation_set(seed: int, count: int, scale: str) -> None:
     signals = np.random.default_rng(seed).uniform(0, 2, count)
@@ -110,27 +107,31 @@ def test_clips_that_are_reported_are_refused() -> None:
         require_disjoint({**validation, "mv": other}, reported)
 
 
+def test_the_grid_is_as_fine_as_the_number_of_streams_allows() -> None:
+    for count, steps, tried in ((1, 20, 1), (2, 20, 21), (4, 20, 1771), (5, 10, 1001), (6, 10, 3003), (9, 5, 1287)):
+        weights = np.array(list(_grid(count)))
+        assert weights.shape == (tried, count)
+        np.testing.assert_allclose(weights.sum(axis=1), 1)
+        assert len({tuple(row) for row in weights.tolist()}) == tried
+        assert np.unique(np.round(weights * steps, 9)).tolist() == ([steps] if count == 1 else list(range(steps + 1)))
+
+
 def test_the_tool_tunes_on_one_set_and_reports_the_other(tmp_path: Path) -> None:
     files: dict[str, list[str]] = {}
     for part in ("val", "test"):
         for name, scores in streams(part).items():
             save_scores(tmp_path / f"{part}_{name}.npz", scores)
         files[part] = [f"{name}={tmp_path}/{part}_{name}.npz" for name in streams(part)]
-    base = [sys.executable, str(TOOL), "--output", str(tmp_path / "out"), "--scores", *files["test"]]
 
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*base, *more], capture_output=True, text=True, check=False, timeout=240)
-
-    done = run("--tune-weights", *files["val"], "--scale", "softmax")
-    assert done.returncode == 0, done.stderr
-    assert "validation, 60 clips: top-1" in done.stdout and "points)" in done.stdout
+    command = ["fuse", "--output", tmp_path / "out", "--scores", *files["test"]]
+    told = tool(*command, "--tune-weights", *files["val"], "--scale", "softmax")
+    assert "validation, 60 clips: top-1" in told and "points)" in told
     fused = load_scores(tmp_path / "out/scores/fused_baseline.npz")
     tuned = tune_weights(rescale(streams("val"), "softmax"))
     assert fused.settings["weights"] == pytest.approx(tuned.weights)
     assert fused.names.tolist() == streams("test")["mv"].names.tolist()
 
-    refused = run("--tune-weights", *files["test"])
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("error: iframe: 60 clips are in the validation set and in the reported one")
-    both = run("--tune-weights", *files["val"], "--weights", "mv=1")
-    assert "give one of the two" in both.stderr
+    refused = tool(*command, "--tune-weights", *files["test"], ok=False)
+    assert refused.startswith("error: iframe: 60 clips are in the validation set and in the reported one")
+    both = tool(*command, "--tune-weights", *files["val"], "--weights", "mv=1", ok=False)
+    assert "give one of the two" in both
