@@ -1,9 +1,7 @@
-"""A MotionSqueeze stream from end to end: trained, tested, predicted with, and its motion looked at."""
+"""A MotionSqueeze stream from end to end: trained, tested, predicted with, and its motion shown."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +9,31 @@ import numpy as np
 import pytest
 import torch
 from clips import record, sliding
+from commands import command_runner
 from demo import demo_settings
 from matplotlib.image import imread
 
 from benchmarks import squeeze
+from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.checkpoint import load_checkpoint
-from coviar_mocrop.clips.config import DataConfig, InputConfig
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import ConfigError, ModelError
 from coviar_mocrop.flops import count_flops
 from coviar_mocrop.inference.predictor import Predictor
+from coviar_mocrop.inference.show import inspect_motion
 from coviar_mocrop.inference.testing import load_stream, score_checkpoint
 from coviar_mocrop.mocrop import CropBox
-from coviar_mocrop.networks.config import ModelConfig
-from coviar_mocrop.networks.stream_net import create_stream
+from coviar_mocrop.streams.base import Stream, create_stream
 from coviar_mocrop.training.trainer import train
-from coviar_mocrop.viz.motion_picture import look_at_motion
 
-TOOLS = Path(__file__).parent.parent / "tools"
-INPUTS = InputConfig(test_segments=4, stride=3, frames="decoded")
+
+def stream_of(name: str = "iframe", **model: Any) -> Stream:
+    inputs: dict[str, Any] = {"segments": 4, "test_segments": 4, "stride": 3, "full_size": 64}
+    if name == "iframe":
+        inputs["frames"] = "decoded"
+    config = Config.model_validate({"stream": name, "data": {"classes": "none"}, "input": inputs, "model": model})
+    return create_stream(config, ["run", "sit", "walk"], weights=False)
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +58,18 @@ def config_of(demo: Path, output: Path) -> Config:
 
 @pytest.fixture(scope="module")
 def trained(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(config_of(demo, tmp_path_factory.mktemp("run")))
+    return train({"iframe": config_of(demo, tmp_path_factory.mktemp("run"))})["iframe"]
 
 
 def test_training_learns_the_module_and_shows_its_motion(demo: Path, trained: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board = EventAccumulator(str(trained.parent), size_guidance={"images": 0}).Reload()
-    tags = [tag for tag in board.Tags()["images"] if tag.startswith("displacement/")]
+    events = EventAccumulator(str(trained.parent), size_guidance={"images": 0}).Reload()
+    tags = [tag for tag in events.Tags()["images"] if tag.startswith("displacement/")]
     assert len(tags) == 2
-    assert [image.step for image in board.Images(tags[0])] == [1, 2, 3]
+    assert [image.step for image in events.Images(tags[0])] == [1, 2, 3]
     torch.manual_seed(0)
-    fresh = create_stream("iframe", 8, config_of(demo, trained.parent).model).state_dict()
+    fresh = create_stream(config_of(demo, trained.parent), list("abcdefgh"), weights=True).network.state_dict()
     learned = load_checkpoint(trained)["model"]
     assert learned.keys() == fresh.keys()
     name = "motion_squeeze.reduce.0.weight"
@@ -75,8 +78,7 @@ def test_training_learns_the_module_and_shows_its_motion(demo: Path, trained: Pa
 
 def test_scores_carry_the_cost_of_whole_clips_and_predictions_agree(demo: Path, trained: Path) -> None:
     scores = score_checkpoint(trained, ["input.test_crops=10"])
-    model = load_stream(trained).model
-    clip = count_flops(model, (1, 3, 3, 48, 48))
+    clip = count_flops(load_stream(trained).network, (1, 3, 3, 48, 48))
     assert scores.settings["gflops_per_frame"] == clip // 3 / 1e9
     assert scores.settings["gflops_per_clip"] == pytest.approx(10 * clip / 1e9, rel=1e-6)
     prediction = Predictor([trained], ["input.test_crops=10"])(demo / "videos" / scores.names[2])
@@ -86,12 +88,13 @@ def test_scores_carry_the_cost_of_whole_clips_and_predictions_agree(demo: Path, 
 def test_the_codecs_motion_is_the_clips(tmp_path: Path) -> None:
     """Everything slides by (3, -2) a frame, so by three times that a step of three frames."""
     path = record(sliding(24, 96, 64, (3, -2)), tmp_path / "slide.mp4", gop=24)
-    model = create_stream("iframe", 3, ModelConfig(motion_squeeze=True)).train()
-    box = CropBox(0.25, 0.25, 0.75, 0.75)
-    view = look_at_motion(path, model, "frame", 64, INPUTS, DataConfig(classes="none"), box)
-    assert model.training
+    stream = stream_of(motion_squeeze=True)
+    stream.network.train()
+    with open_video(path) as video:
+        view = inspect_motion(video, stream, CropBox(0.25, 0.25, 0.75, 0.75))
+    assert stream.network.training
     assert view.numbers == [7, 10, 13, 16]
-    assert view.frames.shape == (4, 32, 48, 3)
+    assert view.frames.shape == (4, 64, 64, 3)
     assert view.displacement.shape == (3, 8, 8, 2)
     assert view.confidence.shape == (3, 8, 8)
     assert view.codec.shape == (3, 32, 48, 2)
@@ -103,19 +106,21 @@ def test_the_codecs_motion_is_the_clips(tmp_path: Path) -> None:
     assert len(view.figure("a clip").axes) == 12
 
 
-def test_networks_that_find_no_motion_are_told(demo: Path) -> None:
-    path = next((demo / "videos").rglob("*.mp4"))
-    data = DataConfig(classes="none")
-    with pytest.raises(ModelError, match="motion_squeeze=true"):
-        look_at_motion(path, create_stream("iframe", 3), "frame", 48, INPUTS, data, None)
-    with pytest.raises(ModelError, match="mv stream has no pictures"):
-        look_at_motion(path, create_stream("mv", 3), "mv", 48, INPUTS, data, None)
+def test_any_stream_with_the_module_shows_its_motion(tmp_path: Path) -> None:
+    path = record(sliding(24, 96, 64, (3, -2)), tmp_path / "slide.mp4", gop=24)
+    with open_video(path) as video:
+        view = inspect_motion(video, stream_of("mv", motion_squeeze=True))
+        assert (view.frames.shape, view.numbers) == ((4, 64, 64, 3), [7, 10, 13, 16])
+        with pytest.raises(ModelError, match="motion_squeeze=true"):
+            inspect_motion(video, stream_of())
 
 
-def test_show_crop_writes_the_motion_beside_the_box(demo: Path, trained: Path, tmp_path: Path) -> None:
+def test_show_crop_writes_the_motion_beside_the_box(
+    demo: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     clip = next((demo / "videos").rglob("*.mp4"))
-    command: list[Any] = [sys.executable, TOOLS / "show_crop.py", clip, "--output", tmp_path / "crop.png"]
-    done = subprocess.run([*command, "--checkpoint", trained], capture_output=True, text=True, check=True)
+    run = command_runner(monkeypatch, capsys)
+    done = run("show_crop.py", clip, "--output", tmp_path / "crop.png", "--checkpoint", trained)
     assert "crop_motion.png: 2 steps" in done.stdout
     assert imread(tmp_path / "crop_motion.png").std() > 0.1
 
