@@ -215,9 +215,9 @@ def may_refuse(backend: str, path: Path) -> Iterator[None]:
         assert str(path) in str(error)
 
 
-def every_place(video: Video) -> list[tuple[int, int]]:
-    """All (gop, pos) of a video, display order."""
-    return [(number, pos) for number, gop in enumerate(video.gops) for pos in range(gop.length)]
+def every_frame(video: Video) -> list[int]:
+    """The numbers of all frames of a video."""
+    return list(range(video.info.num_frames))
 
 
 def warp(picture: NDArray[Any], motion: NDArray[np.int16]) -> NDArray[np.int64]:

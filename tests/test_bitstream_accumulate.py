@@ -8,17 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import Pixel, decode_vectors, every_place, record, sliding, texture, wandering
+from clips import Pixel, decode_vectors, every_frame, record, sliding, texture, wandering
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from coviar_mocrop.bitstream import MOTION_VECTOR_DTYPE, open_video
+from coviar_mocrop.bitstream import MOTION_VECTOR_DTYPE, kernels, open_video
 from coviar_mocrop.bitstream.accumulate import Accumulator
 from coviar_mocrop.bitstream.transcode import encode
 
 Step = tuple[bool, NDArray[np.void]]
 """Of one frame: whether it is a B-frame, and its vectors."""
+
+COMPILED = kernels.compiled()
+WAYS = {"numpy": kernels.IN_NUMPY, **({"compiled": COMPILED} if COMPILED else {})}
 
 
 def one_step(vectors: NDArray[np.void], height: int, width: int) -> dict[Pixel, Pixel]:
@@ -56,6 +59,13 @@ def slow_motion(steps: Sequence[Step], height: int, width: int, accumulate: bool
     return found
 
 
+def in_the_way_of(way: str, height: int, width: int, *, accumulate: bool = True) -> Accumulator:
+    """An accumulator that computes compiled or in numpy."""
+    accumulator = Accumulator(height, width, accumulate=accumulate)
+    accumulator._kernels = WAYS[way]
+    return accumulator
+
+
 def blocks(rng: np.random.Generator, height: int, width: int, reach: int) -> NDArray[np.void]:
     """Random vectors of blocks that do not overlap, some of them over the frame's edge."""
     rows = []
@@ -80,32 +90,64 @@ def vector(block: tuple[int, int, int, int], move: Pixel, source: int = -1) -> N
     return np.array([row], dtype=MOTION_VECTOR_DTYPE)
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+def joined(*parts: NDArray[np.void]) -> NDArray[np.void]:
+    """Vectors one after the other; numpy alone would leave out the padding."""
+    return np.concatenate(parts).astype(MOTION_VECTOR_DTYPE)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=40, derandomize=True, deadline=None)
 @given(
     height=st.integers(4, 60),
     width=st.integers(4, 60),
     b_frames=st.lists(st.booleans(), min_size=1, max_size=5),
     reach=st.sampled_from([2, 5, 12, 60]),
+    overlap=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
     accumulate=st.booleans(),
 )
 def test_synthetic_vectors(
-    height: int, width: int, b_frames: list[bool], reach: int, seed: int, accumulate: bool
+    way: str, height: int, width: int, b_frames: list[bool], reach: int, overlap: bool, seed: int, accumulate: bool
 ) -> None:
     rng = np.random.default_rng(seed)
     steps = [(is_b, blocks(rng, height, width, reach)) for is_b in [False, *b_frames]]
-    accumulator = Accumulator(height, width, accumulate=accumulate)
+    if overlap:
+        steps = [(is_b, joined(vectors, blocks(rng, height, width, reach))) for is_b, vectors in steps]
+    accumulator = in_the_way_of(way, height, width, accumulate=accumulate)
     first = texture(height, width, seed % 100)
+    side_by_side = first.reshape(height, -1)
+    top, left = int(rng.integers(height)), int(rng.integers(width))
+    window = (top, left, int(rng.integers(top, height + 1)), int(rng.integers(left, width + 1)))
+    inside = np.s_[window[0] : window[2], window[1] : window[3]]
     for (is_b, vectors), expected in zip(steps[1:], slow_motion(steps, height, width, accumulate)[1:], strict=True):
         accumulator.step(vectors, is_b=is_b)
         motion = accumulator.motion()
         assert motion.dtype == np.int16
         np.testing.assert_array_equal(motion, expected)
+        np.testing.assert_array_equal(accumulator.motion(window), expected[inside])
+        coded = np.rint(np.clip(expected * 127.5 / 20 + 128, 0, 255))
+        np.testing.assert_array_equal(accumulator.motion8(), coded)
+        np.testing.assert_array_equal(accumulator.motion8(window), coded[inside])
         rows, columns = np.indices((height, width))
-        warped = first[rows - expected[..., 1], columns - expected[..., 0]].astype(int)
-        np.testing.assert_array_equal(accumulator.residual(255 - first, first), 255 - first - warped)
+        residual = 255 - first - first[rows - expected[..., 1], columns - expected[..., 0]].astype(int)
+        np.testing.assert_array_equal(accumulator.residual(255 - side_by_side, side_by_side), residual)
+        np.testing.assert_array_equal(accumulator.residual(255 - side_by_side, side_by_side, window), residual[inside])
+        coded = np.clip(residual + 128, 0, 255)
+        np.testing.assert_array_equal(accumulator.residual8(255 - side_by_side, side_by_side), coded)
+        np.testing.assert_array_equal(accumulator.residual8(255 - side_by_side, side_by_side, window), coded[inside])
     accumulator.restart()
     assert not accumulator.motion().any()
+    assert (accumulator.motion8() == 128).all()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_where_blocks_overlap_the_later_one_counts(way: str) -> None:
+    accumulator = in_the_way_of(way, 16, 16)
+    still = vector((6, 6, 4, 4), (0, 0))  # does not move, so it does not count
+    accumulator.step(joined(vector((0, 0, 8, 8), (1, 2)), vector((4, 4, 8, 8), (-2, 3)), still))
+    motion = accumulator.motion()
+    assert (motion[:4, :8] == (-1, -2)).all()
+    assert (motion[4:12, 4:12] == (2, -3)).all()
 
 
 @pytest.mark.parametrize(
@@ -123,8 +165,11 @@ def test_synthetic_vectors(
         ((8, 8, 8, 8), (0, 0), None),
     ],
 )
-def test_frame_edge(block: tuple[int, int, int, int], move: Pixel, moved: tuple[int, int, int, int] | None) -> None:
-    accumulator = Accumulator(24, 32)
+@pytest.mark.parametrize("way", WAYS)
+def test_frame_edge(
+    way: str, block: tuple[int, int, int, int], move: Pixel, moved: tuple[int, int, int, int] | None
+) -> None:
+    accumulator = in_the_way_of(way, 24, 32)
     accumulator.step(vector(block, move))
     expected = np.zeros((24, 32, 2), np.int16)
     if moved:
@@ -175,17 +220,16 @@ def test_clips(tmp_path: Path, codec: str, how: dict[str, Any], anchor_every: in
         steps = steps[:-1]  # plain decoding never gives the last anchor's vectors of such streams
     with open_video(path, anchor_every=anchor_every) as video:
         assert sum(is_b for is_b, _ in steps) > 4 or not video.info.has_b_frames
-        motion = dict(zip(every_place(video), video.read("mv", every_place(video)), strict=True))
+        motion = video.get_motion_at(every_frame(video))
         moved = 0
-        for number, gop in enumerate(video.gops):
+        for gop in video.gops:
             of_gop = steps[gop.start : gop.start + gop.length]
             for pos, expected in enumerate(slow_motion(of_gop, 50, 66)):
-                np.testing.assert_array_equal(motion[number, pos], expected, err_msg=f"GOP {number}, position {pos}")
+                np.testing.assert_array_equal(motion[gop.start + pos], expected, err_msg=f"{gop}, position {pos}")
                 moved += bool(expected.any())
         assert moved > (1 if codec == "mpeg4" and how else 8)  # FFmpeg's vectors of MPEG-4 B-frames are all zero
         for frame, (_, vectors) in enumerate(steps):
-            number = max(n for n, gop in enumerate(video.gops) if gop.start <= frame)
-            found = video.motion_vectors(number, frame - video.gops[number].start)
+            (found,) = video.get_motion_vectors_at([frame])
             assert found.dtype == MOTION_VECTOR_DTYPE
             assert len(found) == len(vectors)
             for name in ("source", "w", "h", "src_x", "src_y", "dst_x", "dst_y", "motion_x", "motion_y"):
@@ -208,7 +252,7 @@ def test_known_translation(tmp_path: Path, step: Pixel, codec: Any, b_frames: in
     with open_video(path) as video:
         assert video.info.has_b_frames == bool(b_frames)
         assert video.gops == [(0, 10)]
-        motion = video.read("mv", [(0, pos) for pos in range(10)])
+        motion = video.get_motion_at(range(10))
     for pos in range(10):
         if b_frames and pos % (b_frames + 1):
             continue  # a B-frame may be predicted from the future alone

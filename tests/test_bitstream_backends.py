@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import every_place, may_refuse, read_packets, record, remux, wandering
+from clips import every_frame, may_refuse, read_packets, record, remux, wandering
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.errors import VideoError
@@ -53,16 +53,20 @@ def test_backends_agree_bit_for_bit(tmp_path: Path, name: str, anchor_every: int
     ):
         assert (ours.info.backend, theirs.info.backend) == ("pyav", "mvextractor")
         assert ours.gops == theirs.gops
-        places = every_place(ours)
-        for kind in ("iframe", "mv", "residual"):
-            np.testing.assert_array_equal(ours.read(kind, places), theirs.read(kind, places))
-        vectors = ours.vectors()
+        frames = every_frame(ours)
+        one, other = (video.get({"iframe": frames, "mv": frames, "residual": frames}) for video in (ours, theirs))
+        for kind, array in one.items():
+            np.testing.assert_array_equal(array, other[kind])
+        vectors = ours.get_motion_vectors_at()
         assert sum(map(len, vectors)) > 100
-        for frame, (one, other) in enumerate(zip(vectors, theirs.vectors(), strict=True)):
-            assert one.dtype == other.dtype
-            assert one.tobytes() == other.tobytes(), f"frame {frame}"
-        for place, one in zip(places, vectors, strict=True):
-            assert theirs.motion_vectors(*place).tobytes() == one.tobytes()
+        for frame, (a, b) in enumerate(zip(vectors, theirs.get_motion_vectors_at(), strict=True)):
+            assert a.dtype == b.dtype
+            assert a.tobytes() == b.tobytes(), f"frame {frame}"
+        for frame, a in zip(frames, vectors, strict=True):
+            assert theirs.get_motion_vectors_at([frame])[0].tobytes() == a.tobytes()
+        some = {"iframe": [3, 20], "mv": [23], "residual": [4]}  # pixels of some GOPs, vectors of others
+        for a, b in zip(ours.get(some).values(), theirs.get(some).values(), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_auto_takes_pyav_without_b_frames_too(tmp_path: Path) -> None:
@@ -78,7 +82,7 @@ def test_auto_takes_pyav_with_b_frames(with_b_frames: Path) -> None:
         with open_video(with_b_frames) as video:
             assert video.info.has_b_frames
             assert video.info.backend == "pyav"
-            video.vectors()
+            video.get_motion_vectors_at()
 
 
 def test_auto_works_without_mvextractor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +90,7 @@ def test_auto_works_without_mvextractor(tmp_path: Path, monkeypatch: pytest.Monk
     path = record(wandering(12, 64, 48, 5), tmp_path / "clip.mp4")
     with open_video(path) as video:
         assert video.info.backend == "pyav"
-        assert len(video.vectors()) == 12
+        assert len(video.get_motion_vectors_at()) == 12
     with pytest.raises(VideoError, match="not installed") as error:
         open_video(path, backend="mvextractor")
     assert str(path) in str(error.value)
@@ -98,9 +102,9 @@ def test_asking_mvextractor_for_b_frames_warns_once(with_b_frames: Path) -> None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with open_video(with_b_frames, backend="mvextractor") as video:
-            video.vectors()
-            video.iframe(0)
-            video.accumulated_motion(0, 5)
+            video.get_motion_vectors_at()
+            video.get_iframes_at([0])
+            video.get_motion_at([5])
     ours = [warning for warning in caught if "B-frames" in str(warning.message)]
     assert len(ours) == 1
     assert str(with_b_frames) in str(ours[0].message)
@@ -119,14 +123,14 @@ def test_a_frame_that_is_not_coded_repeats_the_one_before(tmp_path: Path, suffix
     path = remux(packets, plain, tmp_path / f"not_coded{suffix}")
     frames = [*range(5), 4, *range(5, 20)]
     with open_video(plain, backend="pyav", anchor_every=1) as video:
-        pictures = video.read("iframe", every_place(video))[frames]
-        vectors = [v.tobytes() for v in video.vectors(frames)]
+        pictures = video.get_iframes_at(every_frame(video))[frames]
+        vectors = [v.tobytes() for v in video.get_motion_vectors_at(frames)]
     vectors[5] = b""
     with may_refuse(backend, path), open_video(path, backend=backend, anchor_every=1) as video:
         assert video.info.num_frames == 21
-        np.testing.assert_array_equal(video.read("iframe", every_place(video)), pictures)
-        assert [v.tobytes() for v in video.vectors()] == vectors
-        assert [video.motion_vectors(gop, 0).tobytes() for gop in video.gops] == vectors
+        np.testing.assert_array_equal(video.get_iframes_at(every_frame(video)), pictures)
+        assert [v.tobytes() for v in video.get_motion_vectors_at()] == vectors
+        assert [video.get_motion_vectors_at([frame])[0].tobytes() for frame in range(21)] == vectors
 
 
 # -- determinism -------------------------------------------------------------------------------------
@@ -143,11 +147,11 @@ def digest(path: str) -> str:
     """A hash over the vectors of every frame, in one pass and GOP by GOP, and over accumulated motion."""
     found = hashlib.sha256()
     with open_video(path) as video:
-        for vectors in video.vectors():
+        for vectors in video.get_motion_vectors_at():
             found.update(vectors.tobytes())
-        for place in every_place(video)[::7]:
-            found.update(video.motion_vectors(*place).tobytes())
-        found.update(video.read("mv", every_place(video)).tobytes())
+        for frame in every_frame(video)[::7]:
+            found.update(video.get_motion_vectors_at([frame])[0].tobytes())
+        found.update(video.get_motion_at(every_frame(video)).tobytes())
     return found.hexdigest()
 
 
@@ -163,7 +167,7 @@ def test_vectors_of_b_frames_never_vary(with_b_frames: Path) -> None:
 def _read_again(path: Path) -> None:
     gc.collect()
     with open_video(path) as video:
-        video.residual(0, 3)
+        video.get_residuals_at([3])
 
 
 def test_reading_goes_on_in_a_forked_process(tmp_path: Path) -> None:
@@ -171,7 +175,7 @@ def test_reading_goes_on_in_a_forked_process(tmp_path: Path) -> None:
     path = record(wandering(12, 200, 160, 5), tmp_path / "clip.mp4")
     gc.collect()  # the other tests' frames are not the question
     video = open_video(path)
-    kept = [video.read("residual", [(0, pos) for pos in range(1, 12)]), video]
+    kept = [video.get_residuals_at(range(1, 12)), video]
     loop: list[object] = [kept]
     loop.append(loop)  # only the garbage collector frees it
     del video, kept, loop

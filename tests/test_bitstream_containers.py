@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from av.stream import Disposition
-from clips import Recorder, decode, every_place, may_refuse, record, sliding, turn_clockwise, wandering, warp
+from clips import Recorder, decode, every_frame, may_refuse, record, sliding, turn_clockwise, wandering, warp
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.mvextractor_reader import is_available
@@ -43,9 +43,9 @@ def test_same_frames_as_plain_decoding(tmp_path: Path, name: str, how: dict[str,
     with open_video(path, anchor_every=1) as video:
         assert video.info.num_frames == len(pictures) == 26
         assert video.info.has_b_frames == ("b_frames" in how)
-        np.testing.assert_array_equal(video.read("iframe", every_place(video)), pictures)
+        np.testing.assert_array_equal(video.get_iframes_at(every_frame(video)), pictures)
         shuffled = np.random.default_rng(0).permutation(26)
-        found = video.read("iframe", [(int(frame), 0) for frame in shuffled])
+        found = video.get_iframes_at(shuffled)
         np.testing.assert_array_equal(found, [pictures[frame] for frame in shuffled])
 
 
@@ -57,8 +57,8 @@ def test_raw_stream_named_mp4(tmp_path: Path, suffix: str, how: dict[str, Any]) 
     with open_video(path) as video:
         assert video.info.num_frames == 26
         assert [gop.length for gop in video.gops if gop.start % 12 == 0] == [12, 12, 2]
-        assert video.accumulated_motion(0, 9).any()
-        np.testing.assert_array_equal(video.iframe(1), decode(path)[video.gops[1].start])
+        assert video.get_motion_at([9]).any()
+        np.testing.assert_array_equal(video.get_iframes_at([15])[0], decode(path)[video.gop_at(15).start])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -77,10 +77,10 @@ def test_best_of_several_video_streams_is_taken(tmp_path: Path, backend: Any, su
     assert pictures[0].shape == (144, 176, 3)
     with may_refuse(backend, path), open_video(path, backend=backend) as video:
         assert (video.info.width, video.info.height, video.info.num_frames) == (176, 144, 15)
-        np.testing.assert_array_equal(video.read("iframe", [(0, 0), (1, 0)]), [pictures[0], pictures[12]])
-        motion, residual = video.accumulated_motion(0, 11), video.residual(0, 11)
+        np.testing.assert_array_equal(video.get_iframes_at([0, 12]), [pictures[0], pictures[12]])
+        motion, residual = video.get_motion_at([11])[0], video.get_residuals_at([11])[0]
         np.testing.assert_array_equal(warp(pictures[0], motion) + residual, pictures[11])
-        assert max(int(vectors["dst_x"].max()) for vectors in video.vectors() if len(vectors)) > 64
+        assert max(int(vectors["dst_x"].max()) for vectors in video.get_motion_vectors_at() if len(vectors)) > 64
 
 
 @pytest.mark.parametrize("backend", ["auto", "pyav"])
@@ -103,18 +103,20 @@ def test_codecs_without_vectors(tmp_path: Path, backend: Any, codec: str, suffix
     recorder.send([(stream, pictures)])
     with open_video(path, backend=backend, anchor_every=1) as video:
         reads: list[Callable[[], Any]] = [
-            lambda: video.motion_vectors(1, 0),
-            lambda: video.accumulated_motion(1, 0),
-            lambda: video.residual(1, 0),
-            lambda: video.read_many({"iframe": [(0, 0)], "mv": [(0, 0)]}),
-            video.vectors,
+            lambda: video.get_motion_vectors_at([1]),
+            lambda: video.get_motion_at([1]),
+            lambda: video.get_residuals_at([1]),
+            lambda: video.get({"iframe": [0], "mv": [0]}),
+            lambda: video.visit([0], vectors=None),
+            video.get_motion_vectors_at,
         ]
         for read in reads:
             with pytest.raises(NoMotionVectorsError) as error:
                 read()
             assert str(path) in str(error.value)
             assert "\n" not in str(error.value)
-        np.testing.assert_array_equal(video.read("iframe", every_place(video)), decode(path))
+        found = video.get({"iframe": every_frame(video), "mv": []})
+        np.testing.assert_array_equal(found["iframe"], decode(path))
 
 
 # -- rotation ----------------------------------------------------------------------------------------
@@ -136,16 +138,16 @@ def test_rotation_metadata_turns_everything(tmp_path: Path, backend: Any, quarte
     with open_video(coded) as flat, open_video(path, backend=backend) as video:
         assert (video.info.width, video.info.height) == ((64, 96) if quarters % 2 else (96, 64))
         assert video.gops == flat.gops
-        places = every_place(flat)
-        for kind in ("iframe", "residual"):
-            expected = [np.rot90(row, -quarters) for row in flat.read(kind, places)]
-            np.testing.assert_array_equal(video.read(kind, places), expected)
-        motion = flat.read("mv", places)
+        frames = every_frame(flat)
+        kinds: dict[Any, list[int]] = {"iframe": frames, "residual": frames}
+        for kind, array in flat.get(kinds).items():
+            np.testing.assert_array_equal(video.get(kinds)[kind], [np.rot90(row, -quarters) for row in array])
+        motion = flat.get_motion_at(frames)
         assert motion.any()
-        np.testing.assert_array_equal(video.read("mv", places), [turned(row, quarters) for row in motion])
+        np.testing.assert_array_equal(video.get_motion_at(frames), [turned(row, quarters) for row in motion])
         height, width = video.info.height, video.info.width
-        for frame, vectors in enumerate(video.vectors()):
-            assert len(vectors) == len(flat.vectors([frame])[0])
+        for frame, vectors in enumerate(video.get_motion_vectors_at()):
+            assert len(vectors) == len(flat.get_motion_vectors_at([frame])[0])
             if len(vectors):
                 left, top = vectors["dst_x"] - vectors["w"] // 2, vectors["dst_y"] - vectors["h"] // 2
                 assert min(left.min(), top.min()) >= 0
@@ -157,9 +159,9 @@ def test_what_moves_right_moves_down_in_a_video_turned_clockwise(tmp_path: Path)
     coded = record(sliding(8, 112, 96, (3, 0)), tmp_path / "coded.mp4", quality=10)
     path = turn_clockwise(coded, tmp_path / "turned.mp4", 1)
     with open_video(path) as video:
-        motion = video.accumulated_motion(0, 5)[32:-32, 32:-32]
+        motion = video.get_motion_at([5])[0, 32:-32, 32:-32]
         assert np.median(motion, axis=(0, 1)).tolist() == [0, 15]
-        vectors = video.motion_vectors(0, 1)
+        (vectors,) = video.get_motion_vectors_at([1])
         moves = np.stack([vectors["dst_x"] - vectors["src_x"], vectors["dst_y"] - vectors["src_y"]])
         assert np.median(moves, axis=1).tolist() == [0, 3]
         by_field = np.stack([vectors["motion_x"], vectors["motion_y"]]) / vectors["motion_scale"]
@@ -177,10 +179,10 @@ def test_a_stream_that_changes_its_size(tmp_path: Path, backend: Any) -> None:
     path = tmp_path / "joined.h264"
     path.write_bytes(b"".join(parts))
     with open_video(path, backend=backend) as video:
-        assert video.residual(0, 5).shape == (48, 64, 3)
-        for kind in ("iframe", "residual"):
+        assert video.get_residuals_at([5]).shape == (1, 48, 64, 3)
+        for read in (video.get_iframes_at, video.get_residuals_at):
             with pytest.raises(VideoError) as error:
-                video.read(kind, [(1, 3)])  # type: ignore[arg-type]
+                read([15])
             assert str(path) in str(error.value)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import decode, every_place, record, wandering, warp, write_sound
+from clips import decode, every_frame, record, wandering, warp, write_sound
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.errors import CoviarMocropError, VideoError
@@ -33,13 +33,13 @@ def outcome(path: Path, backend: Any = "auto") -> str:
     """A hash over all that can be read, which is checked to be usable; or the error, checked to be a good one."""
     try:
         with open_video(path, backend=backend) as video:
-            places = every_place(video)
-            assert len(places) == video.info.num_frames > 0
-            motion, residual = video.read("mv", places), video.read("residual", places)
-            first = video.read("iframe", places)
-            vectors = video.vectors()
+            frames = every_frame(video)
+            assert len(frames) == video.info.num_frames > 0
+            motion, residual = video.get_motion_at(frames), video.get_residuals_at(frames)
+            first = video.get_iframes_at(frames)
+            vectors = video.get_motion_vectors_at()
         with open_video(path, backend=backend, anchor_every=1) as video:
-            pictures = video.read("iframe", every_place(video))
+            pictures = video.get_iframes_at(every_frame(video))
     except CoviarMocropError as error:
         message = str(error)
         assert message.startswith(f"{path}: ")
@@ -62,8 +62,8 @@ def damage(data: bytes, seed: int) -> bytes:
     damaged = np.frombuffer(data, np.uint8).copy()
     start, length = int(rng.integers(len(data))), int(rng.integers(1, len(data) // 8))
     if seed % 3 == 0:
-        places = rng.integers(0, len(data), int(rng.integers(1, 12)))
-        damaged[places] = rng.integers(0, 256, len(places))
+        frames = rng.integers(0, len(data), int(rng.integers(1, 12)))
+        damaged[frames] = rng.integers(0, 256, len(frames))
     elif seed % 3 == 1:
         stretch = damaged[start : start + length]
         stretch[:] = rng.integers(0, 256, len(stretch))
@@ -102,14 +102,14 @@ def test_every_way_of_reading_a_damaged_clip_gives_the_same(tmp_path: Path, clip
         path.write_bytes(damage(clips[name], seed))
         try:
             with open_video(path) as video:
-                places = every_place(video)
-                residual = video.read("residual", places)
-                vectors = video.vectors()
-                for row, place in list(enumerate(places))[::3]:
-                    assert (video.residual(*place) == residual[row]).all(), f"seed {seed}, {place}"
-                for row, place in enumerate(places):
-                    same = video.motion_vectors(*place).tobytes() == vectors[row].tobytes()
-                    assert same, f"seed {seed}: vectors of {place} differ from those of a whole pass"
+                frames = every_frame(video)
+                residual = video.get_residuals_at(frames)
+                vectors = video.get_motion_vectors_at()
+                for frame in frames[::3]:
+                    assert (video.get_residuals_at([frame])[0] == residual[frame]).all(), f"seed {seed}, {frame}"
+                for frame in frames:
+                    same = video.get_motion_vectors_at([frame])[0].tobytes() == vectors[frame].tobytes()
+                    assert same, f"seed {seed}: vectors of {frame} differ from those of a whole pass"
                 read += 1
         except VideoError:
             continue
@@ -126,9 +126,9 @@ def test_vectors_of_damaged_blocks_do_not_depend_on_pixels(tmp_path: Path, suffi
         path.write_bytes(damage(data, seed))
         try:
             with open_video(path, backend="pyav") as video:
-                places = every_place(video)
-                alone = video.read("mv", places)
-                beside = video.read_many({"mv": places, "residual": places[:1]})["mv"]
+                frames = every_frame(video)
+                alone = video.get_motion_at(frames)
+                beside = video.get({"mv": frames, "residual": frames[:1]})["mv"]
                 np.testing.assert_array_equal(alone, beside, err_msg=f"seed {seed}")
                 read += 1
         except VideoError:
@@ -157,7 +157,7 @@ def test_frames_before_the_damage_are_untouched(tmp_path: Path, clips: dict[str,
     with open_video(path, anchor_every=1) as video:
         count = video.info.num_frames
         assert 8 < count < 20
-        np.testing.assert_array_equal(video.read("iframe", every_place(video))[:-1], pictures[: count - 1])
+        np.testing.assert_array_equal(video.get_iframes_at(every_frame(video))[:-1], pictures[: count - 1])
 
 
 def test_a_lost_frame_repeats_the_one_before(tmp_path: Path) -> None:
@@ -165,19 +165,19 @@ def test_a_lost_frame_repeats_the_one_before(tmp_path: Path) -> None:
     path = record(wandering(16, 82, 50, 6, noise=4), tmp_path / "clip.mp4", gop=8)
     pictures = decode(path)
     with open_video(path) as video:
-        sound = video.read("mv", every_place(video))
+        sound = video.get_motion_at(every_frame(video))
         lost = bytes(next(video._pyav._packets.read([11])))
     data = path.read_bytes()
     path.write_bytes(data.replace(lost, b"\xff" * len(lost)))
     for backend in ("pyav", "auto"):
         with open_video(path, backend=backend, anchor_every=1) as video:  # type: ignore[arg-type]
             assert video.info.num_frames == 16
-            found = video.read("iframe", every_place(video))
+            found = video.get_iframes_at(every_frame(video))
             np.testing.assert_array_equal(found[:11], pictures[:11])
             np.testing.assert_array_equal(found[11], pictures[10])
         with open_video(path, backend=backend) as video:  # type: ignore[arg-type]
-            motion = video.read("mv", every_place(video))
-            residual = video.read("residual", every_place(video))
+            motion = video.get_motion_at(every_frame(video))
+            residual = video.get_residuals_at(every_frame(video))
             np.testing.assert_array_equal(motion[:11], sound[:11])
             np.testing.assert_array_equal(motion[11], motion[8 + 3 - 1])
             for frame, gop in [(frame, frame // 8) for frame in range(16)]:

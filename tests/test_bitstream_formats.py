@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
-from clips import Picture, decode, decode_vectors, every_place, wandering, warp
+from clips import Picture, decode, decode_vectors, every_frame, wandering, warp
 
 from coviar_mocrop.bitstream import open_video
 
@@ -65,17 +65,17 @@ def test_frames_vectors_and_round_trip(tmp_path: Path, name: str) -> None:
     with av.open(os.fspath(path)) as container:
         keys = [number for number, frame in enumerate(container.decode(video=0)) if frame.key_frame]
     with open_video(path, anchor_every=1) as video:
-        np.testing.assert_array_equal(video.read("iframe", every_place(video)), plain)
+        np.testing.assert_array_equal(video.get_iframes_at(every_frame(video)), plain)
     with open_video(path, anchor_every=None) as video:
         assert video.info.num_frames == 26
         assert video.info.frame_rate == pytest.approx(FORMATS[name].get("rate", 25), rel=0.01) or "variable" in name
         assert [gop.start for gop in video.gops] == keys
         if "cuts" in name:
             assert len({gop.length for gop in video.gops}) > 2
-        places = every_place(video)
-        found = video.read_many({"iframe": places, "mv": places, "residual": places})
+        frames = every_frame(video)
+        found = video.get({"iframe": frames, "mv": frames, "residual": frames})
         fields = ["source", "w", "h", "src_x", "src_y", "dst_x", "dst_y"]
-        for number, (ours, (_, theirs)) in enumerate(zip(video.vectors(), expected, strict=True)):
+        for number, (ours, (_, theirs)) in enumerate(zip(video.get_motion_vectors_at(), expected, strict=True)):
             # what the MPEG-4 decoder still holds at the end, it exports without vectors when plainly drained
             if len(theirs) or number < 24:
                 assert len(ours) == len(theirs)

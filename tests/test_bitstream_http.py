@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import every_place, record, wandering
+from clips import every_frame, record, wandering
 
 from coviar_mocrop.bitstream import open_video, packets
 from coviar_mocrop.errors import VideoError
@@ -49,12 +49,12 @@ def address(tmp_path: Path) -> Iterator[str]:
 def test_the_same_over_http(tmp_path: Path, address: str, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     path = record(wandering(30, 98, 66, 7, noise=4), tmp_path / "clip.mp4", gop=10)
     with open_video(path) as video:
-        places = every_place(video)
-        expected = video.read("residual", places)
+        frames = every_frame(video)
+        expected = video.get_residuals_at(frames)
     monkeypatch.setattr(packets, "KEEP_BYTES", limit)
     for _ in range(2):
         with open_video(f"{address}/clip.mp4", index_cache=tmp_path / "cache") as video:
-            np.testing.assert_array_equal(video.read("residual", places), expected)
+            np.testing.assert_array_equal(video.get_residuals_at(frames), expected)
     assert not (tmp_path / "cache").exists()  # nothing tells whether it is still the same
 
 

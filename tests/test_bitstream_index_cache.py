@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import every_place, record, turn_clockwise, wandering
+from clips import every_frame, record, turn_clockwise, wandering
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.packets import PacketStore
@@ -33,12 +33,10 @@ def clip(tmp_path: Path) -> Path:
 def contents(path: Path, **how: Any) -> list[Any]:
     """All that can be told of a video."""
     with open_video(path, anchor_every=4, **how) as video:
-        places = every_place(video)[::-1]
+        frames = every_frame(video)[::-1]
         found: list[Any] = [video.info, video.gops]
-        found += [
-            array.tobytes() for array in video.read_many({"iframe": places, "mv": places, "residual": places}).values()
-        ]
-        return [*found, *(vectors.tobytes() for vectors in video.vectors())]
+        found += [array.tobytes() for array in video.get({"iframe": frames, "mv": frames, "residual": frames}).values()]
+        return [*found, *(vectors.tobytes() for vectors in video.get_motion_vectors_at())]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clips import every_place, record, wandering
+from clips import every_frame, record, wandering
 
 from coviar_mocrop.bitstream import open_video, packets, transcode
 from coviar_mocrop.errors import VideoError
@@ -23,10 +23,10 @@ STREAMS: dict[str, dict[str, Any]] = {
 
 def contents(source: Any) -> list[Any]:
     with open_video(source, anchor_every=4) as video:
-        places = every_place(video)[::-1]
-        arrays = video.read_many({"iframe": places, "mv": places, "residual": places})
+        frames = every_frame(video)[::-1]
+        arrays = video.get({"iframe": frames, "mv": frames, "residual": frames})
         found: list[Any] = [video.info, video.gops, *(array.tobytes() for array in arrays.values())]
-        return found + [vectors.tobytes() for vectors in video.vectors()]
+        return found + [vectors.tobytes() for vectors in video.get_motion_vectors_at()]
 
 
 @pytest.mark.parametrize("limit", [packets.KEEP_BYTES, 0])
@@ -94,7 +94,7 @@ def test_a_file_that_fails_on_the_way(tmp_path: Path, monkeypatch: pytest.Monkey
     assert path.stat().st_size > 14 * 32768  # FFmpeg reads that much at a time
     monkeypatch.setattr(packets, "KEEP_BYTES", 0)
     with open_video(path) as video:
-        expected = video.read("residual", every_place(video)).tobytes()
+        expected = video.get_residuals_at(every_frame(video)).tobytes()
     source = Failing(path.read_bytes())
     source.left = reads
     with pytest.raises(VideoError, match=r"^<open file>: "):
@@ -103,7 +103,7 @@ def test_a_file_that_fails_on_the_way(tmp_path: Path, monkeypatch: pytest.Monkey
     with open_video(source) as video:
         source.left = reads
         with pytest.raises(VideoError, match=r"^<open file>: "):
-            video.read("residual", every_place(video))
+            video.get_residuals_at(every_frame(video))
         source.left = 10**9
     with open_video(source) as video:
-        assert video.read("residual", every_place(video)).tobytes() == expected
+        assert video.get_residuals_at(every_frame(video)).tobytes() == expected

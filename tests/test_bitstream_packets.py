@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clips import every_place, record, wandering
+from clips import every_frame, record, wandering
 
 from coviar_mocrop.bitstream import open_video, packets
 from coviar_mocrop.errors import VideoError
@@ -35,13 +35,13 @@ def read_all(path: Path) -> str:
     """A hash over all that can be read, GOP by GOP in a mixed order, at once, and frame by frame."""
     found = hashlib.sha256()
     with open_video(path, anchor_every=4) as video:
-        mixed = every_place(video)
+        mixed = every_frame(video)
         random.Random(0).shuffle(mixed)
-        for place in mixed[:8]:
-            found.update(video.residual(*place).tobytes())
-        for array in video.read_many({"iframe": mixed, "mv": mixed, "residual": mixed}).values():
+        for frame in mixed[:8]:
+            found.update(video.get_residuals_at([frame]).tobytes())
+        for array in video.get({"iframe": mixed, "mv": mixed, "residual": mixed}).values():
             found.update(array.tobytes())
-        for vectors in video.vectors():
+        for vectors in video.get_motion_vectors_at():
             found.update(vectors.tobytes())
     return found.hexdigest()
 
@@ -70,7 +70,7 @@ def test_only_the_gop_asked_for_is_read_again(tmp_path: Path, suffix: str, monke
             return read(packet)
 
         monkeypatch.setattr(packets, "_times", counted)
-        video.motion_vectors(17, 3)
+        video.get_motion_vectors_at([173])
         assert 4 <= count <= 60
 
 
@@ -81,7 +81,7 @@ def test_a_file_that_changed_while_it_was_open(tmp_path: Path, monkeypatch: pyte
     with open_video(path) as video:
         path.write_bytes(data[:100] + bytes(len(data) - 100))
         with pytest.raises(VideoError) as error:
-            video.read("residual", every_place(video))
+            video.get_residuals_at(every_frame(video))
         assert str(error.value).startswith(f"{path}: ")
         assert "\n" not in str(error.value)
 
@@ -92,7 +92,7 @@ def test_a_long_video_that_was_closed(tmp_path: Path, suffix: str, monkeypatch: 
     codec = "mpeg4" if suffix == ".m4v" else "libx264"
     path = record(wandering(12, 98, 66, 7), tmp_path / f"clip{suffix}", codec=codec)
     video = open_video(path)
-    video.iframe(0)
+    video.get_iframes_at([0])
     video.close()
     with pytest.raises(VideoError, match="was closed"):
-        video.iframe(0)
+        video.get_iframes_at([0])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import Picture, decode, every_place, read_packets, record, remux, skip_start, wandering, warp
+from clips import Picture, decode, every_frame, read_packets, record, remux, skip_start, wandering, warp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,15 +20,14 @@ def assert_round_trip(path: Path, anchor_every: int | None, pictures: list[Pictu
     pictures = decode(path) if pictures is None else pictures
     with open_video(path, anchor_every=anchor_every) as video:
         assert video.info.num_frames == len(pictures)
-        places = every_place(video)
-        read = video.read_many({"iframe": places, "mv": places, "residual": places})
-        for row, (number, pos) in enumerate(places):
-            gop = video.gops[number]
-            first, motion, residual = read["iframe"][row], read["mv"][row], read["residual"][row]
-            np.testing.assert_array_equal(first, pictures[gop.start])
-            rebuilt = warp(pictures[gop.start], motion) + residual
-            np.testing.assert_array_equal(rebuilt, pictures[gop.start + pos], err_msg=f"GOP {number}, position {pos}")
-            if pos == 0:
+        frames = every_frame(video)
+        read = video.get({"iframe": frames, "mv": frames, "residual": frames})
+        for frame, (first, motion, residual) in enumerate(zip(*read.values(), strict=True)):
+            start = video.gop_at(frame).start
+            np.testing.assert_array_equal(first, pictures[start])
+            rebuilt = warp(pictures[start], motion) + residual
+            np.testing.assert_array_equal(rebuilt, pictures[frame], err_msg=f"frame {frame}, GOP from {start}")
+            if frame == start:
                 assert not motion.any()
                 assert not residual.any()
 
@@ -85,20 +84,20 @@ def test_without_accumulation_each_step_is_against_the_frame_before(tmp_path: Pa
     encode(wandering(16, 98, 70, 6, noise=3), path, codec=codec, gop=8)
     pictures = decode(path)
     with open_video(path, anchor_every=5) as video:
-        places = every_place(video)
-        motion = video.read("mv", places, accumulate=False)
-        residual = video.read("residual", places, accumulate=False)
-        accumulated = video.read("mv", places)
+        frames = every_frame(video)
+        motion = video.get_motion_at(frames, accumulate=False)
+        residual = video.get_residuals_at(frames, accumulate=False)
+        accumulated = video.get_motion_at(frames)
         moved = 0
-        for row, (number, pos) in enumerate(places):
-            frame = video.gops[number].start + pos
+        for frame in frames:
+            pos = frame - video.gop_at(frame).start
             if pos == 0:
-                assert not motion[row].any()
-                assert not residual[row].any()
+                assert not motion[frame].any()
+                assert not residual[frame].any()
                 continue
-            np.testing.assert_array_equal(warp(pictures[frame - 1], motion[row]) + residual[row], pictures[frame])
-            assert pos > 1 or (motion[row] == accumulated[row]).all()
-            moved += pos > 1 and bool((motion[row] != accumulated[row]).any())
+            np.testing.assert_array_equal(warp(pictures[frame - 1], motion[frame]) + residual[frame], pictures[frame])
+            assert pos > 1 or (motion[frame] == accumulated[frame]).all()
+            moved += pos > 1 and bool((motion[frame] != accumulated[frame]).any())
     assert moved, "the clip does not tell one step from many"
 
 
@@ -106,9 +105,9 @@ def test_without_accumulation_b_frames_are_against_what_they_refer_to(tmp_path: 
     path = record(wandering(13, 98, 70, 6, noise=3), tmp_path / "steps.mp4", gop=13, b_frames=2)
     pictures = decode(path)
     with open_video(path, anchor_every=None) as video:
-        places = every_place(video)
-        motion = video.read("mv", places, accumulate=False)
-        residual = video.read("residual", places, accumulate=False)
+        frames = every_frame(video)
+        motion = video.get_motion_at(frames, accumulate=False)
+        residual = video.get_residuals_at(frames, accumulate=False)
     for pos in range(1, 12):
         before = (pos - 1) // 3 * 3  # IBBPBBP...: the last I- or P-frame before
         np.testing.assert_array_equal(warp(pictures[before], motion[pos]) + residual[pos], pictures[pos])
@@ -148,7 +147,7 @@ def test_other_codecs_with_vectors(tmp_path: Path, codec: str) -> None:
     path = record(wandering(16, 96, 64, 6), tmp_path / f"clip{suffix}", codec=codec, gop=8)
     assert_round_trip(path, None)
     with open_video(path, backend="pyav") as video:
-        moving = [frame for frame, vectors in enumerate(video.vectors()) if len(vectors)]
+        moving = [frame for frame, vectors in enumerate(video.get_motion_vectors_at()) if len(vectors)]
         assert moving == [frame for frame in range(16) if frame % 8]
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coviar_mocrop.bitstream.accumulate import Accumulator, Window, code_motion, code_residual
+from coviar_mocrop.bitstream.accumulate import Accumulator, Window
+from coviar_mocrop.bitstream.kernels import code_motion, code_residual
 from coviar_mocrop.bitstream.rotate import rotate_motion, rotate_picture, rotate_vectors
-from coviar_mocrop.bitstream.types import DecodedFrame, copy_vectors
+from coviar_mocrop.bitstream.types import DecodedFrame, copy_vectors, picture_of
 from coviar_mocrop.errors import VideoError
 
 
 class FrameView:
     """One frame of :meth:`~coviar_mocrop.bitstream.Video.visit`; valid until the iterator advances.
 
-    Its methods compute what they return, each time they are called. The arrays stay valid afterwards.
+    Nothing is computed before it is asked for. The arrays stay valid after the view.
 
     Attributes:
         number: which frame this is, in display order.
@@ -24,10 +26,10 @@ class FrameView:
 
     __slots__ = ("_pass", "number")
 
-    def __init__(self, number: int, of: Pass) -> None:
-        """One frame of a pass that stands on it."""
+    def __init__(self, number: int, over: Pass) -> None:
+        """Show frame ``number``, at which the pass ``over`` the video stands."""
         self.number = number
-        self._pass = of
+        self._pass = over
 
     def __repr__(self) -> str:
         return f"FrameView(number={self.number})"
@@ -36,55 +38,54 @@ class FrameView:
     def vectors(self) -> NDArray[np.void]:
         """Motion vectors as FFmpeg exports them (``MOTION_VECTOR_DTYPE``), display orientation; empty where none."""
         now = self._pass.at(self.number, "vectors")
-        found = copy_vectors(now.frame.vectors())
-        return rotate_vectors(found, now.rotation, now.accumulator.width, now.accumulator.height)
+        return rotate_vectors(copy_vectors(now.frame.vectors()), now.rotation, now.width, now.height)
 
     def picture(self) -> NDArray[np.uint8]:
-        """The decoded frame: uint8 [H, W, 3] RGB. Do not write to it."""
+        """Return the decoded frame: uint8 [H, W, 3] RGB, read-only."""
         now = self._pass.at(self.number, "pictures")
-        return rotate_picture(now.frame.rgb(), now.rotation)
+        return rotate_picture(picture_of(now.frame.rgb(), now.width), now.rotation)
 
     def motion(self, window: Window | None = None) -> NDArray[np.int16]:
-        """Accumulated motion: int16 [h, w, 2], (x, y), pixels; zero in a GOP's first frame.
+        """Return the accumulated motion: int16 [h, w, 2], (x, y), pixels; zero in a GOP's first frame.
 
         Args:
-            window: (top, left, bottom, right) in displayed pixels, inside the frame; None: the whole frame.
+            window: (top, left, bottom, right) in displayed pixels, inside the frame; None (default): the whole frame.
 
         Raises:
-            VideoError: the frame was not among ``motion``, or the window is not inside the frame.
+            VideoError: the frame was not among ``motion``, or the window is not inside it.
         """
         now = self._pass.at(self.number, "motion", window)
-        if not now.rotation:
-            return now.accumulator.motion(window)
-        return _cut(rotate_motion(now.accumulator.motion(), now.rotation), window)
+        if now.rotation:
+            return rotate_motion(now.accumulator.motion(), now.rotation)[_slices(window)]
+        return now.accumulator.motion(window)
 
     def motion8(self, window: Window | None = None) -> NDArray[np.uint8]:
-        """Accumulated motion in 8 bits (CoViAR): rint(clip(D * 127.5 / 20 + 128, 0, 255)), uint8 [h, w, 2].
+        """Return the accumulated motion D in 8 bits: rint(clip(D * 127.5 / 20 + 128, 0, 255)), uint8 [h, w, 2].
 
-        Args, errors: see :meth:`motion`.
+        This is how networks are given it (CoViAR); arguments and errors are those of :meth:`motion`.
         """
         now = self._pass.at(self.number, "motion", window)
         return code_motion(self.motion(window)) if now.rotation else now.accumulator.motion8(window)
 
     def residual(self, window: Window | None = None) -> NDArray[np.int16]:
-        """What motion since the GOP's I-frame does not explain: int16 [h, w, 3] RGB; zero in a GOP's first frame.
+        """Return what motion does not explain: int16 [h, w, 3] RGB, -255 to 255; zero in a GOP's first frame.
 
         Args:
-            window: (top, left, bottom, right) in displayed pixels, inside the frame; None: the whole frame.
+            window: (top, left, bottom, right) in displayed pixels, inside the frame; None (default): the whole frame.
 
         Raises:
-            VideoError: the frame was not among ``residuals``, or the window is not inside the frame.
+            VideoError: the frame was not among ``residuals``, or the window is not inside it.
         """
         now = self._pass.at(self.number, "residuals", window)
         pictures = now.frame.rgb(), now.origin.rgb()
-        if not now.rotation:
-            return now.accumulator.residual(*pictures, window)
-        return _cut(rotate_picture(now.accumulator.residual(*pictures), now.rotation), window)
+        if now.rotation:
+            return rotate_picture(now.accumulator.residual(*pictures), now.rotation)[_slices(window)]
+        return now.accumulator.residual(*pictures, window)
 
     def residual8(self, window: Window | None = None) -> NDArray[np.uint8]:
-        """Accumulated residual in 8 bits (CoViAR): clip(R + 128, 0, 255), uint8 [h, w, 3].
+        """Return the accumulated residual R in 8 bits: clip(R + 128, 0, 255), uint8 [h, w, 3] RGB.
 
-        Args, errors: see :meth:`residual`.
+        This is how networks are given it (CoViAR); arguments and errors are those of :meth:`residual`.
         """
         now = self._pass.at(self.number, "residuals", window)
         if now.rotation:
@@ -93,21 +94,25 @@ class FrameView:
 
 
 class Pass:
-    """Where a pass over a video stands: its frame, and how that frame's pixels go back to the GOP's first one.
+    """Where a pass over a video stands: at which frame, and how that goes back to the first frame of its GOP.
 
     Attributes:
         frame: the frame of the moment.
-        origin: what its residual is taken against.
-        accumulator: of the frame's GOP; stands on the frame if its motion or residual was asked for.
+        origin: the frame that its residual is taken against.
+        height, width: pixels, coded orientation.
         rotation: quarter turns counter-clockwise from coded to displayed pictures.
     """
+
+    frame: DecodedFrame
+    origin: DecodedFrame
+    _reference: DecodedFrame
 
     def __init__(
         self,
         path: str,
         size: tuple[int, int],
         rotation: int,
-        wanted: dict[str, Container[int]],
+        wanted: Mapping[str, Container[int]],
         *,
         accumulate: bool,
     ) -> None:
@@ -117,54 +122,60 @@ class Pass:
             path: of the video, for messages.
             size: coded height and width, pixels.
             rotation: quarter turns.
-            wanted: frames by what of them is wanted: ``pictures``, ``motion``, ``residuals``, ``vectors``.
+            wanted: the frames of which ``pictures``, ``motion``, ``residuals``, ``vectors`` are wanted.
             accumulate: follow pixels to the GOP's first frame; False: to the reference frame.
         """
-        self._path, self._wanted, self._accumulate = path, wanted, accumulate
+        self.height, self.width = size
         self.rotation = rotation
-        self.accumulator = Accumulator(*size, accumulate=accumulate)
-        self.frame: DecodedFrame
-        self.origin: DecodedFrame
-        self._reference: DecodedFrame
+        self._path, self._wanted, self._accumulate = path, wanted, accumulate
 
-    def start(self, frame: DecodedFrame) -> None:
-        """Go on to the first frame of a GOP."""
-        self.frame = self.origin = self._reference = frame
-        self.accumulator.restart()
+    @cached_property
+    def accumulator(self) -> Accumulator:
+        """Of the frame's GOP; stands on the frame if its motion or residual is wanted."""
+        return Accumulator(self.height, self.width, accumulate=self._accumulate)
 
-    def advance(self, frame: DecodedFrame, *, follow: bool) -> None:
-        """Go on to the next frame of the same GOP.
+    def advance(self, frame: DecodedFrame, *, starts_gop: bool, follow: bool) -> None:
+        """Go on to the next frame.
 
         Args:
             frame: the frame.
-            follow: whether this frame or a later one of its GOP needs motion.
+            starts_gop: whether it is the first one of a GOP.
+            follow: whether motion or residual of it, or of a later frame of its GOP, is wanted.
         """
         self.frame = frame
+        if starts_gop:
+            self.origin = self._reference = frame
+            if follow:
+                self.accumulator.restart()
+            return
         if not self._accumulate:
             self.origin = self._reference
-        wanted = frame.number in self._wanted["motion"] or frame.number in self._wanted["residuals"]
-        if wanted or (follow and self._accumulate and not frame.is_b):  # nothing refers to a B-frame
+        # what nothing refers to, and nobody asks for, need not be followed
+        dispensable = frame.is_b or not self._accumulate
+        if follow and (not dispensable or self._moves(frame.number)):
             self.accumulator.step(frame.vectors(), is_b=frame.is_b)
         if not frame.is_b:
             self._reference = frame
 
     def at(self, number: int, what: str, window: Window | None = None) -> Pass:
-        """This, if ``what`` was asked for of the frame, and the window lies in it."""
+        """Return this, if it stands at the frame, ``what`` is wanted of that, and the window lies inside."""
         if self.frame.number != number:
-            raise VideoError(f"{self._path}: the pass has left frame {number}; use a view before asking for the next")
+            raise VideoError(f"{self._path}: the pass has left frame {number}; use a view before taking the next one")
         if number not in self._wanted[what]:
-            raise VideoError(f"{self._path}: {what} of frame {number} were not asked for; name the frame in visit()")
+            raise VideoError(f"{self._path}: visit() was not asked for {what} of frame {number}; name the frame there")
         if window is not None:
-            size = self.accumulator.height, self.accumulator.width
-            height, width = size if self.rotation % 2 == 0 else size[::-1]
+            height, width = (self.height, self.width) if self.rotation % 2 == 0 else (self.width, self.height)
             top, left, bottom, right = window
             if not (0 <= top <= bottom <= height and 0 <= left <= right <= width):
-                raise VideoError(f"{self._path}: the window {window} is not inside the frame of {height} x {width}")
+                raise VideoError(f"{self._path}: window {tuple(window)} is not inside the frame of {height} x {width}")
         return self
 
+    def _moves(self, number: int) -> bool:
+        return number in self._wanted["motion"] or number in self._wanted["residuals"]
 
-def _cut(field: NDArray[np.int16], window: Window | None) -> NDArray[np.int16]:
+
+def _slices(window: Window | None) -> tuple[slice, ...]:
     if window is None:
-        return field
+        return ()
     top, left, bottom, right = window
-    return field[top:bottom, left:right]
+    return slice(top, bottom), slice(left, right)

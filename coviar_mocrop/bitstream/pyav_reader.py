@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Generator, Iterator, Sequence
+from typing import Any
 
 import av
 import av.error
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
@@ -229,15 +231,18 @@ class _Frame:
 
     def vectors(self) -> NDArray[np.void]:
         # not frame.side_data: the frame would keep it, and it the frame, until the garbage collector comes by
-        data = SideDataContainer(self._frame).get("MOTION_VECTORS")  # type: ignore[call-arg]
-        return no_vectors() if data is None else np.frombuffer(memoryview(data), MOTION_VECTOR_DTYPE)
+        data: Any = SideDataContainer(self._frame)  # type: ignore[call-arg]
+        try:
+            return np.frombuffer(data[SideDataType.MOTION_VECTORS], MOTION_VECTOR_DTYPE)
+        except KeyError:
+            return no_vectors()
 
     def rgb(self) -> NDArray[np.uint8]:
         if self._rgb is None:
             frame = self._reformatter.reformat(self._frame, format="rgb24", threads=1)
             plane = frame.planes[0]
-            rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
-            self._rgb = rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
+            self._rgb = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
+            self._rgb.flags.writeable = False
         return self._rgb
 
 

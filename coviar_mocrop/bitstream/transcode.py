@@ -20,7 +20,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from coviar_mocrop.bitstream.types import Source, Span
+from coviar_mocrop.bitstream.types import Source, Span, picture_of
 from coviar_mocrop.errors import VideoError
 from coviar_mocrop.files import atomic_write
 
@@ -131,7 +131,8 @@ def transcode(
         keys = reader.index.key_frames.tolist()
         spans = [Span(*reader.index.key_span(key), vectors=False, pixels=True) for key in keys]
         pictures = (
-            np.ascontiguousarray(rotate_picture(frame.rgb(), reader.rotation)) for frame in reader.frames(spans)
+            np.ascontiguousarray(rotate_picture(picture_of(frame.rgb(), reader.width), reader.rotation))
+            for frame in reader.frames(spans)
         )
         rate = reader.frame_rate or 25.0
         return encode(pictures, target, codec=codec, size=size, frame_rate=rate, gop=gop, quality=quality)

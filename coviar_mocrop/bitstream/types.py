@@ -52,6 +52,11 @@ def copy_vectors(vectors: NDArray[np.void]) -> NDArray[np.void]:
     return rows.view(MOTION_VECTOR_DTYPE).ravel()
 
 
+def picture_of(rows: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """The picture, uint8 [H, width, 3], of what :meth:`DecodedFrame.rgb` gives."""
+    return rows[:, : 3 * width].reshape(len(rows), width, 3)
+
+
 class Gop(NamedTuple):
     """A group of pictures in display order: ``length`` frames from frame ``start``, its I-frame.
 
@@ -114,7 +119,7 @@ class DecodedFrame(Protocol):
         ...
 
     def rgb(self) -> NDArray[np.uint8]:
-        """The picture, uint8 [H, W, 3]; the pixels of a row lie side by side, rows need not."""
+        """The picture, read-only: uint8 [H, 3 W or more], RGB side by side; what is beyond 3 W may hold anything."""
         ...
 
 

@@ -279,41 +279,39 @@ class Video:
             "residuals": set(self._numbers(residuals)),
             "vectors": set(range(self.info.num_frames) if vectors is None else self._numbers(vectors)),
         }
-        followed = wanted["motion"] | wanted["residuals"]
-        if (followed or wanted["vectors"]) and self._pyav.codec not in VECTOR_CODECS:
+        moves = wanted["motion"] or wanted["residuals"] or wanted["vectors"]
+        if moves and self._pyav.codec not in VECTOR_CODECS:
             raise NoMotionVectorsError(
                 f"{self.path}: the decoder of {self._pyav.codec} exports no motion vectors; transcode it to "
                 "H.264 first (python tools/prepare_data.py transcode IN OUT; folder and predict have --transcode)"
             )
-        return self._visit(wanted, followed, accumulate)
+        return self._visit(wanted, accumulate)
 
-    def _visit(self, wanted: dict[str, set[int]], followed: set[int], accumulate: bool) -> Iterator[FrameView]:
+    def _visit(self, wanted: Mapping[str, set[int]], accumulate: bool) -> Iterator[FrameView]:
         union = set().union(*wanted.values())
-        last_followed: dict[Gop, int] = {}
-        for number in followed:
-            gop = self._gop_of(number)
-            last_followed[gop] = max(number, last_followed.get(gop, 0))
+        last: dict[Gop, int] = {}  # of each GOP, the last frame whose motion is followed
+        for number in sorted(wanted["motion"] | wanted["residuals"]):
+            last[self._gop_of(number)] = number
         size = (self._pyav.height, self._pyav.width)
-        now = Pass(self.path, size, self._rotation, dict(wanted), accumulate=accumulate)
+        now = Pass(self.path, size, self._rotation, wanted, accumulate=accumulate)
         gop = Gop(0, 0)
-        for frame in self._every_frame(self._spans(union, wanted, followed)):
-            if frame.number >= gop.start + gop.length:
-                gop = self._gop_of(frame.number)
-                now.start(frame)
-            else:
-                now.advance(frame, follow=frame.number <= last_followed.get(gop, -1))
-            if frame.number in union:
-                yield FrameView(frame.number, now)
+        for frame in self._every_frame(self._spans(wanted)):
+            number = frame.number
+            if not gop.start <= number < gop.start + gop.length:
+                gop = self._gop_of(number)
+            now.advance(frame, starts_gop=number == gop.start, follow=number <= last.get(gop, -1))
+            if number in union:
+                yield FrameView(number, now)
 
-    def _spans(self, union: set[int], wanted: dict[str, set[int]], followed: set[int]) -> list[Span]:
+    def _spans(self, wanted: Mapping[str, set[int]]) -> list[Span]:
         """What has to be decoded: of each real GOP, from its key frame to the last frame wanted."""
+        moves = wanted["motion"] | wanted["residuals"] | wanted["vectors"]
+        shows = wanted["pictures"] | wanted["residuals"]
         spans: dict[int, Span] = {}
-        for number in sorted(union):
+        for number in sorted(moves | shows):
             first = self._index.key_span(number)[0]
-            span = spans.get(first, Span(first, number, False, False))
-            moves = number in followed or number in wanted["vectors"]
-            shows = number in wanted["pictures"] or number in wanted["residuals"]
-            spans[first] = Span(first, number, span.vectors or moves, span.pixels or shows)
+            span = spans.get(first, Span(first, first, False, False))
+            spans[first] = Span(first, number, span.vectors or number in moves, span.pixels or number in shows)
         return list(spans.values())
 
     def _every_frame(self, spans: Sequence[Span]) -> Iterator[DecodedFrame]:
