@@ -64,7 +64,10 @@ class ReadViews(NamedTuple):
 class WantsViews(Protocol):
     """Whoever wants views of a clip: a stream."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """Of the stream."""
+        ...
 
     def views(
         self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None
@@ -191,7 +194,7 @@ def load_clip(
         raise ConfigError(f"load_clip: unknown stream {unknown[0]!r}; choose from iframe, mv, residual")
     if segments < 1 or size < 1:
         raise ConfigError(f"load_clip: segments is {segments} and size {size}; give 1 or more")
-    if isinstance(box, str) and box != "mocrop":
+    if not (box is None or box == "mocrop" or isinstance(box, CropBox)):
         raise ConfigError(f"load_clip: box is {box!r}; give a CropBox, 'mocrop' or None")
     with open_video(path) as video:
         views: dict[str, View] = {}
@@ -238,7 +241,7 @@ class _Canvas:
     def pixels(self, name: str, order: list[int]) -> NDArray[np.uint8]:
         """uint8 [W, T, C, size, size], frames in ``order``."""
         pixels = self._pixels[name]
-        return pixels if order == list(range(pixels.shape[1])) else pixels[:, order]
+        return pixels if order == list(range(pixels.shape[1])) else pixels.take(order, axis=1)
 
 
 def _numbers(video: Video, view: View) -> list[int]:
