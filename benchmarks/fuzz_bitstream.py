@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,8 @@ from coviar_mocrop.cli import parser, run
 from coviar_mocrop.errors import CoviarMocropError, VideoError
 
 EXAMPLES = """\
-  python tools/fuzz_bitstream.py clip.mp4 clip.avi --mutations 2000
-  python tools/fuzz_bitstream.py clip.mp4 --mutations 1 --first 137 --keep broken.mp4
+  python benchmarks/fuzz_bitstream.py clip.mp4 clip.avi --mutations 2000
+  python benchmarks/fuzz_bitstream.py clip.mp4 --mutations 1 --first 137 --keep broken.mp4
 """
 
 DAMAGES = ("bytes", "stretch", "loss", "cut")
@@ -215,23 +215,20 @@ def contents(path: Path) -> tuple[str, str]:
     try:
         with open_video(path) as video:
             count = len(video.gops)
-            places = [(gop, video.gops[gop].length - 1) for gop in sorted({0, count // 3, 2 * count // 3, count - 1})]
-            arrays: dict[Any, Any] = video.read_many({"iframe": places, "mv": places, "residual": places})
-            vectors = video.vectors()
+            gops = [video.gops[number] for number in sorted({0, count // 3, 2 * count // 3, count - 1})]
+            last = [gop.start + gop.length - 1 for gop in gops]
+            arrays = video.get({"iframe": last, "mv": last, "residual": last})
+            pictures = video.get_frames_at(last)
+            vectors = video.get_motion_vectors_at()
             assert sum(gop.length for gop in video.gops) == video.info.num_frames == len(vectors) > 0
             height, width = video.info.height, video.info.width
-            frames = [video.gops[gop].start + pos for gop, pos in places]
-        with open_video(path, anchor_every=1) as video:
-            pictures = video.read("iframe", [(frame, 0) for frame in frames])
     except CoviarMocropError as error:
         message = str(error)
         assert message.startswith(f"{path}: "), message
         assert "\n" not in message, message
         return "error", message
     rows, columns = np.indices((height, width))
-    for first, motion, residual, picture in zip(
-        arrays["iframe"], arrays["mv"], arrays["residual"], pictures, strict=True
-    ):
+    for first, motion, residual, picture in zip(*arrays.values(), pictures, strict=True):
         warped = first[rows - motion[..., 1], columns - motion[..., 0]]
         assert (warped + residual == picture).all(), "warped I-frame and residual do not give the frame"
     for array in (*arrays.values(), *vectors):

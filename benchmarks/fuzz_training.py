@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Kill training at random moments, again and again, and compare what comes out with a run never killed."""
+"""Kill training at random moments, again and again, and compare what comes out with a run that was never killed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -20,29 +21,33 @@ from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import CheckpointError
 
 EXAMPLES = """\
-  python tools/fuzz_training.py
-  python tools/fuzz_training.py --kills 100 --seed 3
+  python benchmarks/fuzz_training.py
+  python benchmarks/fuzz_training.py --kills 100 --seed 3
+  python benchmarks/fuzz_training.py --streams mv
 """
 TIMES = ("seconds", "clips_per_second", "waiting_for_data")
 
 
 def main() -> None:
-    """Parse, train once in peace, then under fire; say whether both gave the same."""
+    """Parse, train without faults, then with injected kills; compare the results."""
     arguments = parser(
-        "Train a small network on synthetic clips, killed (kill -9) at random moments and resumed each time, until\n"
-        "it is done; then again, until there were enough kills. Weights and metrics of every run must be those of\n"
-        "a run never killed, bit for bit, and no checkpoint may ever be half-written. Exit code 1 otherwise.",
+        "Train small networks on synthetic clips, killed (kill -9) at random moments and resumed each time, until\n"
+        "they are done; then again, until there were enough kills. Weights and metrics of every run must be those of\n"
+        "a run that was never killed, bit for bit, and no checkpoint may ever be half-written. Exit code 2 otherwise.",
         EXAMPLES,
     )
-    arguments.add_argument("--kills", type=int, default=30, help="how many (%(default)s)")
-    arguments.add_argument("--seed", type=int, default=0, help="of the moments (%(default)s)")
+    arguments.add_argument("--kills", type=int, default=30, help="number of kills (%(default)s)")
+    arguments.add_argument("--seed", type=int, default=0, help="random seed of the moments (%(default)s)")
+    arguments.add_argument(
+        "--streams", nargs="+", default=["mv", "residual"], metavar="NAME", help="trained together (mv residual)"
+    )
     given = arguments.parse_args()
     generator = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        config = prepare(folder)
-        seconds = finish(config, folder / "peace")  # a life in peace; the others end at any moment of as long a one
-        expected = outcome(folder / "peace")
+        config = write_settings(folder, given.streams)
+        seconds = finish(config, folder / "reference")
+        expected = outcome(folder / "reference")
         kills = runs = 0
         with tqdm(total=given.kills, unit="kill") as bar:
             while kills < given.kills:
@@ -50,21 +55,20 @@ def main() -> None:
                 while kills < given.kills and killed(config, output, generator.uniform(0, seconds)):
                     kills += 1
                     bar.update()
-                    if (output / "last.pt").exists():
-                        load_checkpoint(output / "last.pt")  # raises if it is not whole
+                    for checkpoint in output.rglob("*.pt"):
+                        load_checkpoint(checkpoint)  # raises if it is not whole
                 finish(config, output)
                 if not same(outcome(output), expected):
-                    raise CheckpointError(f"run {runs} ended unlike the run never killed")
+                    raise CheckpointError(f"run {runs} does not end like the run that was never killed")
                 runs += 1
-    print(f"{kills} kills in {runs} runs: weights and metrics of all are those of a run never killed, bit for bit")
+    print(f"{kills} kills in {runs} runs: the weights and metrics of all are those of a run never killed, bit for bit")
 
 
-def prepare(folder: Path) -> Path:
-    """Clips and settings; a checkpoint after every step, so that kills hit the writing of many."""
+def write_settings(folder: Path, streams: list[str]) -> Path:
+    """Make clips and settings. A checkpoint is saved after every step, so that kills hit the writing of many."""
     make_demo(folder / "videos", folder / "lists", train_clips=8, test_clips=8, progress=False)
     lists = folder / "lists"
     settings = {
-        "stream": "mv",
         "data": {
             "root": str(folder / "videos"),
             "train_list": str(lists / "train_split1.txt"),
@@ -74,31 +78,31 @@ def prepare(folder: Path) -> Path:
             "workers": 0,
         },
         "input": {"full_size": 32, "segments": 1, "test_segments": 1},
-        "model": {"backbone": "resnet18", "dropout": 0.2},
+        "model": {"backbone": "mobilenet_v3_small", "dropout": 0.2},
         "train": {"epochs": 3, "batch_size": 2, "precision": "fp32", "threads": 1, "save_minutes": 0}
         | {"mixup": 0.3, "test_every": 1},
+        "streams": {name: {} for name in streams},
     }
     path = folder / "settings.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
 
 
-def command(config: Path, output: Path) -> list[str]:
-    """Train or go on; says when Python has started up."""
+def start(config: Path, output: Path) -> subprocess.Popen[str]:
+    """Train or resume, in a process of its own; returns once Python has started up."""
     code = (
         "import sys\n"
-        "from coviar_mocrop.config import load_config\n"
+        "from coviar_mocrop.config import load_configs\n"
         "from coviar_mocrop.training.trainer import train\n"
         "print('ready', flush=True)\n"
-        "train(load_config(sys.argv[1], ['output=' + sys.argv[2]]), resume=True)\n"
+        "train(load_configs(sys.argv[1], output=sys.argv[2]), resume=True)\n"
     )
-    return [sys.executable, "-c", code, str(config), str(output)]
-
-
-def start(config: Path, output: Path) -> subprocess.Popen[str]:
-    """Train or go on, in a process of its own; returns once Python has started up."""
     process = subprocess.Popen(
-        command(config, output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+        [sys.executable, "-c", code, str(config), str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
     )
     assert process.stdout is not None
     process.stdout.readline()
@@ -106,12 +110,11 @@ def start(config: Path, output: Path) -> subprocess.Popen[str]:
 
 
 def finish(config: Path, output: Path) -> float:
-    """Let a run come to its end; the seconds it took after its start-up."""
+    """Let a run come to its end; returns the seconds it took after its start-up."""
     process = start(config, output)
     since = time.perf_counter()
     _, errors = process.communicate()
-    if process.returncode:
-        raise CheckpointError(f"{output}: the run failed: {errors.strip().splitlines()[-1]}")
+    require_success(process, errors, output)
     return time.perf_counter() - since
 
 
@@ -124,16 +127,24 @@ def killed(config: Path, output: Path, seconds: float) -> bool:
         process.kill()
         process.communicate()
         return True
-    if process.returncode:
-        raise CheckpointError(f"{output}: the run failed: {errors.strip().splitlines()[-1]}")
+    require_success(process, errors, output)
     return False
 
 
-def outcome(output: Path) -> list[dict[str, object]]:
-    """Weights of last and best, and the metrics that do not measure time."""
-    last, best = (load_checkpoint(output / name) for name in ("last.pt", "best.pt"))
-    history = [{k: v for k, v in line.items() if k not in TIMES} for line in last["history"]]
-    return [last["model"], last["optimizer"]["state"], best["model"], {"history": history}]
+def require_success(process: subprocess.Popen[str], errors: str, output: Path) -> None:
+    """Raise what a run ended with."""
+    if process.returncode:
+        raise CheckpointError(f"{output}: the run failed: {errors.strip().splitlines()[-1]}")
+
+
+def outcome(output: Path) -> dict[str, Any]:
+    """By stream: weights of the last and the best checkpoint, and the metrics that do not measure time."""
+    found: dict[str, Any] = {}
+    for folder in sorted(path.parent for path in output.rglob("last.pt")):
+        last, best = load_checkpoint(folder / "last.pt"), load_checkpoint(folder / "best.pt")
+        history = [{k: v for k, v in line.items() if k not in TIMES} for line in last["history"]]
+        found[str(folder.relative_to(output))] = [last["model"], last["optimizer"]["state"], best["model"], history]
+    return found
 
 
 def same(first: object, second: object) -> bool:

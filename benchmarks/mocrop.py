@@ -1,14 +1,20 @@
-"""MoCrop against ground truth: clips whose moving object is known, real clips with marked regions, sparse reading."""
+"""Coverage of what moves by the crop box: on clips made here, and on real clips with marked regions.
+
+The 64 clips made here have moving objects whose places are known. With --sparse-clips it is also measured how far a box
+from a few frames of a clip agrees with the box from all of them.
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +23,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from coviar_mocrop.bitstream import open_video
+from coviar_mocrop.bitstream import Video, open_video
 from coviar_mocrop.bitstream.transcode import Codec, encode, transcode
 from coviar_mocrop.errors import ConfigError, DataError
-from coviar_mocrop.files import inside
+from coviar_mocrop.files import atomic_write, inside
 from coviar_mocrop.mocrop import FULL_FRAME, CropBox, MoCropSettings, best_rectangle, estimate_box, frames_to_read
+from coviar_mocrop.viz.tables import markdown_table
 
 CameraMove = Literal["static", "pan", "shake", "zoom"]
 CAMERAS: tuple[CameraMove, ...] = ("static", "pan", "shake", "zoom")
@@ -53,17 +60,51 @@ class Scene:
     quality: int
 
 
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the options of ``benchmark.py mocrop``."""
+    command.add_argument(
+        "--real", type=Path, metavar="DIR", help="folder of real clips with action_boxes.csv (path,x0,y0,x1,y1)"
+    )
+    command.add_argument(
+        "--sparse-clips", type=int, default=0, metavar="N", help="measure sparse reading on N clips of --real"
+    )
+    command.add_argument("--seed", type=int, default=0, help="random seed of the clips made here (%(default)s)")
+    command.add_argument("--figure", type=Path, metavar="FILE", help="also draw the mean coverage as bars")
+
+
+def run(given: argparse.Namespace) -> dict[str, Any]:
+    """Measure, print tables, draw."""
+    if given.sparse_clips and not given.real:
+        raise DataError("--sparse-clips takes its clips from --real; give a folder")
+    if given.real:  # mistakes first: the rest takes minutes
+        check_marks(given.real)
+    videos = spread_videos(given.real, given.sparse_clips) if given.sparse_clips else []
+    found: dict[str, Any] = {"synthetic": run_synthetic(seed=given.seed)}
+    print(synthetic_table(found["synthetic"]))
+    if given.real:
+        found["real"] = run_real(given.real)
+        print(f"\n{real_table(found['real'])}")
+    if videos:
+        found["sparse"], found["prefix"] = run_sparse(videos), run_prefix(videos)
+        found["box_ms"] = box_time(videos)
+        print(f"\n{parts_table(found['sparse'], 'GOPs and frames of them that are read')}")
+        print(f"\n{parts_table(found['prefix'], 'first part of the clip')}")
+        print(f"\nThe box alone: {np.median(found['box_ms']):.1f} ms (median over {len(videos)} clips)")
+    if given.figure:
+        with atomic_write(given.figure) as temporary:
+            coverage_figure(found["synthetic"], found.get("real", [])).savefig(temporary, dpi=110)
+        print(f"\nwrote {given.figure}")
+    return found
+
+
 def scenes() -> list[Scene]:
     """Camera x size x number x codec x bit rate: 64."""
-    found = []
-    for camera, (label, size), count, (codec, quality) in itertools.product(
-        CAMERAS,
-        (("small", (40, 48)), ("large", (90, 100))),
-        (1, 2),
-        (("h264", 20), ("h264", 34), ("mpeg4", 3), ("mpeg4", 14)),
-    ):
-        found.append(Scene(camera, label, (size,) * count, codec, quality))  # type: ignore[arg-type]
-    return found
+    sizes = (("small", (40, 48)), ("large", (90, 100)))
+    files: tuple[tuple[Codec, int], ...] = (("h264", 20), ("h264", 34), ("mpeg4", 3), ("mpeg4", 14))
+    return [
+        Scene(camera, label, (size,) * count, codec, quality)
+        for camera, (label, size), count, (codec, quality) in itertools.product(CAMERAS, sizes, (1, 2), files)
+    ]
 
 
 def render(
@@ -117,20 +158,17 @@ def render(
     return pictures, swept
 
 
-def run_synthetic(
-    areas: Sequence[float] = SYNTHETIC_AREAS, *, seed: int = 0, workers: int = 2, progress: bool = True
-) -> list[dict[str, Any]]:
-    """One row per scene, method and area, and the adaptive box where there are two objects.
+def run_synthetic(areas: Sequence[float] = SYNTHETIC_AREAS, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Measure all scenes.
 
     Args:
         areas: shares of the frame.
         seed: of all clips.
-        workers: threads.
-        progress: show a bar.
 
     Returns:
-        Rows with ``camera``, ``label``, ``objects``, ``codec``, ``quality``, ``method``, ``area``, ``box_area``,
-        ``coverage`` (of all swept regions together) and ``iou`` (with the best rectangle of that area).
+        A row per scene, method and area, and one for the adaptive box: ``camera``, ``label``, ``objects``, ``codec``,
+        ``quality``, ``method``, ``area``, ``box_area``, ``coverage`` (of all swept regions together) and ``iou`` (with
+        the best rectangle of that area).
     """
 
     def measure(job: tuple[int, Scene]) -> list[dict[str, Any]]:
@@ -139,44 +177,34 @@ def run_synthetic(
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "clip.mp4"
             encode(pictures, path, codec=scene.codec, quality=scene.quality)
-            vectors, size = _read(path)
-        common = {
-            "camera": scene.camera,
-            "label": scene.label,
-            "objects": len(scene.objects),
-            "codec": scene.codec,
-            "quality": scene.quality,
-        }
-        rows = [{**common, **row} for row in _measure(vectors, size, swept, areas)]
-        box = estimate_box(vectors, size, MoCropSettings(size="adaptive"))
-        rows.append({**common, "method": "adaptive", **_figures(box, swept, None)})
-        return rows
+            rows = _measure(path, swept, areas)
+        return [{**asdict(scene), "objects": len(scene.objects), **row} for row in rows]
 
     kinds = scenes()
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        parts = pool.map(measure, enumerate(kinds))
-        return [row for part in tqdm(parts, "clips", len(kinds), disable=not progress) for row in part]
+    with ThreadPoolExecutor(2) as pool:
+        return [row for part in tqdm(pool.map(measure, enumerate(kinds)), "clips", len(kinds)) for row in part]
 
 
-def run_real(root: Path, areas: Sequence[float] = REAL_AREAS, *, progress: bool = True) -> list[dict[str, Any]]:
-    """One row per marked clip, method and area; columns as :func:`run_synthetic`'s, and ``path``.
+def run_real(root: Path, areas: Sequence[float] = REAL_AREAS) -> list[dict[str, Any]]:
+    """Measure real clips.
 
     Args:
         root: folder of the clips and of ``action_boxes.csv`` (``path,x0,y0,x1,y1``, fractions of the frame).
         areas: shares of the frame.
-        progress: show a bar.
+
+    Returns:
+        A row per clip, method and area; columns as :func:`run_synthetic`'s, and ``path``.
 
     Raises:
         DataError: the file is missing or does not parse.
         VideoError: a clip cannot be read.
     """
-    rows = []
-    for name, marked in tqdm(read_marks(root / "action_boxes.csv").items(), "marked clips", disable=not progress):
-        vectors, size = _read(inside(root, name))
-        rows += [{"path": name, **row} for row in _measure(vectors, size, [marked], areas)]
-        box = estimate_box(vectors, size, MoCropSettings(size="adaptive"))
-        rows.append({"path": name, "method": "adaptive", **_figures(box, [marked], None)})
-    return rows
+    marks = read_marks(root / "action_boxes.csv")
+    return [
+        {"path": name, **row}
+        for name, marked in tqdm(marks.items(), "marked clips")
+        for row in _measure(inside(root, name), [marked], areas)
+    ]
 
 
 def check_marks(root: Path) -> None:
@@ -231,34 +259,35 @@ def run_sparse(
     areas: Sequence[float] = SYNTHETIC_AREAS,
     *,
     plans: Sequence[tuple[int, int]] = SPARSE_PLANS,
-    workers: int = 2,
-    progress: bool = True,
 ) -> list[dict[str, Any]]:
-    """How far the box from some frames of some GOPs agrees with the box from all, on canonical transcodes.
+    """Compare the box from some frames of some GOPs with the box from all, on canonical transcodes.
 
     Args:
         videos: any; each is transcoded to GOP 12, 340 x 256, H.264.
         areas: shares of the frame.
         plans: (every how many-th GOP is read, how many frames of it).
-        workers: threads that transcode; reading is timed on one.
-        progress: show a bar.
 
     Returns:
-        Rows with ``path``, ``plan`` (as text), ``area``, ``iou``, ``vectors`` (share of all) and ``time`` (share of
-        the time that reading all vectors takes, the file being open; best of three each).
+        Rows with ``path``, ``part`` (the plan as text), ``area``, ``iou``, ``vectors`` (share of all) and ``time``
+        (share of the time that reading all vectors takes, the file being open; best of three each).
 
     Raises:
         VideoError: a video cannot be read.
     """
-    rows = []
+    parts = {}
+    for every, frames in plans:
+        settings = MoCropSettings(sparse=True, sparse_gops=every, sparse_frames=frames)
+        parts[f"every {every}, first {frames}"] = partial(_planned, settings)
     with tempfile.TemporaryDirectory() as folder:
         targets = [Path(folder) / f"{number}.mp4" for number in range(len(videos))]
-        with ThreadPoolExecutor(max(workers, 1)) as pool:
-            jobs = pool.map(transcode, videos, targets)
-            list(tqdm(jobs, "transcoding", len(videos), disable=not progress))
-        for source, path in tqdm(list(zip(videos, targets, strict=True)), "reading", disable=not progress):
-            rows += [{"path": source.name, **row} for row in _sparse_rows(path, areas, plans)]
-    return rows
+        with ThreadPoolExecutor(2) as pool:
+            list(tqdm(pool.map(transcode, videos, targets), "transcoding", len(videos)))
+        pairs = list(zip(videos, targets, strict=True))
+        return [
+            {"path": source.name, **row}
+            for source, path in tqdm(pairs, "reading")
+            for row in _compare_parts(path, parts, areas)
+        ]
 
 
 def run_prefix(
@@ -266,41 +295,31 @@ def run_prefix(
     areas: Sequence[float] = SYNTHETIC_AREAS,
     *,
     shares: Sequence[float] = (0.25, 0.4, 0.5, 0.75),
-    progress: bool = True,
 ) -> list[dict[str, Any]]:
-    """How far the box from the first part of a video agrees with the box from all, on the videos as they are.
+    """Compare the box from the first part of a video with the box from all, on the videos as they are.
 
     Args:
         videos: any with motion vectors.
         areas: shares of the frame.
         shares: of the frames, from the start.
-        progress: show a bar.
 
     Returns:
-        Rows with ``path``, ``share``, ``area``, ``iou`` and ``time`` (see :func:`run_sparse`).
+        Rows as :func:`run_sparse`'s; ``part`` is the share as text.
 
     Raises:
         VideoError: a video cannot be read.
     """
-    rows = []
-    for path in tqdm(videos, "prefixes", disable=not progress):
-        whole, spent = _timed_read(path, lambda gops: None)
-        size = _size(path)
-        for share in shares:
-            part = list(range(max(round(share * len(whole)), 2)))
-            vectors, partly = _timed_read(path, lambda gops, part=part: part)  # type: ignore[misc]
-            for area in areas:
-                settings = MoCropSettings(area_ratio=area)
-                iou = estimate_box(vectors, size, settings).iou(estimate_box(whole, size, settings))
-                rows.append({"path": path.name, "share": share, "area": area, "iou": iou, "time": partly / spent})
-    return rows
+    parts = {f"{share:g}": partial(_prefix, share) for share in shares}
+    return [
+        {"path": path.name, **row} for path in tqdm(videos, "prefixes") for row in _compare_parts(path, parts, areas)
+    ]
 
 
-def box_time(videos: Sequence[Path], settings: MoCropSettings | None = None, repeats: int = 20) -> list[float]:
+def box_time(videos: Sequence[Path], repeats: int = 20) -> list[float]:
     """Median milliseconds that the box takes once the vectors are read, per video."""
-    settings, found = settings or MoCropSettings(), []
+    settings, found = MoCropSettings(), []
     for path in videos:
-        vectors, size = _read(path)
+        vectors, size = read_vectors(path)
         times = []
         for _ in range(repeats):
             start = time.perf_counter()
@@ -342,49 +361,47 @@ def centre_box(area: float) -> CropBox:
 
 def real_table(rows: Sequence[dict[str, Any]]) -> str:
     """Mean coverage on real clips: a row per method, a column per area."""
-    areas = sorted({row["area"] for row in rows if row["area"]}, reverse=True)
-    lines = _header(["mean coverage", *(f"area {area:g}" for area in areas)])
-    for method in METHODS:
-        means = [_mean(rows, "coverage", method=method, area=area) for area in areas]
-        lines.append(_row([method, *(f"{mean:.3f}" for mean in means)]))
-    held, used = _mean(rows, "coverage", method="adaptive"), _mean(rows, "box_area", method="adaptive")
-    lines.append(f"\nAdaptive: coverage {held:.3f} with {used:.2f} of the frame on average.")
-    return "\n".join(lines)
+    areas = _areas(rows)
+    cells = [(method, *(_mean(rows, "coverage", method=method, area=area) for area in areas)) for method in METHODS]
+    held, used = (_mean(rows, what, method="adaptive") for what in ("coverage", "box_area"))
+    table = markdown_table([("mean coverage", *(f"area {area:g}" for area in areas)), *cells])
+    return f"{table}\n\nAdaptive: coverage {held} with {used} of the frame on average."
 
 
 def synthetic_table(rows: Sequence[dict[str, Any]]) -> str:
     """Mean coverage (and IoU with the best rectangle) by camera and number of objects."""
-    lines = _header(["camera", "objects", "area", *METHODS, "default's IoU with best"])
-    areas = sorted({row["area"] for row in rows if row["area"]}, reverse=True)
-    for objects, area, camera in itertools.product((1, 2), areas, CAMERAS):
-        chosen = {"objects": objects, "area": area, "camera": camera}
-        means = [_mean(rows, "coverage", method=method, **chosen) for method in METHODS]
-        iou = _mean(rows, "iou", method="default", **chosen)
-        lines.append(_row([camera, f"{objects}", f"{area:g}", *(f"{mean:.3f}" for mean in means), f"{iou:.2f}"]))
-    lines += ["", *_header(["adaptive: camera", "objects", "coverage", "least coverage", "box area"])]
+    fixed = []
+    for objects, area, camera in itertools.product((1, 2), _areas(rows), CAMERAS):
+        chosen = _select(rows, objects=objects, area=area, camera=camera)
+        means = [_mean(chosen, "coverage", method=method) for method in METHODS]
+        fixed.append((camera, objects, f"{area:g}", *means, _mean(chosen, "iou", method="default")))
+    adaptive = []
     for objects, camera in itertools.product((1, 2), CAMERAS):
-        chosen = {"objects": objects, "camera": camera, "method": "adaptive"}
-        least = min(row["coverage"] for row in _select(rows, **chosen))
-        held, used = _mean(rows, "coverage", **chosen), _mean(rows, "box_area", **chosen)
-        lines.append(_row([camera, f"{objects}", f"{held:.3f}", f"{least:.3f}", f"{used:.2f}"]))
-    return "\n".join(lines)
+        chosen = _select(rows, objects=objects, camera=camera, method="adaptive")
+        least = min(row["coverage"] for row in chosen)
+        adaptive.append((camera, objects, _mean(chosen, "coverage"), f"{least:.3f}", _mean(chosen, "box_area")))
+    heads = (
+        ("camera", "objects", "area", *METHODS, "default's IoU with best"),
+        ("adaptive: camera", "objects", "coverage", "least coverage", "box area"),
+    )
+    return f"{markdown_table([heads[0], *fixed])}\n\n{markdown_table([heads[1], *adaptive])}"
 
 
-def sparse_table(rows: Sequence[dict[str, Any]], key: str = "plan") -> str:
-    """Median IoU, vectors and time by what was read (``plan`` or ``share``)."""
-    areas = sorted({row["area"] for row in rows}, reverse=True)
-    title = {"plan": "GOPs and frames of them that are read", "share": "first part of the clip"}[key]
-    lines = _header([title, "time", *(f"median IoU at {area:g}" for area in areas)])
-    for value in dict.fromkeys(row[key] for row in rows):
-        spent = float(np.median([row["time"] for row in _select(rows, **{key: value})]))
-        ious = [float(np.median([row["iou"] for row in _select(rows, area=a, **{key: value})])) for a in areas]
-        lines.append(_row([str(value), f"{spent:.2f}", *(f"{iou:.3f}" for iou in ious)]))
-    return "\n".join(lines)
+def parts_table(rows: Sequence[dict[str, Any]], title: str) -> str:
+    """Median time and IoU by the part that was read."""
+    areas = _areas(rows)
+    cells = []
+    for part in dict.fromkeys(row["part"] for row in rows):
+        chosen = _select(rows, part=part)
+        ious = [np.median([row["iou"] for row in _select(chosen, area=area)]) for area in areas]
+        spent = np.median([row["time"] for row in chosen])
+        cells.append((part, f"{spent:.2f}", *(f"{iou:.3f}" for iou in ious)))
+    return markdown_table([(title, "time", *(f"median IoU at {area:g}" for area in areas)), *cells])
 
 
 def coverage_figure(synthetic: Sequence[dict[str, Any]], real: Sequence[dict[str, Any]] = ()) -> Figure:
     """Mean coverage as bars: a group per camera (and one for real clips), a colour per method, a panel per area."""
-    areas = sorted({row["area"] for row in synthetic if row["area"]}, reverse=True)
+    areas = _areas(synthetic)
     figure = Figure(figsize=(5.6 * len(areas), 3.8), layout="constrained")
     methods = [method for method in METHODS if method not in ("full", "best")]
     colours = ("#b0b0b0", "#e0a458", "#c2571a", "#1b7f5c")
@@ -395,7 +412,7 @@ def coverage_figure(synthetic: Sequence[dict[str, Any]], real: Sequence[dict[str
         chosen = _select(real, area=area)
         groups += [("real clips", chosen)] if chosen else []
         for number, (method, colour) in enumerate(zip(methods, colours, strict=True)):
-            heights = [_mean(rows, "coverage", method=method) for _, rows in groups]
+            heights = [float(_mean(rows, "coverage", method=method)) for _, rows in groups]
             axis.bar(np.arange(len(groups)) + 0.2 * (number - 1.5), heights, 0.18, color=colour, label=method)
         axis.set_xticks(range(len(groups)), [name for name, _ in groups])
         axis.set_ylim(0, 1.02)
@@ -408,64 +425,65 @@ def coverage_figure(synthetic: Sequence[dict[str, Any]], real: Sequence[dict[str
     return figure
 
 
-# -- inside ----------------------------------------------------------------------------------------------
+def read_vectors(path: Path) -> tuple[list[NDArray[np.void]], tuple[int, int]]:
+    """All motion vectors of a video, and its frame size (height, width)."""
+    with open_video(path) as video:
+        return video.get_motion_vectors_at(), (video.info.height, video.info.width)
 
 
-def _measure(
-    vectors: list[NDArray[np.void]], size: tuple[int, int], regions: Sequence[CropBox], areas: Sequence[float]
-) -> list[dict[str, Any]]:
-    rows = []
+def _measure(path: Path, regions: Sequence[CropBox], areas: Sequence[float]) -> list[dict[str, Any]]:
+    """A row per method and area, and one for the adaptive box."""
+    vectors, size = read_vectors(path)
+
+    def row(method: str, box: CropBox, area: float | None = None, best: CropBox | None = None) -> dict[str, Any]:
+        iou = best and box.iou(best)
+        return {"method": method, "area": area, "coverage": coverage(box, regions), "box_area": box.area, "iou": iou}
+
+    rows = [row("adaptive", estimate_box(vectors, size, MoCropSettings(size="adaptive")))]
     for area in areas:
         best = best_box(regions, area)
         boxes = {"full": FULL_FRAME, "centre": centre_box(area), "best": best}
         for preset in ("paper_v1", "paper_v2", "default"):
-            settings = MoCropSettings(preset=preset, area_ratio=area)
-            boxes[preset] = estimate_box(vectors, size, settings)
-        rows += [{"method": method, "area": area, **_figures(boxes[method], regions, best)} for method in METHODS]
+            boxes[preset] = estimate_box(vectors, size, MoCropSettings(preset=preset, area_ratio=area))
+        rows += [row(method, boxes[method], area, best) for method in METHODS]
     return rows
 
 
-def _figures(box: CropBox, regions: Sequence[CropBox], best: CropBox | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"coverage": coverage(box, regions), "box_area": box.area}
-    return {**found, "iou": box.iou(best)} if best else {**found, "area": None, "iou": None}
-
-
-def _sparse_rows(path: Path, areas: Sequence[float], plans: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-    whole, spent = _timed_read(path, lambda gops: None)
-    size, rows = _size(path), []
-    total = max(sum(map(len, whole)), 1)
-    for every, frames in plans:
-        plan = MoCropSettings(sparse=True, sparse_gops=every, sparse_frames=frames)
-        vectors, partly = _timed_read(path, lambda gops, plan=plan: frames_to_read(gops, plan))  # type: ignore[misc]
-        for area in areas:
-            settings = MoCropSettings(area_ratio=area)
-            iou = estimate_box(vectors, size, settings).iou(estimate_box(whole, size, settings))
-            share = sum(map(len, vectors)) / total
-            row = {"plan": f"every {every}, first {frames}", "area": area, "iou": iou, "vectors": share}
-            rows.append({**row, "time": partly / spent})
+def _compare_parts(
+    path: Path, parts: Mapping[str, Callable[[Video], list[int] | None]], areas: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Compare the boxes from parts of a video, frames by name of the part, with the box from all of it."""
+    rows = []
+    with open_video(path) as video:
+        size = (video.info.height, video.info.width)
+        whole, spent = _timed_read(video, None)
+        total = max(sum(map(len, whole)), 1)
+        for part, frames_of in parts.items():
+            vectors, partly = _timed_read(video, frames_of(video))
+            for area in areas:
+                settings = MoCropSettings(area_ratio=area)
+                iou = estimate_box(vectors, size, settings).iou(estimate_box(whole, size, settings))
+                share = sum(map(len, vectors)) / total
+                rows.append({"part": part, "area": area, "iou": iou, "vectors": share, "time": partly / spent})
     return rows
 
 
-def _timed_read(path: Path, wanted: Callable[[Any], list[int] | None]) -> tuple[list[NDArray[np.void]], float]:
-    """Vectors, and the seconds it takes to read them once the file is open: the best of three."""
+def _planned(settings: MoCropSettings, video: Video) -> list[int] | None:
+    return frames_to_read(video.gops, settings)
+
+
+def _prefix(share: float, video: Video) -> list[int]:
+    return list(range(max(round(share * video.info.num_frames), 2)))
+
+
+def _timed_read(video: Video, frames: list[int] | None) -> tuple[list[NDArray[np.void]], float]:
+    """Vectors, and the seconds it takes to read them: the best of three."""
     best, vectors = np.inf, []
-    with open_video(path) as video:
-        frames = wanted(video.gops)
-        for _ in range(3):
-            start = time.perf_counter()
-            vectors = video.vectors(frames)
-            best = min(best, time.perf_counter() - start)
+    for _ in range(3):
+        start = time.perf_counter()
+        vectors = video.get_motion_vectors_at(frames)
+        best = min(best, time.perf_counter() - start)
     return vectors, best
-
-
-def _read(path: Path) -> tuple[list[NDArray[np.void]], tuple[int, int]]:
-    with open_video(path) as video:
-        return video.vectors(), (video.info.height, video.info.width)
-
-
-def _size(path: Path) -> tuple[int, int]:
-    with open_video(path) as video:
-        return video.info.height, video.info.width
 
 
 def _texture(height: int, width: int, generator: np.random.Generator, grain: int = 6) -> NDArray[np.float32]:
@@ -493,17 +511,13 @@ def _bilinear(
     return result
 
 
+def _areas(rows: Iterable[dict[str, Any]]) -> list[float]:
+    return sorted({row["area"] for row in rows if row["area"]}, reverse=True)
+
+
 def _select(rows: Iterable[dict[str, Any]], **values: Any) -> list[dict[str, Any]]:
     return [row for row in rows if all(row.get(key) == value for key, value in values.items())]
 
 
-def _mean(rows: Iterable[dict[str, Any]], what: str, **values: Any) -> float:
-    return float(np.mean([row[what] for row in _select(rows, **values)]))
-
-
-def _header(cells: Sequence[str]) -> list[str]:
-    return [_row(cells), "|---|" + "---:|" * (len(cells) - 1)]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _mean(rows: Iterable[dict[str, Any]], what: str, **values: Any) -> str:
+    return f"{np.mean([row[what] for row in _select(rows, **values)]):.3f}"

@@ -1,12 +1,16 @@
-"""A list as long as those of the largest data sets: how soon training starts, and whether its readers grow."""
+"""How soon training starts on a very long list, and whether its reading processes grow.
+
+The list holds very many names (hard links) of one small clip, whose boxes are known. What counts is the seconds until
+the first step is done, and the private memory of the reading processes over many batches.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import tempfile
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +24,35 @@ from coviar_mocrop.clips.loading import read_batches
 from coviar_mocrop.config import Config
 from coviar_mocrop.distributed import ALONE
 from coviar_mocrop.errors import ConfigError, DataError
-from coviar_mocrop.training.job import prepare
-from coviar_mocrop.training.state import Progress
-from coviar_mocrop.training.step import agree, readings, train_step
+from coviar_mocrop.training.setup import prepare
+from coviar_mocrop.training.trainer import train_step
+from coviar_mocrop.viz.tables import markdown_table
 
 
-@dataclass(frozen=True)
-class Scale:
-    """What was found.
-
-    Attributes:
-        entries: clips in the list.
-        seconds_ready: from the settings to lists and boxes read, network and loader made.
-        seconds_first_step: from there to the first step done, readers started.
-        batches: how many were read then.
-        megabytes: memory that the readers share with nobody (the largest of them), after so many batches.
-    """
-
-    entries: int
-    seconds_ready: float
-    seconds_first_step: float
-    batches: int
-    megabytes: dict[int, float]
-
-    def table(self) -> str:
-        """Markdown."""
-        head = "| batches read | private memory of a reader, MB |\n|---:|---:|"
-        rows = [f"| {count} | {megabytes:.1f} |" for count, megabytes in self.megabytes.items()]
-        start = (
-            f"{self.entries} entries: ready in {self.seconds_ready:.2f} s, first step {self.seconds_first_step:.2f} s "
-            "later"
-        )
-        return "\n".join([start, "", head, *rows])
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the options of ``benchmark.py scale``."""
+    command.add_argument("clip", metavar="FILE", help="a small video; the links are made beside it")
+    command.add_argument("--entries", type=int, default=100_000, help="names in the list (%(default)s)")
+    command.add_argument("--batches", type=int, default=10_000, help="batches of two clips to read (%(default)s)")
 
 
-def measure_scale(clip: str | os.PathLike[str], entries: int = 100_000, batches: int = 10_000) -> Scale:
+def run(given: argparse.Namespace) -> dict[str, Any]:
+    """Measure, print a table."""
+    found = measure_scale(given.clip, given.entries, given.batches)
+    ready, first = found["seconds_ready"], found["seconds_first_step"]
+    print(f"{given.entries} entries: ready in {ready:.2f} s, first step {first:.2f} s later\n")
+    rows = [(count, f"{megabytes:.1f}") for count, megabytes in found["megabytes"].items()]
+    print(markdown_table([("batches read", "private memory of a reader, MB"), *rows], "r"))
+    return found
+
+
+def measure_scale(clip: str | os.PathLike[str], entries: int = 100_000, batches: int = 10_000) -> dict[str, Any]:
     """Train on a list of ``entries`` names of one clip, their boxes known, and read ``batches`` batches.
+
+    Returns:
+        ``seconds_ready``: from the settings to lists and boxes read, network and loader made; ``seconds_first_step``:
+        from there to the first step done, readers started; ``megabytes``: memory that a reader shares with nobody
+        (the largest of them), by the number of batches read.
 
     Raises:
         ConfigError: a number is below 1, or this system does not tell the memory of processes.
@@ -70,35 +63,37 @@ def measure_scale(clip: str | os.PathLike[str], entries: int = 100_000, batches:
     if not Path("/proc/self/smaps_rollup").exists():
         raise ConfigError("this needs Linux, which tells the memory of a process in /proc")
     with tempfile.TemporaryDirectory(dir=Path(clip).resolve().parent) as name:
-        config = _many(Path(clip), Path(name), entries)
+        config = _long_list(Path(clip), Path(name), entries)
         torch.set_num_threads(1)
         start = time.perf_counter()
-        job = prepare(config, ALONE)
+        training = prepare({"mv": config}, ALONE)
         ready = time.perf_counter()
-        reading = next(readings(job))
-        if reading.error is not None:
-            raise reading.error
-        train_step(job, Progress(), agree(job, reading, stop=False, save=False))
+        batch = next(read_batches(training.loader))
+        _require_sound(batch.errors)
+        train_step(training.trainers[0], [batch.streams["mv"]], batch.size, ALONE)
         stepped = time.perf_counter()
         megabytes: dict[int, float] = {}
         count = 0
-        bar = tqdm(total=batches, unit="batch", leave=False)
-        while count < batches:
-            job.batches.epoch += 1
-            for batch in read_batches(job.loader):
-                if batch.errors:
-                    raise DataError(str(next(iter(batch.errors.values()))))
-                count += 1
-                bar.update()
-                if count % max(batches // 10, 1) == 0:
-                    megabytes[count] = _private_megabytes()
-                if count == batches:
-                    break
-        bar.close()
-    return Scale(entries, ready - start, stepped - ready, count, megabytes)
+        with tqdm(total=batches, unit="batch", leave=False) as bar:
+            while count < batches:
+                training.sampler.epoch += 1
+                for batch in read_batches(training.loader):
+                    _require_sound(batch.errors)
+                    count += 1
+                    bar.update()
+                    if count % max(batches // 10, 1) == 0:
+                        megabytes[count] = _private_megabytes()
+                    if count == batches:
+                        break
+    return {"seconds_ready": ready - start, "seconds_first_step": stepped - ready, "megabytes": megabytes}
 
 
-def _many(clip: Path, folder: Path, entries: int) -> Config:
+def _require_sound(errors: dict[int, Any]) -> None:
+    for error in errors.values():
+        raise DataError(str(error))
+
+
+def _long_list(clip: Path, folder: Path, entries: int) -> Config:
     """``entries`` names of one clip in folders of a thousand, their list, and a cache with their boxes."""
     names, copy = [], clip
     for number in range(entries):

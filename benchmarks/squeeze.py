@@ -1,7 +1,8 @@
-"""Time and memory of MotionSqueeze's correlation, both forms, on maps of several sizes."""
+"""Time and peak memory of MotionSqueeze's correlation, forward and backward, both forms, on maps of several sizes."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.networks.motion_squeeze import CorrelationForm, cheaper_form, correlate, soft_argmax
+from coviar_mocrop.viz.tables import markdown_table
 
 SIDES = (14, 28, 56)
 FORMS: tuple[CorrelationForm, ...] = ("pairs", "window")
@@ -33,6 +35,25 @@ class Case(NamedTuple):
     channels: int
     window: int
     frames: int
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the options of ``benchmark.py squeeze``."""
+    command.add_argument("--sides", nargs="+", type=int, default=SIDES, help="sides of the maps, cells (%(default)s)")
+    command.add_argument("--channels", type=int, default=64, help="channels that are compared (%(default)s)")
+    command.add_argument("--window", type=int, default=15, help="side of the window, cells (%(default)s)")
+    command.add_argument("--frames", type=int, default=8, help="frames of the clip (%(default)s)")
+    command.add_argument("--repeats", type=int, default=7, help="passes; the fastest counts (%(default)s)")
+    command.add_argument("--device", default="cpu", help="%(default)s, cuda, ...")
+    command.add_argument("--threads", type=int, default=1, help="threads of a CPU (%(default)s)")
+
+
+def run(given: argparse.Namespace) -> dict[str, Any]:
+    """Measure, print a table."""
+    options = ("sides", "channels", "window", "frames", "repeats", "device", "threads")
+    report = run_cases(**{name: getattr(given, name) for name in options})
+    print(markdown(report))
+    return report
 
 
 def seconds_of(case: Case, repeats: int, device: str, threads: int) -> float:
@@ -129,18 +150,22 @@ def run_cases(
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The cases as a Markdown table."""
-    lines = ["| map | form | ms | MiB |", "|---|---|---:|---:|"]
-    for row in report["cases"]:
-        form = f"**{row['form']}**" if row["default"] else row["form"]
-        lines.append(f"| {row['side']} x {row['side']} | {form} | {row['milliseconds']:.1f} | {row['mebibytes']:.0f} |")
-    first = report["cases"][0]
-    lines += [
-        "",
-        f"Forward and backward of one clip: {first['frames']} frames, {first['channels']} channels, window "
-        f"{first['window']}; {report['machine']}, {report['threads']} thread(s); bold: the default.",
+    """Format the cases as a Markdown table."""
+    rows = [
+        (
+            f"{row['side']} x {row['side']}",
+            f"**{row['form']}**" if row["default"] else row["form"],
+            f"{row['milliseconds']:.1f}",
+            f"{row['mebibytes']:.0f}",
+        )
+        for row in report["cases"]
     ]
-    return "\n".join(lines)
+    first = report["cases"][0]
+    return (
+        f"{markdown_table([('map', 'form', 'ms', 'MiB'), *rows], 'llr')}\n\n"
+        f"Forward and backward of one clip: {first['frames']} frames, {first['channels']} channels, window "
+        f"{first['window']}; {report['machine']}, {report['threads']} thread(s); bold: the default."
+    )
 
 
 def _features(case: Case, device: str) -> torch.Tensor:
@@ -165,7 +190,8 @@ def _status(key: str) -> int:
 def _elsewhere(wanted: dict[str, Any], environment: dict[str, str] | None = None) -> float:
     """Time or memory of a case, in a process of its own: what one holds must not help or hinder the next."""
     command = [sys.executable, "-m", "benchmarks.squeeze", json.dumps(wanted)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env={**os.environ, **(environment or {})})
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it was stopped"])[-1]
         case = wanted["case"]

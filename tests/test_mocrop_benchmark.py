@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from clips import record, wandering
+from tool import tool
 
 from benchmarks import mocrop as bench
 from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.clips.boxes import box_of_file
 from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
-
-TOOL = Path(__file__).parent.parent / "tools" / "benchmark.py"
 
 
 def test_all_kinds_of_scenes() -> None:
@@ -45,7 +42,7 @@ def test_default_finds_the_object_whatever_the_camera_does(camera: bench.CameraM
         scene = bench.Scene(camera, "small", ((40, 48),), codec, 20 if codec == "h264" else 6)  # type: ignore[arg-type]
         pictures, swept = bench.render(scene, seed=20 + number)
         encode(pictures, tmp_path / "clip.mp4", codec=scene.codec, quality=scene.quality)
-        vectors, size = bench._read(tmp_path / "clip.mp4")
+        vectors, size = bench.read_vectors(tmp_path / "clip.mp4")
         for area in (0.75, 0.4):
             box = estimate_box(vectors, size, MoCropSettings(area_ratio=area))
             assert bench.coverage(box, swept) >= 0.95
@@ -57,7 +54,7 @@ def test_adaptive_box_holds_two_objects(tmp_path: Path) -> None:
     scene = bench.Scene("pan", "small", ((40, 48),) * 2, "h264", 20)
     pictures, swept = bench.render(scene, seed=1)
     encode(pictures, tmp_path / "clip.mp4")
-    vectors, size = bench._read(tmp_path / "clip.mp4")
+    vectors, size = bench.read_vectors(tmp_path / "clip.mp4")
     box = estimate_box(vectors, size, MoCropSettings(size="adaptive"))
     assert min(bench.coverage(box, [region]) for region in swept) >= 0.85
 
@@ -84,20 +81,20 @@ def test_marks_must_parse(tmp_path: Path) -> None:
 def test_real_and_sparse_on_clips_of_our_own(tmp_path: Path) -> None:
     record(wandering(40, 128, 96, 4, seed=1), tmp_path / "a.mp4")
     (tmp_path / "action_boxes.csv").write_text("path,x0,y0,x1,y1\na.mp4,0.1,0.1,0.9,0.9\n")
-    rows = bench.run_real(tmp_path, (0.75, 0.4), progress=False)
+    rows = bench.run_real(tmp_path, (0.75, 0.4))
     assert {row["method"] for row in rows} == {*bench.METHODS, "adaptive"}
     assert "| default |" in bench.real_table(rows)
     videos = bench.spread_videos(tmp_path, 3)
     assert [path.name for path in videos] == ["a.mp4"]
-    sparse = bench.run_sparse(videos, plans=((1, 12), (2, 10)), progress=False)
-    whole = [row for row in sparse if row["plan"] == "every 1, first 12"]
+    sparse = bench.run_sparse(videos, plans=((1, 12), (2, 10)))
+    whole = [row for row in sparse if row["part"] == "every 1, first 12"]
     assert [row["iou"] for row in whole] == [1.0, 1.0]
     assert whole[0]["vectors"] == 1.0
-    part = next(row for row in sparse if row["plan"] == "every 2, first 10")
+    part = next(row for row in sparse if row["part"] == "every 2, first 10")
     assert 0.1 < part["vectors"] < 0.6
-    assert "every 2, first 10" in bench.sparse_table(sparse)
-    prefix = bench.run_prefix(videos, shares=(0.5, 1.0), progress=False)
-    assert [row["iou"] for row in prefix if row["share"] == 1.0] == [1.0, 1.0]
+    assert "every 2, first 10" in bench.parts_table(sparse, "plan")
+    prefix = bench.run_prefix(videos, shares=(0.5, 1.0))
+    assert [row["iou"] for row in prefix if row["part"] == "1"] == [1.0, 1.0]
     assert len(bench.box_time(videos, repeats=2)) == 1
     with pytest.raises(ConfigError, match="number of clips is 0"):
         bench.spread_videos(tmp_path, 0)
@@ -107,20 +104,11 @@ def test_real_and_sparse_on_clips_of_our_own(tmp_path: Path) -> None:
 
 
 def test_tool_refuses_sparse_without_clips() -> None:
-    command = [sys.executable, str(TOOL), "mocrop", "--sparse-clips", "2"]
-    failed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert failed.returncode == 2
-    assert failed.stderr.startswith("error: --sparse-clips takes its clips from --real")
+    refused = tool("benchmark", "mocrop", "--sparse-clips", 2, ok=False)
+    assert refused.startswith("error: --sparse-clips takes its clips from --real")
 
 
 def test_tool_names_mistakes_before_it_measures(tmp_path: Path) -> None:
-    def refused(root: Path) -> str:
-        command = [sys.executable, str(TOOL), "mocrop", "--real", str(root)]
-        failed = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (failed.returncode, failed.stdout) == (2, "")
-        assert failed.stderr.count("\n") == 1  # not even a bar
-        return failed.stderr
-
-    assert "no such file; give a folder" in refused(tmp_path / "none")
+    assert "no such file; give a folder" in tool("benchmark", "mocrop", "--real", tmp_path / "none", ok=False)
     (tmp_path / "action_boxes.csv").write_text("path,x0,y0,x1,y1\ngone.mp4,0.1,0.1,0.9,0.9\n")
-    assert "names gone.mp4, which is not there" in refused(tmp_path)
+    assert "names gone.mp4, which is not there" in tool("benchmark", "mocrop", "--real", tmp_path, ok=False)
