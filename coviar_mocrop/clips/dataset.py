@@ -12,13 +12,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from coviar_mocrop.bitstream import open_video
+from coviar_mocrop.clips.boxes import open_box_cache
+from coviar_mocrop.clips.cache import ClipCache, State
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.reader import ReadViews, WantsViews, read_streams
 from coviar_mocrop.clips.samplers import Key
 from coviar_mocrop.datasets.lists import VideoList
-from coviar_mocrop.errors import CoviarMocropError, DataError
+from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.files import DataRoot
-from coviar_mocrop.mocrop import CropBox
+from coviar_mocrop.mocrop import CropBox, MoCropSettings
 
 FEATURES = "features"
 
@@ -114,9 +116,11 @@ class ClipDataset(Dataset[Sample]):
     Items are asked for by (epoch, index, streams): the first two and the seed decide all that is random, so neither the
     number of workers, nor an interruption, nor what other streams are read changes a bit.
 
+    With ``mocrop`` settings a clip's box comes from the cache. Where it is not known yet, it is estimated in the pass
+    that reads the clip, and is known to all reading processes from then on.
+
     Attributes:
         videos: the list.
-        boxes: by path; None without MoCrop.
         features: by stream, for those that look at features.
     """
 
@@ -126,8 +130,7 @@ class ClipDataset(Dataset[Sample]):
         streams: Sequence[WantsViews],
         data: DataConfig,
         *,
-        boxes: Mapping[str, CropBox] | None = None,
-        features: Mapping[str, Features] | None = None,
+        mocrop: MoCropSettings | None = None,
         training: bool = False,
         seed: int = 0,
     ) -> None:
@@ -137,22 +140,25 @@ class ClipDataset(Dataset[Sample]):
             videos: what to read.
             streams: what they are read for.
             data: root, backend, virtual GOPs.
-            boxes: by path; None: no MoCrop.
-            features: by stream, for those that look at features instead of frames.
+            mocrop: how boxes are estimated; None: the frame is not cropped.
             training: random segments, crops and flips; else the fixed ones of testing.
             seed: of all randomness.
         """
-        self.videos, self.data, self.boxes = videos, data, boxes
+        self.videos, self.data, self.mocrop = videos, data, mocrop
         self.streams = {stream.name: stream for stream in streams}
-        self.features = dict(features or {})
+        self.features: dict[str, Features] = {}
         self.training, self.seed = training, seed
         self._root = DataRoot(data.root, follow_links=data.follow_links)
         # What reading processes look at lies in arrays: merely looking at a Python object writes to its memory, so
         # that each process would come to hold a copy of the list.
         self._names = np.array([clip.path.encode() for clip in videos.clips], dtype=np.bytes_)
         self._labels = np.array([clip.label for clip in videos.clips], dtype=np.int64)
-        corners = [(boxes or {}).get(clip.path) or (np.nan,) * 4 for clip in videos.clips]
-        self._corners = np.array(corners, dtype=np.float64).reshape(-1, 4)
+        # in shared memory, so that a box that one process finds is known to all; NaN: not known yet
+        self._boxes = torch.full((len(videos), 4), torch.nan, dtype=torch.float64).share_memory_()
+        self._states = torch.zeros((len(videos), 2), dtype=torch.int64).share_memory_()
+        self._kept = np.zeros(len(videos), dtype=np.bool_)
+        if mocrop is not None:
+            self._look_up_boxes(open_box_cache(data, mocrop))
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -173,7 +179,7 @@ class ClipDataset(Dataset[Sample]):
                 inputs[name] = features.rows[index]
         seen = [stream for name, stream in self.streams.items() if name in wanted and name not in self.features]
         try:
-            inputs |= self._read(epoch, index, seen) if seen else {}
+            inputs |= self.read(index, seen, epoch) if seen else {}
         except CoviarMocropError as problem:
             # Streams that could do without what is missing must see the clip, as they would by themselves.
             for stream in seen:
@@ -181,22 +187,52 @@ class ClipDataset(Dataset[Sample]):
                     errors[stream.name] = problem
                     break
                 try:
-                    inputs |= self._read(epoch, index, [stream])
+                    inputs |= self.read(index, [stream], epoch)
                 except CoviarMocropError as error:
                     errors[stream.name] = error
         return Sample(index, int(self._labels[index]), inputs, errors, time.perf_counter() - start)
 
-    def _read(self, epoch: int, index: int, streams: Sequence[WantsViews]) -> Mapping[str, ReadViews]:
-        name = bytes(self._names[index]).decode()
-        corners = self._corners[index].tolist()
-        box = None if np.isnan(corners[0]) else CropBox(*corners)
-        if self.boxes is not None and box is None:
-            raise DataError(f"{name}: has no crop box; its motion vectors could not be read")
-        path, _ = self._root.find(name)
-        data = self.data
+    def read(self, index: int, streams: Sequence[WantsViews], epoch: int = 0) -> Mapping[str, ReadViews]:
+        """What ``streams`` want of a clip, in one pass over its file.
+
+        Raises:
+            CoviarMocropError: it cannot be read, or has no motion vectors where they are needed.
+        """
+        path, facts = self._root.find(bytes(self._names[index]).decode())
+        known, data = self._boxes[index].tolist(), self.data
+        box = self.mocrop if self.mocrop is None or np.isnan(known[0]) else CropBox(*known)
         with open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder) as video:
             read, _ = read_streams(video, streams, box, [self.seed, epoch, index] if self.training else None)
+        found = next(iter(read.values())).box
+        if box is self.mocrop and found is not None and facts is not None:
+            self._states[index] = torch.tensor([facts.st_size, facts.st_mtime_ns])
+            self._boxes[index] = torch.tensor(found, dtype=torch.float64)
         return read
+
+    def keep_boxes(self) -> None:
+        """Put the boxes found since into the cache, and take up those that other processes have put there.
+
+        Raises:
+            CoviarMocropError: the cache cannot be written.
+        """
+        if self.mocrop is None or self._kept.all():
+            return
+        cache = open_box_cache(self.data, self.mocrop)
+        new = np.flatnonzero(~self._kept & ~np.isnan(self._boxes.numpy()[:, 0]))
+        entries = {
+            self.videos.clips[index].path: (State(*self._states[index].tolist()), self._boxes[index].numpy())
+            for index in new.tolist()
+        }
+        cache.put(entries)
+        self._kept[new] = True
+        self._look_up_boxes(cache)
+
+    def _look_up_boxes(self, cache: ClipCache) -> None:
+        for index in np.flatnonzero(~self._kept).tolist():
+            row = cache.get(self.videos.clips[index].path)
+            if row is not None:
+                self._boxes[index] = torch.from_numpy(row.copy())
+                self._kept[index] = True
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

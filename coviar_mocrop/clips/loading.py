@@ -15,7 +15,6 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from coviar_mocrop.bitstream import accumulate
-from coviar_mocrop.clips.boxes import boxes_of_list
 from coviar_mocrop.clips.dataset import Batch, ClipDataset, Features, Sample, collate
 from coviar_mocrop.clips.reader import WantsViews
 from coviar_mocrop.clips.resize import compile_kernels as compile_resize
@@ -25,7 +24,6 @@ from coviar_mocrop.datasets.lists import VideoList, read_classes, read_list
 from coviar_mocrop.distributed import ALONE, Group
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError
 from coviar_mocrop.interrupt import leave_ending_to_the_parent
-from coviar_mocrop.mocrop import CropBox
 
 Part = Literal["train", "test"]
 SHARED = ("setting", "mocrop", "data.root", "data.classes", "data.backend", "data.anchor_every", "data.follow_links")
@@ -39,7 +37,7 @@ class ReadStream(WantsViews, Protocol):
     config: Config
     trainable: ClassVar[bool]
 
-    def features(self, videos: VideoList, boxes: Mapping[str, CropBox] | None, group: Group = ALONE) -> Features | None:
+    def features(self, dataset: ClipDataset, group: Group = ALONE) -> Features | None:
         """Features in place of frames, or None."""
         ...
 
@@ -114,7 +112,7 @@ class SkipLog:
 def open_clips(
     streams: Sequence[ReadStream], part: Part, group: Group = ALONE, *, shard: tuple[int, int] = (0, 1)
 ) -> tuple[ClipDataset, SkipLog]:
-    """The clips of a list as ``streams`` see them, with their boxes where the setting crops.
+    """The clips of a list as ``streams`` see them, cropped where the setting crops.
 
     Args:
         streams: read together; they agree in ``SHARED`` settings.
@@ -125,8 +123,7 @@ def open_clips(
     Raises:
         ConfigError: the settings name no such list, or the streams differ.
         ListError: the list does not parse.
-        VideoError: a clip has no box and ``on_error`` is ``raise``.
-        DataError: no clip is left.
+        DataError: there is no such folder.
     """
     require_shared({stream.name: stream.config for stream in streams}, (*SHARED, f"data.{part}_list"))
     config = streams[0].config
@@ -138,47 +135,20 @@ def open_clips(
     videos = read_list(path, read_classes(config.data.classes))
     videos = replace(videos, clips=videos.clips[shard[0] :: shard[1]])
     skipped = SkipLog(videos, config.data.on_error)
-    boxes: dict[str, CropBox] | None = None
-    if config.crops:
-        boxes, without = find_boxes(config, videos, group)
-        for name, error in without.items():
-            skipped.add_named(name, error)
-        videos = replace(videos, clips=tuple(clip for clip in videos.clips if clip.path in boxes))
-        if without and not videos.clips:
-            raise DataError(f"{path}: none of its clips can be used; the first: {next(iter(without.values()))}")
-    skipped.videos = videos
-    features = {}
-    for stream in streams:
-        found = stream.features(videos, boxes, group)
-        if found is not None:
-            features[stream.name] = found
-            skipped.add(found.errors)
-            if len(found.errors) == len(videos):
-                raise DataError(f"{path}: none of its clips can be used; the first: {found.errors[0]}")
     dataset = ClipDataset(
         videos,
         [stream.without_network() for stream in streams],
         config.data,
-        boxes=boxes,
-        features=features,
+        mocrop=config.mocrop if config.crops else None,
         training=part == "train",
         seed=config.seed,
     )
+    for stream in streams:
+        found = stream.features(dataset, group)
+        if found is not None:
+            dataset.features[stream.name] = found
+            skipped.add(found.errors)
     return dataset, skipped
-
-
-def find_boxes(
-    config: Config, videos: VideoList, group: Group = ALONE
-) -> tuple[dict[str, CropBox], dict[str, CoviarMocropError]]:
-    """The MoCrop boxes of a list, by path, from the cache or computed; and errors. Processes share the work."""
-    names = [clip.path for clip in videos.clips]
-    found = boxes_of_list(names, config.data, config.mocrop, progress=group.is_main, shard=(group.rank, group.world))
-    boxes: dict[str, CropBox] = {}
-    errors: dict[str, CoviarMocropError] = {}
-    for some in group.gather(found):
-        boxes |= some.boxes
-        errors |= some.errors
-    return boxes, errors
 
 
 def create_training_loader(

@@ -133,7 +133,7 @@ def log_crops(writer: SummaryWriter, config: Config, clips: ClipDataset, count: 
     A clip that cannot be read is left out.
     """
 
-    def inspect(name: str, video: Video) -> ClipView:
+    def inspect(video: Video) -> ClipView:
         return inspect_clip(video, config.mocrop)
 
     _add_figures(writer, "crops", clips, count, inspect)
@@ -159,8 +159,8 @@ def log_displacement(
     if getattr(stream.network, "motion_squeeze", None) is None or not (power_of_two or epoch == epochs):
         return
 
-    def inspect(name: str, video: Video) -> MotionView:
-        return inspect_motion(video, stream, None if clips.boxes is None else clips.boxes.get(name))
+    def inspect(video: Video) -> MotionView:
+        return inspect_motion(video, stream, clips.mocrop)
 
     _add_figures(writer, "displacement", clips, count, inspect, epoch)
 
@@ -188,7 +188,7 @@ def _add_figures(
     tag: str,
     clips: ClipDataset,
     count: int,
-    inspect: Callable[[str, Video], ClipView | MotionView],
+    inspect: Callable[[Video], ClipView | MotionView],
     step: int | None = None,
 ) -> None:
     data = clips.data
@@ -198,7 +198,7 @@ def _add_figures(
         try:
             path, _ = root.find(name)
             with open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder) as video:
-                figure = inspect(name, video).figure(short_name(name))
+                figure = inspect(video).figure(short_name(name))
         except VideoError:
             continue
         writer.add_figure(f"{tag}/{name}", figure, step)

@@ -11,17 +11,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.checkpoint import load_checkpoint, load_model_state
 from coviar_mocrop.clips.dataset import Batch, ClipDataset
 from coviar_mocrop.clips.loading import SkipLog, create_testing_loader, open_clips, read_batches
-from coviar_mocrop.clips.reader import read_streams
 from coviar_mocrop.config import build_config, load_config
 from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.device import Runtime, choose_runtime
 from coviar_mocrop.distributed import ALONE, Group
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
-from coviar_mocrop.files import DataRoot
 from coviar_mocrop.inference.card import is_export, load_exported
 from coviar_mocrop.scores import Scores
 from coviar_mocrop.streams.base import Stream, create_stream, stream_class, stream_names
@@ -177,6 +174,7 @@ def score_streams(streams: Sequence[Stream], *, group: Group = ALONE) -> dict[st
         runtime.place(stream.network)
     loader = create_testing_loader(dataset, [stream.config for stream in streams], group)
     scores = score_clips(streams, read_batches(loader), dataset, skipped, runtime, group=group)
+    dataset.keep_boxes()
     skipped.summarise(group)
     for stream in streams:
         facts = scores[stream.name].settings
@@ -280,14 +278,11 @@ def _collect(
 
 def _time_features(stream: Stream, dataset: ClipDataset) -> tuple[float, float]:
     """Median milliseconds of reading a clip, and of running the frozen networks on it, without the cache."""
-    data, spent = dataset.data, []
-    root = DataRoot(data.root, follow_links=data.follow_links)
-    unreadable = dataset.features[stream.name].errors
-    names = [clip.path for number, clip in enumerate(dataset.videos.clips) if number not in unreadable]
-    for name in names[:_TIMED]:
+    unreadable, spent = dataset.features[stream.name].errors, []
+    readable = [number for number in range(len(dataset)) if number not in unreadable]
+    for number in readable[:_TIMED]:
         start = time.perf_counter()
-        with open_video(root.find(name)[0], data.backend, data.anchor_every) as video:
-            read, _ = read_streams(video, [stream], None if dataset.boxes is None else dataset.boxes[name])
+        read = dataset.read(number, [stream])
         mark = time.perf_counter()
         with torch.inference_mode():
             stream.encode(read[stream.name])

@@ -11,7 +11,7 @@ import difflib
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, TypeVar
 
@@ -21,14 +21,12 @@ from torch import Tensor, nn
 
 from coviar_mocrop import streams
 from coviar_mocrop.bitstream import Gop
-from coviar_mocrop.clips.dataset import Features, Frames, Inputs
+from coviar_mocrop.clips.dataset import ClipDataset, Features, Frames, Inputs
 from coviar_mocrop.clips.reader import ReadViews, View
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.distributed import ALONE, Group
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.flops import StreamCost
-from coviar_mocrop.mocrop import CropBox
 
 ENTRY_POINTS = "coviar_mocrop.streams"
 """Group of entry points by which another package adds streams."""
@@ -102,12 +100,7 @@ class Stream(ABC):
     def cost(self) -> StreamCost:
         """What testing a clip costs, in multiply-adds."""
 
-    def features(
-        self,
-        videos: VideoList,
-        boxes: Mapping[str, CropBox] | None,
-        group: Group = ALONE,
-    ) -> Features | None:
+    def features(self, dataset: ClipDataset, group: Group = ALONE) -> Features | None:
         """Features of a list's clips, for a stream with frozen networks that are not to run again every epoch.
 
         They take the place of frames in training and testing. None: the stream looks at frames.

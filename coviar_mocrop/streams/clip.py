@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,22 +14,22 @@ from torch import Tensor, nn
 
 from coviar_mocrop.bitstream import Gop
 from coviar_mocrop.checkpoint import load_checkpoint, load_model_state
+from coviar_mocrop.clips.boxes import boxes_made_by
 from coviar_mocrop.clips.dataset import Frames
 from coviar_mocrop.clips.reader import View
-from coviar_mocrop.clips.sampling import middle_frames, motion_frames
-from coviar_mocrop.clips.windows import Window, middle_square, testing_windows
+from coviar_mocrop.clips.sampling import middle_frames
+from coviar_mocrop.clips.windows import Window, middle_square
 from coviar_mocrop.errors import CheckpointError, ConfigError
 from coviar_mocrop.flops import StreamCost, count_flops
 from coviar_mocrop.mocrop import CropBox
-from coviar_mocrop.networks.clip import CLIPEncoder, feature_dim, picture_tower
+from coviar_mocrop.networks.clip import CLIPEncoder, FrozenEncoder, feature_dim, picture_tower
 from coviar_mocrop.networks.clip import title as clip_title
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.fusion_head import CLIPFusionHead, MotionEncoder
-from coviar_mocrop.networks.stream_net import create_network
+from coviar_mocrop.networks.stream_net import StreamNet
 from coviar_mocrop.streams.base import Stream, register
-from coviar_mocrop.streams.features import FeatureStream, FrozenPart
-from coviar_mocrop.streams.frames import both_ways
-from coviar_mocrop.streams.mv import MotionStream, mirror_motion, normalise_motion
+from coviar_mocrop.streams.features import FeatureStream
+from coviar_mocrop.streams.mv import MotionStream
 
 logger = logging.getLogger(__name__)
 
@@ -73,17 +74,20 @@ class CLIPPictures(FeatureStream):
         encoder = self.encoder
         return {"image": View("iframe", frames, windows, encoder.size, encoder.resample)}
 
-    def parts(self) -> dict[str, FrozenPart]:
-        """See :meth:`FeatureStream.parts`."""
-        config, encoder = self.config, self.encoder
-        made_by = {
+    def encoders(self) -> dict[str, FrozenEncoder]:
+        """See :meth:`FeatureStream.encoders`."""
+        return {"image": self.encoder}
+
+    def made_by(self, view: str) -> dict[str, Any]:
+        """See :meth:`FeatureStream.made_by`."""
+        config = self.config
+        return {
             "part": "image",
-            "network": encoder.digest,
+            "network": self.encoder.digest,
             "frames": config.clip.frames,
             "anchor_every": config.data.anchor_every,
             "box": self._box() if config.clip.crop else None,
         }
-        return {"image": FrozenPart(encoder, encoder.dim, made_by)}
 
     def encode_view(self, view: str, frames: Frames) -> Tensor:
         """See :meth:`FeatureStream.encode_view`: the mean over the pictures of each clip."""
@@ -99,7 +103,7 @@ class CLIPPictures(FeatureStream):
         return light
 
     def _box(self) -> Any:
-        return self.config.mocrop.model_dump(mode="json") if self.config.crops else None
+        return boxes_made_by(self.config.mocrop, self.config.data.anchor_every) if self.config.crops else None
 
     def _tower_flops(self) -> int:
         visual, size = picture_tower(self.config.clip)
@@ -118,15 +122,20 @@ class CLIPPictures(FeatureStream):
 
 @register
 class CLIPStream(CLIPPictures):
-    """Features of CLIP and of a frozen motion network, joined by a trained head."""
+    """Features of CLIP and of a frozen motion network, joined by a trained head.
+
+    Attributes:
+        motion: the frozen motion stream; None: the head sees CLIP's features only.
+    """
 
     name = "clip"
     title = "CLIP"
     rank = 3
+    motion: MotionStream | None = None
 
     @property
     def head(self) -> CLIPFusionHead:
-        """The stream's network."""
+        """The network of the stream."""
         return cast(CLIPFusionHead, self.network)
 
     @property
@@ -136,85 +145,88 @@ class CLIPStream(CLIPPictures):
 
     def create_network(self, *, weights: bool) -> nn.Module:
         """See :meth:`Stream.create_network`."""
-        config, motion = self.config, None
+        config, encoder = self.config, None
         if config.clip.parts != "image":
-            motion = self._trained_motion() if weights else self._empty_motion()
+            self.motion = self._create_motion(weights=weights)
+            encoder = MotionEncoder(cast(StreamNet, self.motion.network))
         image_dim = feature_dim(config.clip) if config.clip.parts != "motion" else 0
-        return CLIPFusionHead(config.clip, len(self.classes), image_dim, motion)
+        return CLIPFusionHead(config.clip, len(self.classes), image_dim, encoder)
 
     def start_training(self, features: Tensor | None) -> None:
-        """Take over mean and deviation of the training list's features."""
+        """Keep the mean and deviation of the features of the training list."""
         assert features is not None
         self.head.fit(features, self.encoder.digest if self.head.image_dim else "")
 
     def views(
         self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None
     ) -> dict[str, View]:
-        """I-frames for CLIP, and motion of the test segments."""
+        """I-frames for CLIP, and what the motion stream is tested on."""
         views = super().views(num_frames, gops) if self.head.image_dim else {}
-        if self.head.motion is not None:
-            inputs = self.config.input
-            frames = motion_frames(gops, middle_frames(num_frames, inputs.test_segments, "mv"))
-
-            def windows(frame_size: tuple[int, int], box: CropBox | None) -> list[Window]:
-                return testing_windows(frame_size, box, inputs.test_crops)
-
-            views["motion"] = View("mv", frames, windows, self.config.size)
+        if self.motion is not None:
+            views["motion"] = self.motion.views(num_frames, gops)["frames"]
         return views
 
-    def parts(self) -> dict[str, FrozenPart]:
-        """See :meth:`FeatureStream.parts`."""
+    def encoders(self) -> dict[str, FrozenEncoder]:
+        """See :meth:`FeatureStream.encoders`."""
+        encoders = super().encoders() if self.head.image_dim else {}
+        return encoders if self.head.motion is None else {**encoders, "motion": self.head.motion}
+
+    def made_by(self, view: str) -> dict[str, Any]:
+        """See :meth:`FeatureStream.made_by`."""
         config, motion = self.config, self.head.motion
-        parts = super().parts() if self.head.image_dim else {}
-        if motion is not None:
-            made_by = {
-                "part": "motion",
-                "network": motion.digest(),
-                "model": config.model.model_dump(mode="json", exclude={"weights"}),
-                "segments": config.input.test_segments,
-                "crops": config.input.test_crops,
-                "size": config.size,
-                "anchor_every": config.data.anchor_every,
-                "box": self._box(),
-            }
-            parts["motion"] = FrozenPart(motion, motion.dim, made_by)
-        return parts
+        if view == "image" or motion is None:
+            return super().made_by(view)
+        return {
+            "part": "motion",
+            "network": motion.digest(),
+            "model": config.model.model_dump(mode="json", exclude={"weights"}),
+            "segments": config.input.test_segments,
+            "crops": config.input.test_crops,
+            "size": config.size,
+            "anchor_every": config.data.anchor_every,
+            "box": self._box(),
+        }
 
     def encode_view(self, view: str, frames: Frames) -> Tensor:
         """See :meth:`FeatureStream.encode_view`."""
-        if view == "image":
+        if view == "image" or self.motion is None:
             return super().encode_view(view, frames)
-        features: Tensor = self.head.motion(normalise_motion(both_ways(frames, mirror_motion)))  # type: ignore[misc]
+        features: Tensor = self.motion.network(self.motion.inputs({"frames": frames}))
         return features
 
+    def without_network(self) -> Stream:
+        """See :meth:`Stream.without_network`."""
+        light = cast(CLIPStream, super().without_network())
+        light.motion = None
+        return light
+
     def cost(self) -> StreamCost:
-        """CLIP and head once a clip, the motion network on every segment."""
-        config, head = self.config, self.head
-        tower = self._tower_flops() if head.image_dim else 0
-        top = count_flops(head, (1, head.image_dim + head.motion_dim))
-        if head.motion is None:
-            return StreamCost(tower, config.clip.frames, top)
-        per_segment = count_flops(head.motion, (1, 1, 1, head.motion.in_channels, config.size, config.size))
-        segments = config.input.test_segments * config.input.test_crops
-        return StreamCost(per_segment, segments, tower * config.clip.frames + top)
+        """CLIP and the head count once per clip, the motion network for every segment."""
+        tower = self._tower_flops() if self.head.image_dim else 0
+        top, frames = count_flops(self.head, (1, len(self.head.mean))), self.config.clip.frames
+        if self.motion is None:
+            return StreamCost(tower, frames, top)
+        return replace(self.motion.cost(), once=tower * frames + top)
 
     def description(self) -> dict[str, Any]:
         """See :meth:`Stream.description`."""
         facts, config = super().description(), self.config
-        if self.head.motion is not None:
+        if self.motion is not None:
             image = [clip_title(config.clip)] * bool(self.head.image_dim)
             facts["backbone"] = " + ".join([*image, config.model.backbone])
             facts["segments"], facts["crops"] = config.input.test_segments, config.input.test_crops
         return facts
 
-    def _trained_motion(self) -> MotionEncoder:
-        """The motion network of ``config.clip.motion``, frozen, without its classifier.
+    def _create_motion(self, *, weights: bool) -> MotionStream:
+        """The motion stream, with the weights of ``config.clip.motion`` if ``weights``.
 
         Raises:
             ConfigError: no checkpoint is named.
-            CheckpointError: it cannot be used, is of another stream, or of another backbone than ``config.model``'s.
+            CheckpointError: it cannot be used, is of another stream, or of another network than ``config.model``.
         """
         config, path = self.config, self.config.clip.motion
+        if not weights:
+            return MotionStream(config, self.classes, weights=False)
         if path is None:
             raise ConfigError(
                 "clip.motion is not set; train a motion stream (tools/train_stream.py) and name its best.pt, or leave "
@@ -224,24 +236,19 @@ class CLIPStream(CLIPPictures):
         trained = content["config"]
         if trained.get("stream") != "mv":
             raise CheckpointError(
-                f"{path}: is of the {trained.get('stream')} stream; clip.motion wants a motion stream's"
+                f"{path}: is of the {trained.get('stream')} stream; clip.motion must name a motion stream's"
             )
-        backbone = trained.get("model", {}).get("backbone")
-        if backbone != config.model.backbone:
-            raise CheckpointError(
-                f"{path}: its backbone is {backbone}, but model.backbone is {config.model.backbone}; they must agree"
-            )
+        model = ModelConfig.model_validate(trained["model"])
+        for key in ("backbone", "temporal", "motion_squeeze"):
+            theirs, ours = getattr(model, key), getattr(config.model, key)
+            if theirs != ours:
+                raise CheckpointError(f"{path}: its {key} is {theirs}, but model.{key} is {ours}; they must agree")
         lists = trained.get("data", {}).get("train_list"), config.data.train_list
         if None not in lists and os.path.basename(str(lists[0])) != os.path.basename(str(lists[1])):
             logger.warning(
-                "%s was trained on %s, the head on %s: where its clips are among those tested, scores say nothing",
+                "%s was trained on %s, the head on %s: scores mean nothing on test clips that were in one of them",
                 *(path, *lists),
             )
-        model = ModelConfig.model_validate({**trained["model"], "weights": None})
-        network = create_network(2, len(content["classes"]), model, input_norm=MotionStream.input_norm)
-        load_model_state(network, content["model"], path)
-        return MotionEncoder(network)
-
-    def _empty_motion(self) -> MotionEncoder:
-        model = self.config.model.model_copy(update={"weights": None})
-        return MotionEncoder(create_network(2, 1, model, input_norm=MotionStream.input_norm))
+        motion = MotionStream(config.model_copy(update={"model": model}), content["classes"], weights=False)
+        load_model_state(motion.network, content["model"], path)
+        return motion

@@ -1,4 +1,4 @@
-"""CLIP's zero-shot classifier as a stream: told the class names, nothing is trained."""
+"""CLIP's zero-shot classifier as a stream: it knows the class names, and nothing is trained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ZeroShotStream(CLIPPictures):
     def create_network(self, *, weights: bool) -> nn.Module:
         """See :meth:`Stream.create_network`."""
         prompts = read_prompts(self.config.clip.prompts, self.classes)
-        return ZeroShotHead(class_features(prompts, self.encoder.encode_text), self.encoder.digest)
+        return ZeroShotHead(class_features(prompts, self.encoder.encode_text))
 
     def cost(self) -> StreamCost:
         """CLIP's picture tower on every frame it looks at."""
