@@ -17,7 +17,7 @@ from coviar_mocrop.flops import count_flops
 from coviar_mocrop.networks.backbones import create_backbone
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.motion_squeeze import MotionSqueeze, correlate, soft_argmax
-from coviar_mocrop.networks.stream_net import create_stream
+from coviar_mocrop.networks.stream_net import create_network
 from coviar_mocrop.networks.temporal_shift import temporal_shift
 
 FORMS: tuple[Any, ...] = ("pairs", "window")
@@ -125,9 +125,9 @@ def test_what_cannot_be_is_told() -> None:
     with pytest.raises(ModelError, match="odd"):
         MotionSqueeze(8, window=4)
     with pytest.raises(ModelError, match=r"mobilenet_v3_small.*resnet50"):
-        create_stream("iframe", 5, ModelConfig(backbone="mobilenet_v3_small", temporal="shift"))
+        create_network(3, 5, ModelConfig(backbone="mobilenet_v3_small", temporal="shift"))
     with pytest.raises(ModelError, match="motion_squeeze=true"):
-        create_stream("iframe", 5).displacement(torch.randn(1, 2, 3, 32, 32))
+        create_network(3, 5).displacement(torch.randn(1, 2, 3, 32, 32))
 
 
 def test_numbers_hold_under_autocast() -> None:
@@ -191,7 +191,7 @@ def test_off_is_the_network_without_them_weight_for_weight() -> None:
     torch.manual_seed(0)
     bare = create_backbone("resnet18", 5).net.eval()
     torch.manual_seed(0)
-    off = create_stream("iframe", 5, ModelConfig(temporal="none", motion_squeeze=False)).eval()
+    off = create_network(3, 5, ModelConfig(temporal="none", motion_squeeze=False)).eval()
     state = {f"backbone.{name}": value for name, value in bare.state_dict().items()}
     assert list(off.state_dict()) == list(state)
     assert all(torch.equal(value, state[name]) for name, value in off.state_dict().items())
@@ -200,7 +200,7 @@ def test_off_is_the_network_without_them_weight_for_weight() -> None:
         expected = bare(clips.flatten(0, 1))
         assert torch.equal(off(clips), expected.unflatten(0, (2, 3)).mean(dim=1))
     torch.manual_seed(0)
-    on = create_stream("iframe", 5, ModelConfig(temporal="shift", motion_squeeze=True))
+    on = create_network(3, 5, ModelConfig(temporal="shift", motion_squeeze=True))
     assert all(torch.equal(on.state_dict()[name], value) for name, value in state.items())
     assert all(name in state or name.startswith("motion_squeeze.") for name in on.state_dict())
 
@@ -211,7 +211,7 @@ def test_without_neighbours_the_clip_network_is_the_frame_network(backbone: str)
     from coviar_mocrop.networks import temporal
 
     torch.manual_seed(0)
-    stream = create_stream("iframe", 5, ModelConfig(backbone=backbone, temporal="shift")).eval()
+    stream = create_network(3, 5, ModelConfig(backbone=backbone, temporal="shift")).eval()
     frames = torch.randn(2, 3, 64, 64)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(temporal, "temporal_shift", lambda features, length: features)
@@ -221,7 +221,7 @@ def test_without_neighbours_the_clip_network_is_the_frame_network(backbone: str)
 @pytest.mark.parametrize("options", [{"temporal": "shift"}, {"motion_squeeze": True}])
 def test_frames_see_their_neighbours_but_never_another_view(options: Any) -> None:
     torch.manual_seed(0)
-    stream = create_stream("iframe", 5, ModelConfig(**options)).eval()
+    stream = create_network(3, 5, ModelConfig(**options)).eval()
     views = torch.randn(2, 3, 4, 3, 64, 64)
     with torch.no_grad():
         together = stream(views)
@@ -233,7 +233,7 @@ def test_frames_see_their_neighbours_but_never_another_view(options: Any) -> Non
 
 def test_gradients_reach_the_backbone_through_the_motion() -> None:
     torch.manual_seed(0)
-    stream = create_stream("iframe", 5, ModelConfig(motion_squeeze=True)).train()
+    stream = create_network(3, 5, ModelConfig(motion_squeeze=True)).train()
     displacement, confidence = stream.displacement(torch.randn(1, 3, 3, 64, 64))
     assert displacement.shape == (1, 2, 2, 8, 8)
     assert confidence.shape == (1, 2, 1, 8, 8)
@@ -264,7 +264,7 @@ def test_published_cost_of_a_clip() -> None:
     """TSM-ResNet-50 with 8 frames: about 33, with MotionSqueeze about 34 GFLOPs."""
     with torch.device("meta"):
         plain, squeezed = (
-            create_stream("iframe", 101, ModelConfig(backbone="resnet50", temporal="shift", motion_squeeze=on))
+            create_network(3, 101, ModelConfig(backbone="resnet50", temporal="shift", motion_squeeze=on))
             for on in (False, True)
         )
     before, after = (count_flops(net, (1, 8, 3, 224, 224)) / 1e9 for net in (plain, squeezed))
