@@ -92,10 +92,8 @@ def compute_table(*, classes: int = 101, full_size: int = 224, reduced_size: int
     Raises:
         ConfigError: a number is below 1, or a size is too small for the networks.
     """
-    given = {"classes": (classes, 1), "full_size": (full_size, 32), "reduced_size": (reduced_size, 32)}
-    for name, (value, least) in given.items():
-        if value < least:
-            raise ConfigError(f"{name} is {value}; give {least} or more")
+    _require(1, classes=classes)
+    _require(32, full_size=full_size, reduced_size=reduced_size)
     networks = {network.key: network.build(classes) for network in NETWORKS}
     counted = {size: {key: _count(net, size) for key, net in networks.items()} for size in {full_size, reduced_size}}
     settings = {}
@@ -168,9 +166,7 @@ def latencies(
     Raises:
         ConfigError: ``repeats`` or ``threads`` is below 1.
     """
-    for name, value in (("repeats", repeats), ("threads", threads)):
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; give 1 or more")
+    _require(1, repeats=repeats, threads=threads)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -299,6 +295,12 @@ def _milliseconds(model: StreamNet, frame: Tensor) -> float:
     start = time.perf_counter()
     model(frame)
     return 1e3 * (time.perf_counter() - start)
+
+
+def _require(least: int, **numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < least:
+            raise ConfigError(f"{name} is {number}; give {least} or more")
 
 
 def _decimals(count: int, figures: Sequence[float]) -> list[str]:

@@ -63,17 +63,13 @@ def results_table(results: Mapping[str, Any]) -> str:
 
 
 def _entry(accuracy: Accuracy, settings: Mapping[str, Any]) -> dict[str, Any]:
-    read, network = float(settings.get("ms_read", 0.0)), float(settings.get("ms_network", 0.0))
+    costs = ("gflops_per_frame", "gflops_per_clip", "ms_read", "ms_network")
+    measured = {name: float(settings.get(name, 0.0)) for name in costs}
     return {
         "top1": accuracy.top1,
         "top5": accuracy.top5,
-        "gflops_per_frame": float(settings.get("gflops_per_frame", 0.0)),
-        "gflops_per_clip": float(settings.get("gflops_per_clip", 0.0)),
-        "ms_per_clip": read + network,
-        "ms_read": read,
-        "ms_network": network,
+        **measured,
+        "ms_per_clip": measured["ms_read"] + measured["ms_network"],
         "backbone": settings.get("backbone", ""),
-        "size": settings.get("size", 0),
-        "segments": settings.get("segments", 0),
-        "crops": settings.get("crops", 0),
+        **{name: settings.get(name, 0) for name in ("size", "segments", "crops")},
     }
