@@ -12,23 +12,28 @@ import numpy as np
 import pytest
 import torch
 from clip_stream import TINY_CLIP
+from clips import texture
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from coviar_mocrop.clips.resize import resize
+from coviar_mocrop.clips.windows import middle_square
 from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError, ModelError
+from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.networks.clip import CLIPEncoder, class_features, feature_dim
 from coviar_mocrop.networks.config import CLIPConfig, ModelConfig
-from coviar_mocrop.networks.fusion_head import ClipNet, MotionEncoder, ZeroShotNet
+from coviar_mocrop.networks.fusion_head import CLIPFusionHead, MotionEncoder, ZeroShotHead
 from coviar_mocrop.networks.prompts import TEMPLATES, read_prompts, words_of
-from coviar_mocrop.networks.stream_net import create_stream
+from coviar_mocrop.networks.stream_net import StreamNet, create_network
 
 ROOT = Path(__file__).parent.parent
 tiny = CLIPConfig(model=TINY_CLIP, pretrained=None)
 
 
-def picture(height: int = 40, width: int = 60, seed: int = 0) -> Any:
-    return np.random.default_rng(seed).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+def motion_network(classes: int, config: ModelConfig) -> StreamNet:
+    return create_network(2, classes, config, input_norm=True).eval()
 
 
 # -- the encoder ---------------------------------------------------------------------------------------------
@@ -59,26 +64,38 @@ def test_random_weights_follow_from_the_seed_and_disturb_nothing() -> None:
     assert first.digest == again.digest != other.digest
     assert (first.dim, first.size) == (24, 32)
     assert feature_dim(tiny) == 24
-    pixels = first.prepare(picture(), stretch=False)
-    assert pixels.shape == (1, 3, 32, 32)
+    pixels = first.normalise(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8))
     with torch.no_grad():
         assert torch.equal(first(pixels), again(pixels))
     assert not first.train().training
     assert not any(parameter.requires_grad for parameter in first.parameters())
 
 
-def test_pictures_are_cut_as_clip_was_trained_or_stretched() -> None:
-    pytest.importorskip("open_clip")
-    encoder = CLIPEncoder(tiny)
-    wide = picture(40, 80)
-    middle = encoder.prepare(wide[:, :, 20:60], stretch=False)
-    inside = (..., slice(3, -3), slice(3, -3))  # at its edges the cut picture has no neighbours to blend in
-    torch.testing.assert_close(encoder.prepare(wide, stretch=False)[inside], middle[inside], atol=0.05, rtol=0)
-    # the sides decide only where the picture is stretched
-    marked = wide.copy()
-    marked[:, :, :10] = 0
-    assert torch.equal(encoder.prepare(marked, stretch=False), encoder.prepare(wide, stretch=False))
-    assert not torch.equal(encoder.prepare(marked, stretch=True), encoder.prepare(wide, stretch=True))
+@pytest.mark.parametrize("size", [(256, 340), (240, 320), (121, 97), (20, 24)])
+def test_preprocessing_of_a_box_is_that_of_open_clip(size: tuple[int, int]) -> None:
+    open_clip = pytest.importorskip("open_clip")
+    encoder, picture, box = CLIPEncoder(tiny), texture(*size, seed=1), CropBox(0.1, 0.2, 0.8, 0.95)
+    published = open_clip.get_model_preprocess_cfg(encoder.model)
+    (window,) = middle_square(size, box)
+    pixels = resize(picture[None], window[:4], encoder.size, encoder.resample)
+    transform = open_clip.image_transform(
+        published["size"], is_train=False, resize_mode="squash", interpolation=published["interpolation"]
+    )
+    expected = transform(Image.fromarray(picture[window.top : window.bottom, window.left : window.right]))
+    torch.testing.assert_close(encoder.normalise(torch.from_numpy(pixels))[0], expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(256, 340), (240, 320), (480, 640), (121, 97)])
+def test_preprocessing_of_the_middle_square_is_close_to_that_of_open_clip(size: tuple[int, int]) -> None:
+    """It rounds the size of the whole picture and then takes the middle, which shifts it by up to a pixel of 224."""
+    open_clip = pytest.importorskip("open_clip")
+    picture = texture(*size, seed=1, grain=12)
+    transform = open_clip.image_transform((224, 224), is_train=False, mean=(0, 0, 0), std=(1, 1, 1))
+    theirs = 255 * transform(Image.fromarray(picture)).numpy()
+    (window,) = middle_square(size)
+    ours = resize(picture[None], window[:4], 224, "bicubic")[0].astype(np.float64)
+    assert np.abs(ours - theirs).mean() < 4  # grey levels, of 255
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.996
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
@@ -132,7 +149,7 @@ def test_a_tag_that_cannot_be_downloaded_is_named_with_the_remedy(monkeypatch: p
         raise FileNotFoundError("no route to host\nand more")
 
     monkeypatch.setattr(open_clip.factory, "download_pretrained", fail)
-    with pytest.raises(ModelError, match=r"'openai' of CLIP ViT-B-32 .*path in clip\.pretrained") as caught:
+    with pytest.raises(ModelError, match=r"'openai' of CLIP ViT-B-32 .*path of the file in clip\.pretrained") as caught:
         CLIPEncoder(CLIPConfig())
     assert "\n" not in str(caught.value)
 
@@ -158,8 +175,8 @@ def test_published_weights_get_the_activation_they_were_trained_with(monkeypatch
 
 
 def test_the_head_of_the_paper() -> None:
-    motion = MotionEncoder(create_stream("mv", 101, ModelConfig(backbone="efficientnet_b0", dropout=0.3)))
-    net = ClipNet(CLIPConfig(), 101, 512, motion)
+    motion = MotionEncoder(motion_network(101, ModelConfig(backbone="efficientnet_b0", dropout=0.3)))
+    net = CLIPFusionHead(CLIPConfig(), 101, 512, motion)
     assert motion.dim == 1280
     assert sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad) == 969829
     assert [type(layer).__name__ for layer in net.head] == ["Linear", "ReLU", "Dropout", "Linear"]
@@ -169,12 +186,12 @@ def test_the_head_of_the_paper() -> None:
 
 @pytest.mark.parametrize("backbone", ["resnet18", "squeezenet1_1", "mobilenet_v3_small"])
 def test_motion_features_are_what_the_classifier_got(backbone: str) -> None:
-    stream = create_stream("mv", 5, ModelConfig(backbone=backbone)).eval()
+    stream = motion_network(5, ModelConfig(backbone=backbone))
     got: list[torch.Tensor] = []
     handle = stream.get_submodule(stream.classifier_name).register_forward_pre_hook(
         lambda _, inputs: got.append(inputs[0])
     )
-    clips = torch.randn(2, 3, 2, 64, 64)
+    clips = torch.randn(2, 1, 3, 2, 64, 64)  # one view of three segments
     with torch.no_grad():
         stream(clips)
         handle.remove()
@@ -188,20 +205,33 @@ def test_motion_features_are_what_the_classifier_got(backbone: str) -> None:
 
 
 def test_standardising_is_what_the_first_layer_could_absorb() -> None:
-    net = ClipNet(CLIPConfig(hidden=16), 4, 6, None).eval()
+    net = CLIPFusionHead(CLIPConfig(hidden=16), 4, 6, None).eval()
     features = torch.randn(50, 6) * torch.tensor([1, 10, 0.1, 5, 1, 0]) + torch.tensor([3, 0, 1, -9, 0, 2.0])
     net.fit(features, "")
     inside = (features - net.mean) / net.deviation
     torch.testing.assert_close(inside.mean(dim=0), torch.zeros(6), atol=1e-4, rtol=0)
     torch.testing.assert_close(inside[:, :5].std(dim=0, correction=0), torch.ones(5), atol=1e-4, rtol=0)
     assert net.deviation[5] == 1  # a feature that never changes
-    plain = ClipNet(CLIPConfig(hidden=16, standardise=False), 4, 6, None).eval()
+    plain = CLIPFusionHead(CLIPConfig(hidden=16, standardise=False), 4, 6, None).eval()
     plain.fit(features, "")
     weight, bias = net.head[0].weight / net.deviation, net.head[0].bias
     plain.head.load_state_dict(net.head.state_dict())
     plain.head[0].weight.data, plain.head[0].bias.data = weight.data, (bias - weight @ net.mean).data
     with torch.no_grad():
         torch.testing.assert_close(plain(features), net(features), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", [{"temporal": "shift"}, {"motion_squeeze": True}])
+def test_a_motion_network_over_time_sees_whole_clips(config: dict[str, Any]) -> None:
+    stream = motion_network(5, ModelConfig(**config))
+    classifier = copy.deepcopy(stream.get_submodule(stream.classifier_name))
+    clips = torch.randn(2, 2, 4, 2, 64, 64)  # two views of four segments
+    with torch.no_grad():
+        expected = stream(clips)
+        encoder = MotionEncoder(stream)
+        torch.testing.assert_close(classifier(encoder(clips)), expected, atol=1e-4, rtol=1e-4)
+        shuffled = encoder(clips[:, :, [2, 0, 3, 1]])
+    assert not torch.equal(shuffled, encoder(clips))  # the order of the segments matters
 
 
 # -- prompts and zero-shot -----------------------------------------------------------------------------------
@@ -218,7 +248,7 @@ def test_zero_shot_by_hand_on_a_toy_text_encoder() -> None:
     first = torch.tensor([2.0, 1, 0]) / 5**0.5 + torch.tensor([0.0, 1, 0])
     torch.testing.assert_close(texts[0, :3], first / first.norm())
     torch.testing.assert_close(texts.norm(dim=1), torch.ones(3))
-    net = ZeroShotNet(texts, "")
+    net = ZeroShotHead(texts)
     features = torch.stack([7 * texts[2], torch.tensor([0.0, 0, 2, 0, 0, 0, 0])])
     logits = net(features)
     assert logits[0, 2] == pytest.approx(100, abs=1e-3)

@@ -1,13 +1,16 @@
-"""The frozen CLIP of the CLIP stream, through open_clip: pictures and prompts to features, nothing trained."""
+"""The frozen CLIP of the CLIP streams, built by open_clip: pictures and texts to features."""
 
 from __future__ import annotations
 
-import copy
 import difflib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, Literal
 
@@ -20,18 +23,31 @@ from coviar_mocrop.networks.config import CLIPConfig
 from coviar_mocrop.tensors import digest, read_tensors
 
 TEMPERATURE = 100.0
-"""What cosines are multiplied by to become logits (CLIP; MoCLIP-Lite)."""
+"""Factor from cosine similarities to logits (CLIP; MoCLIP-Lite)."""
 
 
-class CLIPEncoder(nn.Module):
-    """A frozen CLIP: always in evaluation mode, no gradient, nothing in it ever changes.
+class FrozenEncoder(nn.Module):
+    """A frozen network from pictures or clips to features. It gets no gradients and never changes.
 
     Attributes:
         dim: length of its features.
-        size: side of the pictures it takes, pixels.
-        resample: filter that they are resized with, ``bicubic`` or ``bilinear``.
-        title: the architecture's name, for people.
-        digest: of all weights and of all that decides what comes out.
+    """
+
+    dim: int
+
+    def train(self, mode: bool = True) -> FrozenEncoder:
+        """Stay in evaluation mode, whatever ``mode`` is: BatchNorm statistics are frozen too."""
+        return super().train(False)
+
+
+class CLIPEncoder(FrozenEncoder):
+    """A frozen CLIP.
+
+    Attributes:
+        size: side of its input pictures, pixels.
+        resample: filter for resizing them, ``bicubic`` or ``bilinear``.
+        title: name of the architecture, for people.
+        digest: fingerprint of the weights and of everything else that decides the features.
     """
 
     mean: Tensor
@@ -42,7 +58,7 @@ class CLIPEncoder(nn.Module):
 
         Args:
             settings: architecture and weights.
-            seed: of random weights, where ``settings.pretrained`` is null.
+            seed: random seed of the weights if ``settings.pretrained`` is None.
 
         Raises:
             ModelError: open_clip is not installed, the architecture or tag is unknown, or the weights cannot be
@@ -54,7 +70,7 @@ class CLIPEncoder(nn.Module):
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = _build(open_clip, settings)
-        self.model = freeze(model)
+        self.model = model.eval().requires_grad_(False)
         picture = dict(open_clip.get_model_preprocess_cfg(model))
         self.title = title(settings)
         self.size = _side(picture["size"])
@@ -63,7 +79,6 @@ class CLIPEncoder(nn.Module):
         )
         self.register_buffer("mean", torch.tensor(picture["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(picture["std"]).view(3, 1, 1), persistent=False)
-        self._tokenizer: Any = None
         self._settings = settings
         parts = json.dumps([settings.model, model.__class__.__name__, picture], sort_keys=True, default=list)
         # the activation has no weights, so it must be told apart by name
@@ -73,12 +88,12 @@ class CLIPEncoder(nn.Module):
             self.dim = int(self(torch.zeros(1, 3, self.size, self.size)).shape[1])
 
     def normalise(self, pictures: Tensor) -> Tensor:
-        """Pictures uint8 [N, 3, size, size] RGB, resized by ``resample``, as this CLIP wants them: float32."""
+        """Normalise pictures uint8 [N, 3, size, size] RGB; float32, ready for :meth:`forward`."""
         values: Tensor = (pictures.float() / 255 - self.mean) / self.std
         return values
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Features [T, dim], not normalised, of normalised pictures [T, 3, size, size]."""
+        """Features [N, dim], not normalised, of pictures [N, 3, size, size]."""
         features: Tensor = self.model.encode_image(pictures, normalize=False)  # type: ignore[operator]
         return features
 
@@ -86,25 +101,30 @@ class CLIPEncoder(nn.Module):
         """Features float32 [texts, dim], not normalised, of texts.
 
         Raises:
-            ModelError: the architecture's tokenizer cannot be had.
+            ModelError: the tokenizer of the architecture cannot be loaded.
         """
-        if self._tokenizer is None:
-            self._tokenizer = _tokenizer(_open_clip(), self._settings)
         with torch.no_grad():
             features: Tensor = self.model.encode_text(self._tokenizer(list(texts)), normalize=False)  # type: ignore
         return features.float()
 
-    def train(self, mode: bool = True) -> CLIPEncoder:
-        """Frozen means frozen: stays in evaluation mode."""
-        return super().train(False)
+    @cached_property
+    def _tokenizer(self) -> Any:
+        try:
+            with quiet(), _name(self._settings.model) as name:
+                return _open_clip().get_tokenizer(name)
+        except (OSError, RuntimeError, ValueError, ImportError) as error:
+            raise ModelError(
+                f"the tokenizer of CLIP {self.title} cannot be loaded ({first_line(error)}); architectures named ViT-* "
+                "and RN* need no download for it"
+            ) from error
 
 
 def class_features(prompts: Sequence[Sequence[str]], encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
-    """One text feature a class: its prompts' features, each of length 1, averaged and brought to length 1.
+    """One text feature per class: the normalised mean of the normalised features of its prompts.
 
     Args:
-        prompts: by class, one or more.
-        encode: texts to features [texts, D]; all prompts of a class at once.
+        prompts: one or more per class.
+        encode: from texts to features [texts, D].
 
     Returns:
         float32 [classes, D], rows of length 1 (MoCLIP-Lite, zero-shot).
@@ -114,9 +134,9 @@ def class_features(prompts: Sequence[Sequence[str]], encode: Callable[[Sequence[
 
 
 def picture_tower(settings: CLIPConfig) -> tuple[nn.Module, int]:
-    """The part that pictures go through, without memory (on PyTorch's meta device), and its input's side in pixels.
+    """CLIP's image encoder without weights (on PyTorch's meta device), and the side of its input in pixels.
 
-    For counting; no weights are read or downloaded.
+    It serves to count multiply-adds. Nothing is read or downloaded.
 
     Raises:
         ModelError: open_clip is not installed or the architecture is unknown.
@@ -128,7 +148,7 @@ def picture_tower(settings: CLIPConfig) -> tuple[nn.Module, int]:
 
 
 def feature_dim(settings: CLIPConfig) -> int:
-    """Length of the picture features; nothing is computed, read or downloaded. See :func:`picture_tower`."""
+    """Length of CLIP's picture features. Nothing is read or downloaded."""
     tower, size = picture_tower(settings)
     with torch.no_grad():
         features = tower.eval()(torch.empty(1, 3, size, size, device="meta"))
@@ -136,13 +156,8 @@ def feature_dim(settings: CLIPConfig) -> int:
 
 
 def title(settings: CLIPConfig) -> str:
-    """The architecture's name, for people."""
-    return settings.model if isinstance(settings.model, str) else "CLIP of its own description"
-
-
-def freeze(module: nn.Module) -> nn.Module:
-    """Evaluation mode and no gradients; gives the module back."""
-    return module.eval().requires_grad_(False)
+    """Name of the architecture, for people."""
+    return settings.model if isinstance(settings.model, str) else "a CLIP of your own description"
 
 
 def _open_clip() -> ModuleType:
@@ -155,73 +170,76 @@ def _open_clip() -> ModuleType:
     return open_clip
 
 
+@contextmanager
+def _name(model: str | dict[str, Any]) -> Iterator[str]:
+    """The name by which open_clip knows an architecture. It reads a description from a folder."""
+    if isinstance(model, str):
+        yield model
+        return
+    with TemporaryDirectory() as folder:
+        Path(folder, "open_clip_config.json").write_text(json.dumps({"model_cfg": model}), encoding="utf-8")
+        yield f"local-dir:{folder}"
+
+
 def _build(open_clip: ModuleType, settings: CLIPConfig, device: str = "cpu") -> nn.Module:
     architecture, weights = settings.model, settings.pretrained
     local = weights is not None and (os.sep in weights or os.path.splitext(weights)[1] != "")
-    if isinstance(architecture, dict):
-        if weights is not None and not local:
-            raise ModelError(
-                f"clip.pretrained is {weights!r}, but a CLIP of its own description has no published weights; give "
-                "the path of a weights file, or null for random ones"
+    tag = None if local else weights
+    quick = _check_names(open_clip, architecture, tag)
+    try:
+        with _name(architecture) as name:
+            model: nn.Module = open_clip.create_model(
+                name,
+                pretrained=tag,
+                force_quick_gelu=quick,
+                pretrained_image=False,
+                pretrained_text=False,
+                device=device,
+                weights_only=True,
             )
-        model = _described(open_clip, architecture)
-    else:
-        model = _named(open_clip, architecture, None if local else weights, device)
+    except Exception as error:  # a wrong description fails in many ways
+        if isinstance(architecture, dict):
+            raise ModelError(
+                f"clip.model: is no description of a CLIP in open_clip's format ({first_line(error)}); it must have "
+                "embed_dim, vision_cfg and text_cfg"
+            ) from error
+        if tag is None:
+            raise ModelError(f"clip.model {architecture!r} cannot be built ({first_line(error)})") from error
+        raise ModelError(
+            f"the weights {tag!r} of CLIP {architecture} cannot be downloaded or loaded ({first_line(error)}); "
+            "download them where there is a network and give the path of the file in clip.pretrained"
+        ) from error
     if local:
         assert weights is not None
         _load_local(open_clip, model, weights)
     return model
 
 
-def _described(open_clip: ModuleType, architecture: dict[str, Any]) -> nn.Module:
-    description = copy.deepcopy(architecture)
-    kind = open_clip.CustomTextCLIP if description.pop("custom_text", False) else open_clip.CLIP
-    try:
-        model: nn.Module = kind(**description)
-    except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError) as error:
-        raise ModelError(
-            f"clip.model: is no description of a CLIP in open_clip's form ({first_line(error)}); it wants embed_dim, "
-            "vision_cfg and text_cfg"
-        ) from error
-    open_clip.set_model_preprocess_cfg(model, _defaults(model.get_submodule("visual").image_size))
-    return model
+def _check_names(open_clip: ModuleType, architecture: str | dict[str, Any], tag: str | None) -> bool:
+    """Check that open_clip knows the architecture and the tag.
 
-
-def _named(open_clip: ModuleType, name: str, tag: str | None, device: str) -> nn.Module:
-    if name not in open_clip.list_models():
-        near = difflib.get_close_matches(name, open_clip.list_models(), 1)
-        hint = f"did you mean {near[0]}?" if near else "see open_clip.list_models()"
-        raise ModelError(f"clip.model {name!r} is not an architecture of open_clip; {hint}")
-    quick = False
-    if tag is not None:
-        published = open_clip.get_pretrained_cfg(name, tag)
-        if not published:
-            from open_clip.pretrained import list_pretrained_tags_by_model
-
-            tags = list_pretrained_tags_by_model(name)
+    Returns:
+        Whether the weights were trained with the activation QuickGELU. It has no weights, so nothing else tells.
+    """
+    if isinstance(architecture, dict):
+        if tag is not None:
             raise ModelError(
-                f"clip.pretrained: {name} has no weights {tag!r}; choose from {', '.join(tags) or 'none'}, the path "
-                "of a local file, or null for random ones"
+                f"clip.pretrained is {tag!r}, but there are no published weights for a CLIP of your own description; "
+                "give the path of a weights file, or null for random weights"
             )
-        # the same layers with another activation: weights trained with it give nonsense without
-        quick = bool(published.get("quick_gelu", False))
-    try:
-        return open_clip.create_model(
-            name,
-            pretrained=tag,
-            force_quick_gelu=quick,
-            pretrained_image=False,
-            pretrained_text=False,
-            device=device,
-            weights_only=True,
-        )
-    except (RuntimeError, OSError, ValueError, ImportError) as error:
-        if tag is None:
-            raise ModelError(f"clip.model {name!r} cannot be built ({first_line(error)})") from error
+        return False
+    if architecture not in open_clip.list_models():
+        near = difflib.get_close_matches(architecture, open_clip.list_models(), 1)
+        hint = f"did you mean {near[0]}?" if near else "see open_clip.list_models()"
+        raise ModelError(f"clip.model {architecture!r} is not an architecture of open_clip; {hint}")
+    published = {} if tag is None else open_clip.get_pretrained_cfg(architecture, tag)
+    if tag is not None and not published:
+        tags = [tag for name, tag in open_clip.list_pretrained() if name == architecture]
         raise ModelError(
-            f"the weights {tag!r} of CLIP {name} cannot be downloaded or loaded ({first_line(error)}); download them "
-            "where there is a network and give the file's path in clip.pretrained"
-        ) from error
+            f"clip.pretrained: {architecture} has no weights {tag!r}; choose from {', '.join(tags) or 'none'}, the "
+            "path of a local file, or null for random weights"
+        )
+    return bool(published.get("quick_gelu", False))
 
 
 def _load_local(open_clip: ModuleType, model: nn.Module, path: str) -> None:
@@ -230,41 +248,11 @@ def _load_local(open_clip: ModuleType, model: nn.Module, path: str) -> None:
         raise CheckpointError(f"{path}: no such weights file; {remedy}, or a published tag")
     read_tensors(path, remedy)  # refuses what is damaged or would run something
     try:
-        left = open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
-    except Exception as error:  # safetensors, open_clip and PyTorch each fail in their own ways on foreign bytes
+        open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
+    except Exception as error:  # safetensors, open_clip and PyTorch each fail in their own ways on unknown bytes
         raise CheckpointError(
             f"{path}: does not fit the CLIP in clip.model, or is damaged ({first_line(error)}); {remedy}"
         ) from error
-    if left and (left.missing_keys or left.unexpected_keys):
-        raise CheckpointError(f"{path}: does not fit the CLIP in clip.model; {remedy}")
-
-
-def _tokenizer(open_clip: ModuleType, settings: CLIPConfig) -> Any:
-    try:
-        with quiet():
-            if isinstance(settings.model, str):
-                return open_clip.get_tokenizer(settings.model)
-            length = settings.model.get("text_cfg", {}).get("context_length", 77)
-            return open_clip.SimpleTokenizer(context_length=length)
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
-        raise ModelError(
-            f"the tokenizer of CLIP {title(settings)} cannot be had ({first_line(error)}); architectures named "
-            "ViT-* and RN* bring their own"
-        ) from error
-
-
-def _defaults(size: Any) -> dict[str, Any]:
-    from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-
-    return {
-        "size": size,
-        "mode": "RGB",
-        "mean": OPENAI_DATASET_MEAN,
-        "std": OPENAI_DATASET_STD,
-        "interpolation": "bicubic",
-        "resize_mode": "shortest",
-        "fill_color": 0,
-    }
 
 
 def _side(size: int | Sequence[int]) -> int:

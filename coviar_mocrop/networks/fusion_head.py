@@ -1,4 +1,4 @@
-"""The CLIP stream's own network: a frozen motion network and a small trained head over features (MoCLIP-Lite)."""
+"""Networks over features of frozen networks: the trained head of the CLIP stream (MoCLIP-Lite) and zero-shot."""
 
 from __future__ import annotations
 
@@ -6,58 +6,46 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from coviar_mocrop.networks.backbones import set_module
-from coviar_mocrop.networks.clip import TEMPERATURE, freeze
+from coviar_mocrop.networks.clip import TEMPERATURE, FrozenEncoder
 from coviar_mocrop.networks.config import CLIPConfig
 from coviar_mocrop.networks.stream_net import StreamNet
 from coviar_mocrop.tensors import digest
 
 
-class MotionEncoder(nn.Module):
-    """A trained motion stream without its classifier, frozen: clips to the features that the classifier got.
-
-    Attributes:
-        dim: length of its features (EfficientNet-B0: 1280).
-        in_channels: 2.
-    """
+class MotionEncoder(FrozenEncoder):
+    """The network of a trained motion stream without its classifier, frozen. For an EfficientNet-B0, dim is 1280."""
 
     def __init__(self, stream: StreamNet) -> None:
-        """Take ``stream`` over; its classifier is dropped."""
+        """Take ``stream`` over and remove its classifier."""
         super().__init__()
         last = stream.get_submodule(stream.classifier_name)
         self.dim = int(last.in_features if isinstance(last, nn.Linear) else last.in_channels)  # type: ignore[arg-type]
         set_module(stream, stream.classifier_name, nn.Identity())
-        self.stream = freeze(stream)
-        self.in_channels = stream.in_channels
+        self.stream = stream.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Features [N, dim]: the mean over views and segments of clips [N, V, T, 2, H, W]."""
-        count, length = clips.shape[0], clips.shape[2]
-        frames = rearrange(clips, "n v t c h w -> (n v t) c h w").contiguous(memory_format=torch.channels_last)
-        features = self.stream.frame_logits(frames, length).flatten(1)  # type: ignore[operator]
-        return rearrange(features, "(n f) d -> n f d", n=count).mean(dim=1)
+        """Input features of the classifier [N, dim], averaged over views and segments, of clips [N, V, T, 2, H, W]."""
+        features: Tensor = self.stream(clips)
+        return features
 
     def digest(self) -> str:
-        """Of all weights and statistics."""
+        """Fingerprint of the weights and statistics."""
         return digest(self.state_dict())
-
-    def train(self, mode: bool = True) -> MotionEncoder:
-        """Frozen means frozen: BatchNorm statistics included."""
-        return super().train(False)
 
 
 class CLIPFusionHead(nn.Module):
-    """The head over a clip's features; what it was trained on comes with it in its state.
+    """The trained head over the features of a clip.
 
-    The state holds the head, the frozen motion network and CLIP's fingerprint, never CLIP itself.
+    Its state holds the head, the frozen motion network, the statistics of the features and CLIP's fingerprint, but not
+    CLIP itself.
 
     Attributes:
+        motion: the frozen motion network, or None.
         image_dim, motion_dim: lengths of the two parts of its input; 0 where a part is left out.
-        classifier_name: the last layer, as name of a submodule.
-        stem_names: empty; no layer of the head is rated as one.
+        classifier_name: name of the submodule that is the last layer.
     """
 
     mean: Tensor
@@ -68,10 +56,10 @@ class CLIPFusionHead(nn.Module):
         """Build the head.
 
         Args:
-            settings: width, dropout, standardising.
-            num_classes: outputs.
-            image_dim: length of CLIP's features; 0: the head sees none.
-            motion: the frozen motion network; None: the head sees no motion.
+            settings: width, dropout and standardising.
+            num_classes: number of outputs.
+            image_dim: length of CLIP's features; 0: the head does not see them.
+            motion: the frozen motion network; None: the head does not see motion.
         """
         super().__init__()
         self.motion = motion
@@ -87,7 +75,6 @@ class CLIPFusionHead(nn.Module):
         layers.append(nn.Linear(settings.hidden or inputs, num_classes))
         self.head = nn.Sequential(*layers)
         self.classifier_name = f"head.{len(layers) - 1}"
-        self.stem_names: tuple[str, ...] = ()
         self._fitted = False
 
     def forward(self, features: Tensor) -> Tensor:
@@ -96,9 +83,11 @@ class CLIPFusionHead(nn.Module):
         return logits
 
     def fit(self, features: Tensor, clip: str) -> None:
-        """Make ready for training on features [clips, dim]; CLIP's part is made by the one of fingerprint ``clip``.
+        """Prepare for training on features [clips, dim]: keep their mean and deviation, if they are standardised.
 
-        Takes over their mean and deviation, where standardising is wanted.
+        Args:
+            features: of the training list.
+            clip: fingerprint of the CLIP that made the first part; empty if there is none.
         """
         if clip:
             self.clip_digest.copy_(torch.tensor(list(bytes.fromhex(clip)), dtype=torch.uint8))
@@ -111,14 +100,14 @@ class CLIPFusionHead(nn.Module):
 
     @property
     def clip(self) -> str:
-        """Fingerprint of the CLIP whose features the head was trained on; zeros where it sees none."""
+        """Fingerprint of the CLIP whose features the head was trained on; zeros if it was trained on none."""
         return bytes(self.clip_digest.cpu().tolist()).hex()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights; a head whose features are at hand takes none that were trained on others.
+        """Load weights. After :meth:`fit`, weights that were trained on other features are refused.
 
         Raises:
-            RuntimeError: as any module's; or the frozen networks are others than those of the features.
+            RuntimeError: the weights do not fit, or the features differ.
         """
         if self._fitted:
             own = self.state_dict()
@@ -129,24 +118,16 @@ class CLIPFusionHead(nn.Module):
 
 
 class ZeroShotHead(nn.Module):
-    """Cosine similarity of CLIP's picture feature to each class's text feature, times 100; nothing is trained.
+    """CLIP's zero-shot classifier: 100 times the cosine similarity of a picture to each class. Nothing is trained."""
 
-    Attributes:
-        image_dim: length of CLIP's features; ``motion_dim`` is 0.
-    """
-
-    motion_dim = 0
-    motion = None
     texts: Tensor
 
-    def __init__(self, texts: Tensor, clip: str) -> None:
-        """Keep ``texts`` [classes, D], rows of length 1, made by the CLIP of fingerprint ``clip``."""
+    def __init__(self, texts: Tensor) -> None:
+        """Keep the text features [classes, D], rows of length 1."""
         super().__init__()
         self.register_buffer("texts", texts)
-        self.image_dim = int(texts.shape[1])
-        self.clip = clip
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits [N, classes] of features [N, D]."""
+        """Logits [N, classes] of picture features [N, D]."""
         logits: Tensor = TEMPERATURE * nn.functional.normalize(features.float(), dim=-1) @ self.texts.T
         return logits
