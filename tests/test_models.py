@@ -1,9 +1,8 @@
-"""Networks of streams: channels, classifier, consensus, weights, learning rate groups."""
+"""Networks of streams: channels, classifier, consensus, weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,8 +11,6 @@ import torchvision
 from coviar_mocrop.errors import CheckpointError, ModelError
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.stream_net import create_network
-from coviar_mocrop.training.config import RateFactors, TrainConfig
-from coviar_mocrop.training.optim import create_optimizer, create_schedule, parameter_groups
 
 
 @pytest.mark.parametrize(
@@ -75,42 +72,6 @@ def test_unknown_names_are_told() -> None:
         create_network(3, 5, ModelConfig(backbone="resnet_18"))
     with pytest.raises(ModelError, match="IMAGENET1K_V1"):
         create_network(3, 5, ModelConfig(weights="IMAGENET"))
-
-
-def test_rate_factors_and_weight_decay_reach_the_right_parameters() -> None:
-    stream = create_network(2, 5, input_norm=True)
-    settings = TrainConfig(lr=1.0, weight_decay=0.1, rate_factors=RateFactors(classifier=1, stem=0.1, rest=0.01))
-    rate = {id(p): (g["lr"], g["weight_decay"]) for g in parameter_groups(stream, settings) for p in g["params"]}
-    named = {name: rate[id(parameter)] for name, parameter in stream.named_parameters()}
-    assert len(rate) == len(list(stream.parameters()))
-    assert named["backbone.fc.weight"] == (1.0, 0.1)
-    assert named["backbone.fc.bias"] == (1.0, 0.0)
-    assert named["backbone.conv1.weight"] == (0.1, 0.1)
-    assert named["backbone.bn1.weight"] == (0.1, 0.0)
-    assert named["data_bn.bias"] == (0.1, 0.0)
-    assert named["backbone.layer1.0.conv1.weight"] == (0.01, 0.1)
-
-
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        ({"schedule": "step", "steps": (2, 3)}, [1, 1, 0.1, 0.01]),
-        ({"schedule": "constant"}, [1, 1, 1, 1]),
-        ({"schedule": "cosine"}, [1, 0.8536, 0.5, 0.1464]),
-        ({"schedule": "step", "steps": (2,), "warmup_epochs": 1}, [0.25, 1, 0.1, 0.1]),
-    ],
-)
-def test_schedules(schedule: dict[str, Any], expected: list[float]) -> None:
-    settings = TrainConfig(lr=1.0, epochs=4, optimizer="sgd", **schedule)
-    optimizer = create_optimizer(create_network(3, 2), settings)
-    plan = create_schedule(optimizer, settings, steps_per_epoch=3)
-    rates = []
-    for _ in range(4):
-        rates.append(plan.get_last_lr()[0])
-        for _ in range(3):
-            optimizer.step()
-            plan.step()
-    assert rates == pytest.approx(expected, abs=1e-4)
 
 
 def test_frames_in_portions_score_like_all_at_once() -> None:
