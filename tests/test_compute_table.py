@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from commands import command_runner
 
-from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.inference.compute_table import (
+from benchmarks.compute_table import (
     NETWORKS,
     clip_stream_cost,
     compute_markdown,
@@ -18,6 +17,7 @@ from coviar_mocrop.inference.compute_table import (
     latencies,
     log_compute,
 )
+from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.viz.results import SETTINGS
 
 
@@ -92,7 +92,7 @@ def test_same_tags_in_every_run(small: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_latencies_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coviar_mocrop.inference.compute_table.NETWORKS", NETWORKS[2:3])
+    monkeypatch.setattr("benchmarks.compute_table.NETWORKS", NETWORKS[2:3])
     (row,) = latencies(classes=5, full_size=64, reduced_size=32, repeats=1, threads=1).values()
     assert row["full_ms"] > 0
     assert row["share_in_time"] == pytest.approx(row["saving_time"] / row["saving_flops"])

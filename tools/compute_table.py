@@ -9,7 +9,10 @@ from typing import Any
 
 from coviar_mocrop.cli import parser, run
 from coviar_mocrop.files import write_json
-from coviar_mocrop.inference.compute_table import compute_markdown, compute_table, latencies, log_compute
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is not installed with the package
+
+from benchmarks.compute_table import compute_markdown, compute_table, latencies, log_compute
 
 EXAMPLES = """\
   python tools/compute_table.py
