@@ -217,7 +217,7 @@ class BareDecoding:
         """Read the packets.
 
         Args:
-            path: a file whose packets have times.
+            path: a video. Packets of a raw stream, which have no times, count as in display order.
             passes: the frames wanted, by pass.
         """
         with av.open(str(path)) as container:
@@ -226,7 +226,7 @@ class BareDecoding:
             self._packets = [packet for packet in container.demux(stream) if packet.size]
             self._codec = stream.codec_context.name
             self._extradata = stream.codec_context.extradata
-        times = [packet.pts for packet in self._packets]
+        times = [number if packet.pts is None else packet.pts for number, packet in enumerate(self._packets)]
         displayed = {time: number for number, time in enumerate(sorted(times))}
         self._numbers = [displayed[time] for time in times]  # of the frames, by packet
         self._keys = sorted((self._numbers[i], i) for i, packet in enumerate(self._packets) if packet.is_keyframe)
