@@ -17,6 +17,7 @@ from coviar_mocrop.bitstream import Gop, open_video
 from coviar_mocrop.bitstream.pyav_reader import PyavReader
 from coviar_mocrop.clips import windows as windowing
 from coviar_mocrop.clips.reader import View, load_clip, read_streams, read_views
+from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import Window, training_window, whole_frame
 from coviar_mocrop.errors import ConfigError, NoMotionVectorsError, VideoError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box, frames_to_read
@@ -30,7 +31,7 @@ CHANNELS = {"iframe": 3, "frame": 3, "mv": 2, "residual": 3}
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Videos of many kinds."""
     folder = tmp_path_factory.mktemp("clips")
-    pictures = wandering(40, 96, 64, 6, seed=1)
+    pictures = wandering(48, 96, 64, 6, seed=1)  # of 3 segments, one has its frame on an I-frame: 24
     found = {
         "mpeg4": record(pictures, folder / "mpeg4.mp4", codec="mpeg4"),
         "h264": record(pictures, folder / "h264.mp4"),
@@ -126,6 +127,7 @@ def test_the_clips_tested_show_something(clips: dict[str, Path]) -> None:
     assert all(np.ptp(pixels) > 50 for pixels in loaded.values())
     assert own_box(clips["mpeg4"]).area < 0.9
     assert own_box(clips["still"]) == CropBox(0, 0, 1, 1)
+    assert 24 in middle_frames(48, 3, "mv")
 
 
 @pytest.mark.parametrize("segments", [1, 4, 25])
@@ -229,6 +231,8 @@ def test_a_window_that_is_only_mirrored_has_no_pixels_of_its_own(clips: dict[str
     with open_video(clips["h264"]) as video:
         for box in (None, BOX):
             read = read_views(video, {"a": View("residual", [8, 20], ten, 24)}, box)
+            twice = read_views(video, {"a": View("residual", [8, 8], ten, 24)}, box)
+            assert twice.pixels["a"].flags.c_contiguous
             assert read.pixels["a"].shape == (5, 2, 3, 24, 24)
             assert read.mirrored("a").tolist() == [False] * 5 + [True] * 5
             for pixels, window in zip(read.pixels["a"], ten((64, 96), box), strict=False):

@@ -56,7 +56,7 @@ def code(motion: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
-    return record(wandering(40, 96, 64, 6, seed=1), folder / "clip.mp4")
+    return record(wandering(48, 96, 64, 6, seed=1), folder / "clip.mp4")  # of 3 segments, one begins a GOP: 24
 
 
 def test_streams_come_in_the_order_of_tables() -> None:
