@@ -55,7 +55,7 @@ def create_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opt
     """Create the optimizer of ``network`` with its :func:`parameter_groups`."""
     groups = parameter_groups(network, config)
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
     adam = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return adam(groups, lr=config.lr, eps=config.eps)
 
