@@ -57,7 +57,7 @@ def create_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opt
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
     adam = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return adam(groups, lr=config.lr, eps=config.eps)
+    return adam(groups, lr=config.lr, eps=config.eps, fused=True)
 
 
 def create_schedule(
