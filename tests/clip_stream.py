@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from demo import demo_settings
+from demo import demo_settings, merge
 
+from coviar_mocrop.clips.dataset import ClipDataset
+from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.config import Config
+from coviar_mocrop.datasets.lists import read_classes
+from coviar_mocrop.streams.clip import CLIPStream
 
 TINY_CLIP: dict[str, Any] = {
     "embed_dim": 24,
@@ -16,14 +20,14 @@ TINY_CLIP: dict[str, Any] = {
 }
 
 
-def motion_config(demo: Path, output: Path) -> Config:
-    """A motion stream to freeze: one epoch, small."""
-    changes: dict[str, Any] = {
+def motion_config(demo: Path, output: Path, **changes: Any) -> Config:
+    """A motion stream to freeze: one epoch, small; ``changes`` are merged a section deep."""
+    values: dict[str, Any] = {
         "input": {"full_size": 48, "reduced_size": 32, "segments": 1, "test_segments": 2},
-        "model": {"backbone": "resnet18"},
+        "model": {"backbone": "mobilenet_v3_small"},
         "train": {"epochs": 1, "batch_size": 4, "precision": "fp32"},
     }
-    return Config.model_validate(demo_settings(demo, output, **changes))
+    return Config.model_validate(demo_settings(demo, output, **merge(values, changes)))
 
 
 def clip_settings(demo: Path, output: Path, motion: Path | None, **changes: Any) -> dict[str, Any]:
@@ -31,15 +35,19 @@ def clip_settings(demo: Path, output: Path, motion: Path | None, **changes: Any)
     values: dict[str, Any] = {
         "stream": "clip",
         "input": {"full_size": 48, "reduced_size": 32, "segments": 1, "test_segments": 3},
-        "model": {"backbone": "resnet18"},
+        "model": {"backbone": "mobilenet_v3_small"},
         "clip": {"model": TINY_CLIP, "pretrained": None, "motion": None if motion is None else str(motion)},
         "train": {"epochs": 3, "batch_size": 4, "precision": "fp32", "optimizer": "adamw"},
     }
-    for key, value in changes.items():
-        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
-    return demo_settings(demo, output, **values)
+    return demo_settings(demo, output, **merge(values, changes))
 
 
 def clip_config(demo: Path, output: Path, motion: Path | None, **changes: Any) -> Config:
     """:func:`clip_settings`, checked."""
     return Config.model_validate(clip_settings(demo, output, motion, **changes))
+
+
+def open_clip_stream(config: Config, part: Literal["train", "test"] = "train") -> tuple[CLIPStream, ClipDataset]:
+    """The stream of ``config`` before training, and the clips of a list with their features."""
+    stream = CLIPStream(config, read_classes(config.data.classes), weights=True)
+    return stream, open_clips([stream], part)[0]

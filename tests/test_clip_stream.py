@@ -1,105 +1,158 @@
-"""The CLIP stream from extraction to scores: features kept once, frozen means frozen, head, zero-shot."""
+"""The CLIP streams from features to scores: features computed once, frozen networks, the trained head, zero-shot."""
 
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
+import logging
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from clip_stream import TINY_CLIP, clip_config, clip_settings, motion_config
+from clip_stream import TINY_CLIP, clip_config, clip_settings, motion_config, open_clip_stream
+from demo import outcome, same, weights_of
+from tool import tool
 
+from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
-from coviar_mocrop.clips.features import ClipState, FeatureDataset, FeatureStore
+from coviar_mocrop.clips.dataset import ClipDataset, Features
 from coviar_mocrop.clips.loading import open_clips
-from coviar_mocrop.datasets.demo import make_demo
-from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ModelError
-from coviar_mocrop.files import DataRoot
+from coviar_mocrop.clips.reader import read_views
+from coviar_mocrop.config import load_config
+from coviar_mocrop.distributed import Group
+from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ModelError, VideoError
 from coviar_mocrop.flops import count_flops
 from coviar_mocrop.fusion import fuse
 from coviar_mocrop.inference.export import export_stream
 from coviar_mocrop.inference.predictor import Predictor
-from coviar_mocrop.inference.testing import load_stream, score_checkpoint
-from coviar_mocrop.networks.fusion_head import ClipNet
-from coviar_mocrop.scores import load_scores, save_scores
-from coviar_mocrop.streams.clip_stream import create_clip_net, open_parts
-from coviar_mocrop.streams.features import open_stores
-from coviar_mocrop.training.optim import TrainConfig, create_optimizer
+from coviar_mocrop.inference.testing import load_stream, load_untrained, score_checkpoint
+from coviar_mocrop.networks.clip import picture_tower
+from coviar_mocrop.networks.fusion_head import CLIPFusionHead
+from coviar_mocrop.networks.prompts import TEMPLATES
+from coviar_mocrop.networks.stream_net import create_network
+from coviar_mocrop.scores import load_scores
+from coviar_mocrop.streams.clip import CLIPStream
+from coviar_mocrop.streams.mv import MotionStream
+from coviar_mocrop.training.config import TrainConfig
+from coviar_mocrop.training.optim import create_optimizer
 from coviar_mocrop.training.trainer import train
 
-pytest.importorskip("open_clip")
-TOOLS = Path(__file__).parent.parent / "tools"
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    make_demo(folder / "videos", folder / "lists", train_clips=8, test_clips=8, progress=False)
-    return folder
+open_clip = pytest.importorskip("open_clip")
 
 
 @pytest.fixture(scope="module")
 def motion(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(motion_config(demo, tmp_path_factory.mktemp("motion")))
+    return train({"mv": motion_config(demo, tmp_path_factory.mktemp("motion"))})["mv"]
 
 
 @pytest.fixture(scope="module")
 def trained(demo: Path, motion: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(clip_config(demo, tmp_path_factory.mktemp("clip"), motion))
+    return train({"clip": clip_config(demo, tmp_path_factory.mktemp("clip"), motion)})["clip"]
 
 
-def features_of(config: Any, part: Any = "train", **more: Any) -> FeatureDataset:
-    clips, _ = open_clips(config, part, **more)
-    assert isinstance(clips, FeatureDataset)
-    return clips
+def features_of(config: Any, part: Any = "train") -> Features:
+    return open_clip_stream(config, part)[1].features[config.stream]
 
 
-def files_of(cache: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(cache)): path.read_bytes() for path in sorted(cache.rglob("*.npz"))}
+def rows_of(cache: Path) -> dict[tuple[str, str], bytes]:
+    """All features of a cache, by network and clip."""
+    found = {}
+    for path in sorted((cache / "features").rglob("*.npz")):
+        with np.load(path) as file:
+            for name, row in zip(file["names"].tolist(), file["rows"], strict=True):
+                assert (path.parent.name, name) not in found  # computed once
+                found[path.parent.name, name] = row.tobytes()
+    return found
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, tuple[str, ...]]]]:
+    """What is read of clips while the test runs: their numbers, and the names of the views."""
+    found: list[tuple[int, tuple[str, ...]]] = []
+    plain = ClipDataset.read
+
+    def counting(self: ClipDataset, index: int, *more: Any, **options: Any) -> Any:
+        views = plain(self, index, *more, **options)
+        found.append((index, tuple(next(iter(views.values())).pixels)))
+        return views
+
+    monkeypatch.setattr(ClipDataset, "read", counting)
+    yield found
 
 
 # -- features ------------------------------------------------------------------------------------------------
 
 
-def test_features_are_those_of_the_networks_whatever_the_workers(demo: Path, motion: Path, tmp_path: Path) -> None:
-    caches = {}
+def test_features_are_the_same_bits_whatever_the_workers(demo: Path, motion: Path, tmp_path: Path) -> None:
+    tables, caches = [], []
     for workers in (0, 3):
         data = {"cache": str(tmp_path / str(workers)), "workers": workers}
-        clips = features_of(clip_config(demo, tmp_path, motion, setting="attention", data=data))
-        assert clips.features.shape == (8, 24 + 512)
-        assert clips.computed == 8
-        caches[workers] = files_of(tmp_path / str(workers))
-    assert caches[0] == caches[3]
-    assert len(caches[0]) == 16
+        features = features_of(clip_config(demo, tmp_path, motion, setting="attention", data=data))
+        assert features.rows.shape == (8, 24 + 1024) and features.computed == 8 and not features.errors
+        tables.append(features.rows)
+        caches.append(rows_of(tmp_path / str(workers)))
+    assert torch.equal(*tables)
+    assert caches[0] == caches[1] and len(caches[0]) == 16
 
-    config = clip_config(demo, tmp_path, motion, setting="baseline", data={"cache": str(tmp_path / "c")})
-    clips, parts = features_of(config), open_parts(config)
-    from coviar_mocrop.bitstream import open_video
-    from coviar_mocrop.clips.dataset import ClipDataset
 
-    frames = ClipDataset(clips.videos, "mv", 48, config.data, config.input)[0, 3].frames
-    assert frames is not None and parts.motion is not None and parts.image is not None
+def test_features_are_those_of_the_networks_on_what_they_see(demo: Path, motion: Path, tmp_path: Path) -> None:
+    config = clip_config(demo, tmp_path, motion, data={"cache": str(tmp_path / "c")})
+    stream, clips = open_clip_stream(config)
+    path = demo / "videos" / clips.videos.clips[3].path
+    with open_video(path) as video:
+        num_frames, gops = video.info.num_frames, video.gops
+        seen = read_views(video, MotionStream(config, "abc", weights=False).views(num_frames, gops))
+        picture = next(iter(video.visit(pictures=[video.gop_at(num_frames // 2).start]))).picture()
+    network = create_network(2, 8, config.model, input_norm=True).eval()
+    network.load_state_dict(load_checkpoint(motion)["model"])
+    inside: list[torch.Tensor] = []
+    network.get_submodule(network.classifier_name).register_forward_pre_hook(lambda _, given: inside.append(given[0]))
+    square = open_clip.image_transform((32, 32), is_train=False)
+    height, width = picture.shape[:2]
+    side, left = min(height, width), (width - height) // 2
+    from PIL import Image
+
     with torch.no_grad():
-        expected = parts.motion.stream.frame_logits(frames).mean(dim=0)  # its classifier is gone
-    torch.testing.assert_close(clips.features[3, 24:], expected, atol=1e-5, rtol=1e-4)
-    with open_video(demo / "videos" / clips.videos.clips[3].path) as video:
-        middle = max(number for number, gop in enumerate(video.gops) if gop.start <= video.info.num_frames // 2)
-        picture = video.iframe(middle)
+        network(torch.from_numpy(seen.pixels["frames"]).float()[None] / 255 - 0.5)
+        image = stream.encoder(square(Image.fromarray(picture[:side, left : left + side]))[None])
+    row = clips.features["clip"].rows[3]
+    torch.testing.assert_close(row[24:], inside[0].mean(dim=0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(row[:24], image[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", [{"temporal": "shift"}, {"motion_squeeze": True}])
+def test_a_motion_network_over_time_gets_whole_clips(demo: Path, tmp_path: Path, model: dict[str, Any]) -> None:
+    model = {"backbone": "resnet18", **model}
+    trained = motion_config(demo, tmp_path / "mv", model=model, input={"segments": 3})
+    torch.manual_seed(3)
+    network = create_network(2, 4, trained.model, input_norm=True).eval()
+    content = {"model": network.state_dict(), "config": trained.model_dump(mode="json"), "classes": list("abcd")}
+    save_checkpoint(tmp_path / "mv.pt", content)
+    data = {"cache": str(tmp_path / "cache")}
+    changes: dict[str, Any] = {"clip": {"parts": "motion"}, "data": data, "input": {"segments": 3}}
+    config = clip_config(demo, tmp_path, tmp_path / "mv.pt", model=model, **changes)
+    stream, clips = open_clip_stream(config, "test")
+    assert stream.motion is not None
+    read = clips.read(2, [stream.motion])["mv"]
+    assert read.pixels["frames"].shape == (1, 3, 2, 48, 48)
+    features = clips.features["clip"].rows[2]
     with torch.no_grad():
-        expected = parts.image(parts.image.prepare(picture[None], stretch=False))[0]
-    torch.testing.assert_close(clips.features[3, :24], expected, atol=1e-5, rtol=1e-4)
+        expected = network(stream.motion.encode(read))[0]
+        classifier = network.get_submodule(network.classifier_name)
+        torch.testing.assert_close(classifier(features), expected, atol=1e-4, rtol=1e-4)
+    assert stream.cost().frames_per_clip == 3
+    for wrong in ({"temporal": "none", "motion_squeeze": False}, {"temporal": "shift", "motion_squeeze": True}):
+        with pytest.raises(CheckpointError, match=r"but model\.(temporal|motion_squeeze) is .*; they must agree"):
+            open_clip_stream(clip_config(demo, tmp_path, tmp_path / "mv.pt", model={**model, **wrong}, **changes))
 
 
 def test_more_frames_are_averaged_and_the_box_matters(demo: Path, motion: Path, tmp_path: Path) -> None:
     def image(**changes: Any) -> torch.Tensor:
         clip = {"parts": "image", **changes.pop("clip", {})}
-        return features_of(clip_config(demo, tmp_path, None, clip=clip, **changes)).features
+        return features_of(clip_config(demo, tmp_path, None, clip=clip, **changes)).rows
 
     one, three, single = image(), image(clip={"frames": 3}), image(clip={"frames": 1})
     assert torch.equal(one, single)
@@ -109,193 +162,176 @@ def test_more_frames_are_averaged_and_the_box_matters(demo: Path, motion: Path, 
     assert torch.equal(unboxed, one)
 
 
-def test_what_is_cached_is_not_computed_again_and_what_is_stale_is(
-    demo: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import shutil
-
-    import coviar_mocrop.streams.features as module
-
+def test_only_what_is_missing_or_stale_is_computed(demo: Path, motion: Path, tmp_path: Path, read: Any) -> None:
     videos = tmp_path / "videos"
     shutil.copytree(demo / "videos", videos)
-    read: list[str] = []
-    plain = module.read_clip
 
-    def counting(config: Any, parts: Any, name: str) -> Any:
-        read.append(name)
-        return plain(config, parts, name)
-
-    monkeypatch.setattr(module, "read_clip", counting)
-
-    def config(**changes: Any) -> Any:
+    def features(**changes: Any) -> Features:
         data = {"root": str(videos), "cache": str(tmp_path / "cache")}
-        return clip_config(demo, tmp_path, motion, **{"data": data, **changes})
-
-    first = features_of(config())
-    assert len(read) == 8
-    read.clear()
-    assert torch.equal(features_of(config()).features, first.features)
-    assert read == []
-
-    name, other = (first.videos.clips[number].path for number in (2, 3))
-    shutil.copyfile(videos / other, videos / name)  # another clip under the old name
-    changed = features_of(config())
-    assert read == [name]
-    assert torch.equal(changed.features[2], first.features[3])
-    read.clear()
-
-    for change, count in (
-        ({"seed": 1}, 8),  # another CLIP: its random weights follow from the seed
-        ({"clip": {"frames": 2}}, 8),
-        ({"input": {"test_segments": 2}}, 8),
-        ({"setting": "attention"}, 8),
-        ({"setting": "attention", "mocrop": {"area_ratio": 0.5}}, 8),
-        ({"setting": "attention"}, 0),
-    ):
-        features_of(config(**change))
-        assert len(read) == count, change
         read.clear()
+        return features_of(clip_config(demo, tmp_path, motion, **{"data": data, **changes}))
 
-    kept = sorted((tmp_path / "cache").rglob("*.npz"))
-    for broken in kept:
+    first, both = features(), ("image", "motion")
+    assert sorted(read) == [(number, both) for number in range(8)]  # both from one pass over the file
+    assert torch.equal(features().rows, first.rows) and read == []
+
+    paths = [clip.path for clip in open_clip_stream(clip_config(demo, tmp_path, motion))[1].videos.clips]
+    shutil.copyfile(videos / paths[3], videos / paths[2])  # another clip under the old name
+    changed = features()
+    assert read == [(2, both)] and changed.computed == 1
+    assert torch.equal(changed.rows[2], first.rows[3])
+
+    boxed = {"setting": "attention"}
+    for change, views in (
+        ({"seed": 1}, ("image",)),  # another CLIP: its random weights follow from the seed
+        ({"clip": {"frames": 2}}, ("image",)),
+        ({"input": {"test_segments": 2}}, ("motion",)),
+        ({"input": {"full_size": 40}}, ("motion",)),
+        ({"data": {"root": str(videos), "cache": str(tmp_path / "cache"), "anchor_every": 6}}, both),
+        (boxed, both),
+        ({**boxed, "mocrop": {"area_ratio": 0.5}}, both),
+        (boxed, None),
+        ({**boxed, "clip": {"crop": False}}, None),  # CLIP sees the frame as it did first, motion the box
+        ({"clip": {"parts": "motion"}}, None),
+    ):
+        features(**change)
+        assert read == ([] if views is None else [(number, views) for number in range(8)]), change
+
+    for broken in (tmp_path / "cache").rglob("*.npz"):
         broken.write_bytes(broken.read_bytes()[:100])
-    assert torch.equal(features_of(config()).features, changed.features)
+    assert torch.equal(features().rows, changed.rows)
     assert len(read) == 8
 
 
-def test_a_store_knows_its_own(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"video")
-    root = DataRoot(tmp_path)
-    state = ClipState.of(root, "a.mp4", None)
-    store = FeatureStore(tmp_path / "c", str(tmp_path), {"network": "x"}, 3)
-    other = FeatureStore(tmp_path / "c", str(tmp_path), {"network": "y"}, 3)
-    feature = np.array([1, 2, 3], np.float32)
-    assert store.get("a.mp4", state) is None
-    store.put("a.mp4", state, feature)
-    np.testing.assert_array_equal(store.get("a.mp4", state), feature)
-    assert other.get("a.mp4", state) is None
-    for path in list(store.folder.rglob("*.npz")):  # moved by hand into another network's folder
-        place = other.folder / path.relative_to(store.folder)
-        place.parent.mkdir(parents=True)
-        place.write_bytes(path.read_bytes())
-    assert other.get("a.mp4", state) is None
-    from coviar_mocrop.mocrop import CropBox
-
-    assert store.get("a.mp4", ClipState(state.size, state.changed, CropBox(0, 0, 0.5, 1))) is None
-    assert store.get("a.mp4", ClipState(state.size, state.changed + 1, None)) is None
-    with pytest.raises(DataError, match="not finite"):
-        store.put("a.mp4", state, np.array([1, np.nan, 3], np.float32))
-    with pytest.raises(DataError, match=r"b\.mp4: no such file"):
-        ClipState.of(root, "b.mp4", None)
-
-
-def test_a_missing_clip_is_an_error_or_left_out_never_zeros(demo: Path, motion: Path, tmp_path: Path) -> None:
+def test_a_clip_without_features_is_an_error_or_left_out_never_zeros(demo: Path, motion: Path, tmp_path: Path) -> None:
     lines = (demo / "lists/train_split1.txt").read_text().splitlines()
-    (tmp_path / "l.txt").write_text("\n".join([*lines[:3], lines[3].replace(".mp4", "_gone.mp4")]))
+    gone = lines[3].replace(".mp4", "_gone.mp4")
+    (tmp_path / "l.txt").write_text("\n".join([*lines[:3], gone, lines[4], gone]))
     data = {"train_list": str(tmp_path / "l.txt")}
-    with pytest.raises(DataError, match=r"_gone\.mp4: no such file"):
-        open_clips(clip_config(demo, tmp_path, motion, data=data), "train")
-    clips, skipped = open_clips(clip_config(demo, tmp_path, motion, data={**data, "on_error": "skip"}), "train")
-    assert len(clips) == 3
-    assert len(skipped.reasons) == 1
-    (tmp_path / "l.txt").write_text(lines[3].replace(".mp4", "_gone.mp4"))
-    with pytest.raises(DataError, match="none of its clips"):
-        open_clips(clip_config(demo, tmp_path, motion, data={**data, "on_error": "skip"}), "train")
+    with pytest.raises((DataError, VideoError), match=r"_gone\.mp4: no such file"):
+        open_clip_stream(clip_config(demo, tmp_path, motion, data=data))
+    skipping = clip_config(demo, tmp_path, motion, data={**data, "on_error": "skip"}, train={"epochs": 1})
+    features = features_of(skipping)
+    assert features.errors.keys() == {3, 5}
+    assert features.rows.isnan().all(dim=1).tolist() == [False, False, False, True, False, True]
+    assert not any(torch.isnan(value).any() for value in weights_of(train({"clip": skipping})["clip"]).values())
 
 
-def extract(config: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(TOOLS / "extract_features.py"), "--config", str(config), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def test_shares_and_a_killed_run_leave_the_same_cache(demo: Path, motion: Path, tmp_path: Path) -> None:
+def test_shards_and_an_interrupted_run_give_the_same_features(
+    demo: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def config(name: str, **data: Any) -> Path:
         values = clip_settings(demo, tmp_path, motion, data={"cache": str(tmp_path / name), **data})
         (tmp_path / f"{name}.yaml").write_text(json.dumps(values))
         return tmp_path / f"{name}.yaml"
 
-    whole = extract(config("whole"))
-    shares = [extract(config("shares"), "--shard", f"{k}/2") for k in (1, 2)]
-    killed = extract(config("killed"))
-    cache = tmp_path / "killed"
-    limit = time.monotonic() + 120
-    while len(list(cache.rglob("*.npz"))) < 5 and time.monotonic() < limit and killed.poll() is None:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    outputs = [job.communicate(timeout=240) for job in (whole, *shares)]
-    assert all(job.returncode == 0 for job in (whole, *shares)), outputs
-    assert "8 clips with features, 8 of them computed now" in outputs[0][0]
-    assert "train list, part 1 of 2: 4 clips" in outputs[1][0]
+    told = tool("extract_features", "--config", config("whole"))
+    assert told.count("8 clips with features, 8 of them computed now") == 2
+    expected = rows_of(tmp_path / "whole")
+    assert len(expected) == 32  # 16 clips, two networks
+    for shard in ("1/2", "2/2"):
+        told = tool("extract_features", "--config", config("shards"), "--shard", shard)
+        assert f"train list (shard {shard.replace('/', ' of ')}): 4 clips" in told
+    assert rows_of(tmp_path / "shards") == expected
 
-    expected = files_of(tmp_path / "whole")
-    assert len(expected) == 32  # 16 clips, two kinds
-    assert files_of(tmp_path / "shares") == expected
-    before = len([path for path in cache.rglob("*.npz") if not path.name.startswith(".")])
-    again = extract(config("killed"))
-    assert again.communicate(timeout=240)[1] is not None and again.returncode == 0
-    assert before < 32, "it was killed too late to mean anything"
-    complete = {name: content for name, content in files_of(cache).items() if not Path(name).name.startswith(".")}
-    assert complete == expected
+    class Processes(Group):  # the second of two processes, as far as it can tell
+        def gather(self, value: Any) -> list[Any]:
+            return [value]
+
+    values = clip_config(demo, tmp_path, motion, data={"cache": str(tmp_path / "processes")})
+    for part in ("train", "test"):
+        open_clips([CLIPStream(values, [], weights=True)], part, Processes(rank=1, world=2))  # type: ignore[arg-type]
+    assert rows_of(tmp_path / "processes") == expected
+
+    plain, left = CLIPStream.encode_view, iter(range(11))
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CLIPStream, "encode_view", interrupted)
+        open_clip_stream(load_config(config("interrupted")))
+    kept = rows_of(tmp_path / "interrupted")
+    assert 0 < len(kept) < 16 and kept.items() <= expected.items()
+    tool("extract_features", "--config", config("interrupted"))
+    assert rows_of(tmp_path / "interrupted") == expected
 
 
-def test_extraction_refuses_other_streams(demo: Path, motion: Path, tmp_path: Path) -> None:
+def test_extraction_refuses_other_streams(demo: Path, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(json.dumps(motion_config(demo, tmp_path).model_dump(mode="json")))
-    job = extract(tmp_path / "c.yaml")
-    assert "the mv stream has no features" in job.communicate(timeout=120)[1]
-    assert job.returncode == 2
+    refused = tool("extract_features", "--config", tmp_path / "c.yaml", "--streams", "mv", ok=False)
+    assert "the mv stream has no features" in refused
 
 
 # -- the head ------------------------------------------------------------------------------------------------
 
 
 def test_frozen_means_frozen(demo: Path, motion: Path, tmp_path: Path) -> None:
-    config = clip_config(demo, tmp_path, motion)
-    parts, clips = open_parts(config), features_of(config)
-    net = create_clip_net(config, 8, clips)
-    assert parts.image is not None and net.motion is not None
-    everything = torch.nn.ModuleDict({"image": parts.image, "net": net})
+    stream, clips = open_clip_stream(clip_config(demo, tmp_path, motion))
+    stream.start_training(clips.features["clip"].rows)
+    net = stream.head
+    assert net.motion is not None
+    everything = torch.nn.ModuleDict({"image": stream.encoder, "net": net})
     before = {name: value.clone() for name, value in everything.state_dict().items()}
     optimizer = create_optimizer(net, TrainConfig(lr=0.1, weight_decay=0.1))
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     assert trained == {id(parameter) for parameter in net.head.parameters()}
     everything.train()  # what a careless loop does
-    pictures = parts.image(torch.randn(4, 3, 32, 32))
-    motion_features = net.motion(torch.randn(4, 3, 2, 48, 48))
+    pictures = stream.encoder(torch.randn(4, 3, 32, 32))
+    motion_features = net.motion(torch.randn(4, 1, 3, 2, 48, 48))
     logits = net(torch.cat([pictures, motion_features], dim=1))
     torch.nn.functional.cross_entropy(logits, torch.arange(4)).backward()
     optimizer.step()
-    assert net.head.training and not net.motion.training and not parts.image.training
-    assert not any(module.training for module in [*net.motion.modules(), *parts.image.modules()])
+    assert net.head.training
+    assert not any(module.training for module in [*net.motion.modules(), *stream.encoder.modules()])
     for name, parameter in everything.named_parameters():
         assert (parameter.grad is not None) == name.startswith("net.head."), name
     changed = {name for name, value in everything.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {f"net.head.{name}" for name in net.head.state_dict()}
 
 
-def test_training_changes_the_head_alone_and_learns(demo: Path, motion: Path, trained: Path, tmp_path: Path) -> None:
-    best = train(clip_config(demo, tmp_path, motion, train={"epochs": 40, "lr": 3e-3}, clip={"dropout": 0.1}))
+def test_training_changes_the_head_alone_and_learns(demo: Path, motion: Path, tmp_path: Path) -> None:
+    config = clip_config(demo, tmp_path, motion, train={"epochs": 20, "lr": 5e-3}, clip={"dropout": 0.1})
+    state, original = weights_of(train({"clip": config})["clip"]), weights_of(motion)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < 0.3 * lines[0]["loss"]
-    state, original = load_checkpoint(best)["model"], load_checkpoint(motion)["model"]
     frozen = {name.removeprefix("motion.stream."): value for name, value in state.items() if "motion." in name}
-    classifier = {"backbone.fc.weight", "backbone.fc.bias"}
-    assert frozen.keys() == original.keys() - classifier
+    assert frozen.keys() == original.keys() - {"backbone.classifier.3.weight", "backbone.classifier.3.bias"}
     assert all(torch.equal(value, original[name]) for name, value in frozen.items())
+    # checkpoints written by earlier versions have these names too
     assert {name.split(".")[0] for name in state} == {"motion", "head", "mean", "deviation", "clip_digest"}
+    assert {name for name in state if name.startswith("head.")} == {
+        f"head.{number}.{leaf}" for number in (0, 3) for leaf in ("weight", "bias")
+    }
 
 
 def test_two_runs_give_the_same_bits(demo: Path, motion: Path, trained: Path, tmp_path: Path) -> None:
     data = {"cache": str(tmp_path / "fresh"), "workers": 2}
-    again = train(clip_config(demo, tmp_path, motion, data=data))
-    first, second = load_checkpoint(trained)["model"], load_checkpoint(again)["model"]
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    one, two = score_checkpoint(trained), score_checkpoint(again)
-    np.testing.assert_array_equal(one.scores, two.scores)
+    again = train({"clip": clip_config(demo, tmp_path, motion, data=data)})["clip"]
+    assert same(weights_of(trained), weights_of(again))
+    np.testing.assert_array_equal(score_checkpoint(trained).scores, score_checkpoint(again).scores)
 
 
-def test_a_checkpoint_is_all_that_testing_needs(demo: Path, motion: Path, trained: Path, tmp_path: Path) -> None:
+def test_trained_together_with_a_frame_stream_or_alone(demo: Path, motion: Path, tmp_path: Path) -> None:
+    """The motion stream reads frames and the CLIP stream features, of the same clips in the same steps."""
+    changes: dict[str, Any] = {"data": {"cache": str(tmp_path / "cache"), "workers": 2}}
+
+    def configs(folder: Path) -> dict[str, Any]:
+        train_mv = {"epochs": 1, "batch_size": 4, "precision": "fp32", "mixup": 0.2}
+        return {
+            "mv": motion_config(demo, folder / "mv", train=train_mv, **changes),
+            "clip": clip_config(demo, folder / "clip", motion, train={"epochs": 2, "test_every": 1}, **changes),
+        }
+
+    train(configs(tmp_path / "together"))
+    for name, config in configs(tmp_path / "alone").items():
+        train({name: config})
+        assert same(outcome(tmp_path / "together" / name), outcome(tmp_path / "alone" / name)), name
+
+
+def test_a_checkpoint_is_all_that_testing_needs(demo: Path, trained: Path, tmp_path: Path) -> None:
     expected = score_checkpoint(trained)
     assert trained.stat().st_size < 60e6
     content = load_checkpoint(trained)
@@ -303,14 +339,14 @@ def test_a_checkpoint_is_all_that_testing_needs(demo: Path, motion: Path, traine
     save_checkpoint(tmp_path / "moved.pt", content)
     np.testing.assert_array_equal(score_checkpoint(tmp_path / "moved.pt").scores, expected.scores)
     facts = expected.settings
-    assert (facts["stream"], facts["segments"]) == ("clip", 3)
+    assert (facts["stream"], facts["segments"], facts["fusion_weight"]) == ("clip", 3, 1.0)
     assert facts["gflops_per_clip"] == pytest.approx(facts["gflops_once"] + 3 * facts["gflops_per_frame"])
     assert facts["ms_network"] > 1  # of the frozen networks too, cached or not
 
     stream = load_stream(trained)
-    clips = features_of(stream.config, "test", model=stream.model)
+    clips, _ = open_clips([stream], "test")
     with torch.inference_mode():
-        np.testing.assert_allclose(expected.scores, stream.model(clips.features).numpy(), atol=1e-5)
+        np.testing.assert_allclose(expected.scores, stream.network(clips.features["clip"].rows).numpy(), atol=1e-5)
 
     content["config"]["seed"] = 5  # another random CLIP
     save_checkpoint(tmp_path / "other.pt", content)
@@ -319,7 +355,7 @@ def test_a_checkpoint_is_all_that_testing_needs(demo: Path, motion: Path, traine
 
 
 def test_resuming_on_other_features_is_refused(demo: Path, motion: Path, tmp_path: Path) -> None:
-    train(clip_config(demo, tmp_path, motion, train={"epochs": 1}))
+    train({"clip": clip_config(demo, tmp_path, motion, train={"epochs": 1})})
     content = load_checkpoint(motion)
     content["model"]["data_bn.running_mean"] += 1
     save_checkpoint(tmp_path / "motion.pt", content)
@@ -327,39 +363,54 @@ def test_resuming_on_other_features_is_refused(demo: Path, motion: Path, tmp_pat
     last["config"]["clip"]["motion"] = str(tmp_path / "motion.pt")
     save_checkpoint(tmp_path / "last.pt", last)
     with pytest.raises(CheckpointError, match="trained on other features"):
-        train(clip_config(demo, tmp_path, tmp_path / "motion.pt", train={"epochs": 1}), resume=True)
+        train({"clip": clip_config(demo, tmp_path, tmp_path / "motion.pt", train={"epochs": 1})}, resume=True)
 
 
-def test_the_motion_checkpoint_is_checked(demo: Path, motion: Path, trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"clip\.motion is not set"):
-        open_clips(clip_config(demo, tmp_path, None), "train")
-    with pytest.raises(CheckpointError, match="of the clip stream"):
-        open_clips(clip_config(demo, tmp_path, trained), "train")
-    with pytest.raises(CheckpointError, match=r"backbone is resnet18, but model\.backbone is resnet34"):
-        open_clips(clip_config(demo, tmp_path, motion, model={"backbone": "resnet34"}), "train")
-    with pytest.raises(CheckpointError, match="no such file"):
-        open_clips(clip_config(demo, tmp_path, tmp_path / "none.pt"), "train")
+def test_the_motion_checkpoint_is_checked(
+    demo: Path, motion: Path, trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path, model, kind, words in (
+        (None, {}, ConfigError, r"clip\.motion is not set"),
+        (trained, {}, CheckpointError, "of the clip stream"),
+        (
+            motion,
+            {"backbone": "resnet34"},
+            CheckpointError,
+            r"backbone is mobilenet_v3_small, but model\.backbone is resnet34",
+        ),
+        (tmp_path / "none.pt", {}, CheckpointError, "no such file"),
+    ):
+        with pytest.raises(kind, match=words) as caught:
+            open_clip_stream(clip_config(demo, tmp_path, path, model=model))
+        assert "\n" not in str(caught.value)
+    shutil.copy(demo / "lists/train_split1.txt", tmp_path / "split2.txt")
+    with caplog.at_level(logging.WARNING):
+        open_clip_stream(clip_config(demo, tmp_path, motion))
+        assert "was trained on" not in caplog.text
+        open_clip_stream(clip_config(demo, tmp_path, motion, data={"train_list": str(tmp_path / "split2.txt")}))
+    assert "was trained on" in caplog.text
 
 
 def test_probes_are_the_same_stream_with_one_part(demo: Path, motion: Path, tmp_path: Path) -> None:
-    for part, inputs in (("image", 24), ("motion", 512)):
+    for part, inputs in (("image", 24), ("motion", 1024)):
         clip = {"parts": part, "hidden": 0}
-        best = train(clip_config(demo, tmp_path / part, motion, clip=clip, train={"epochs": 1}))
-        net = load_stream(best).model
-        assert isinstance(net, ClipNet)
+        best = train({"clip": clip_config(demo, tmp_path / part, motion, clip=clip, train={"epochs": 1})})["clip"]
+        net = load_stream(best).network
+        assert isinstance(net, CLIPFusionHead)
         assert sum(p.numel() for p in net.parameters() if p.requires_grad) == inputs * 8 + 8
         assert score_checkpoint(best).scores.shape == (8, 8)
 
 
-def test_predict_takes_a_clip_checkpoint(demo: Path, motion: Path, trained: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_predict_takes_a_clip_checkpoint(demo: Path, motion: Path, trained: Path, precision: str) -> None:
     scores = score_checkpoint(trained)
     video = demo / "videos" / str(scores.names[4])
-    alone = Predictor([trained])(video)
-    np.testing.assert_allclose(alone.scores["clip"], scores.scores[4], atol=1e-4)
-    assert set(alone.windows) == set(alone.seen) == {"iframe", "mv"}
-    both = Predictor([motion, trained], weights={"clip": 3})(video)
-    np.testing.assert_allclose(both.scores["clip"], scores.scores[4], atol=1e-4)
-    np.testing.assert_allclose(both.scores["mv"], score_checkpoint(motion).scores[4], atol=1e-3)
+    both = Predictor([motion, trained], [f"train.precision={precision}"], weights={"clip": 3})(video)
+    # the frozen networks compute in single precision all the same
+    np.testing.assert_allclose(both.scores["clip"], scores.scores[4], atol=1e-4 if precision == "fp32" else 0.02)
+    assert list(both.seen) == ["motion", "CLIP image", "CLIP motion"]
+    if precision == "fp32":
+        np.testing.assert_allclose(both.scores["mv"], score_checkpoint(motion).scores[4], atol=1e-3)
     expected = (both.scores["mv"] + 3 * both.scores["clip"]) / 4
     np.testing.assert_allclose(both.scores["fused"], expected, atol=1e-4)
 
@@ -370,86 +421,56 @@ def test_a_clip_stream_is_not_exported(trained: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_four_score_files_fuse(demo: Path, motion: Path, trained: Path, tmp_path: Path) -> None:
-    scores = {"mv": score_checkpoint(motion), "clip": score_checkpoint(trained)}
-    for name in ("iframe", "residual"):
-        changes = {"stream": name, "output": str(tmp_path / name)}
-        best = train(motion_config(demo, tmp_path).model_copy(update=changes))
-        scores[name] = score_checkpoint(best)
-    for name, scored in scores.items():
-        save_scores(tmp_path / f"{name}.npz", scored)
-    files = [f"{name}={tmp_path}/{name}.npz" for name in ("iframe", "mv", "residual", "clip")]
-    command = [sys.executable, str(TOOLS / "fuse.py"), "--scores", *files, "--weights", "clip=3"]
-    done = subprocess.run([*command, "--output", str(tmp_path / "out")], capture_output=True, text=True, check=True)
-    assert "| baseline | clip |" in done.stdout
-    fused = load_scores(tmp_path / "out/scores/fused_baseline.npz")
-    expected = sum(w * scores[n].scores for n, w in {"iframe": 2, "mv": 1, "residual": 1, "clip": 3}.items())
-    np.testing.assert_allclose(fused.scores, expected, rtol=1e-5)
-    assert fused.settings["weights"] == {"iframe": 2, "mv": 1, "residual": 1, "clip": 3}
+def test_clip_is_fused_with_other_streams(motion: Path, trained: Path, tmp_path: Path) -> None:
+    told = tool("fuse", "--checkpoints", motion, trained, "--weights", "clip=3", "--output", tmp_path)
+    assert "| baseline | clip |" in told
+    single = {"mv": score_checkpoint(motion), "clip": score_checkpoint(trained)}
+    for name, scores in single.items():
+        np.testing.assert_array_equal(load_scores(tmp_path / f"scores/{name}_baseline.npz").scores, scores.scores)
+    fused = load_scores(tmp_path / "scores/fused_baseline.npz")
+    np.testing.assert_allclose(fused.scores, single["mv"].scores + 3 * single["clip"].scores, rtol=1e-5, atol=1e-6)
+    assert fused.settings["weights"] == {"mv": 1, "clip": 3}
 
 
 # -- zero-shot -----------------------------------------------------------------------------------------------
 
 
-def test_zero_shot_is_scored_by_the_same_tool_and_fuses(
-    demo: Path, motion: Path, trained: Path, tmp_path: Path
-) -> None:
-    values = clip_settings(demo, tmp_path, None, stream="zero_shot")
-    (tmp_path / "z.yaml").write_text(json.dumps(values))
-    command = [sys.executable, str(TOOLS / "test_stream.py"), "--config", str(tmp_path / "z.yaml")]
-    done = subprocess.run(
-        [*command, "--scores", str(tmp_path / "z.npz")], capture_output=True, text=True, check=True, timeout=240
-    )
-    assert "zero_shot, baseline: top-1" in done.stdout
+def test_zero_shot_is_scored_by_the_same_tool_and_fuses(demo: Path, trained: Path, tmp_path: Path) -> None:
+    values = clip_settings(demo, tmp_path, None)
+    values.pop("stream")
+    (tmp_path / "z.yaml").write_text(json.dumps({**values, "streams": {"clip": {}, "zero_shot": {}}}))
+    command = ["test_stream", "--config", tmp_path / "z.yaml", "--scores", tmp_path / "z.npz"]
+    assert "zero_shot, baseline: top-1" in tool(*command, "--streams", "zero_shot")
     scores = load_scores(tmp_path / "z.npz")
     assert np.abs(scores.scores).max() <= 100
-    np.testing.assert_array_equal(scores.scores, score_checkpoint(None, config_file=tmp_path / "z.yaml").scores)
 
-    import open_clip
-
-    config = clip_config(demo, tmp_path, None, stream="zero_shot")
-    encoder = open_parts(config).image
-    assert encoder is not None
+    stream = load_untrained(tmp_path / "z.yaml", name="zero_shot")
+    clips, _ = open_clips([stream], "test")
     tokens = open_clip.SimpleTokenizer(context_length=24)
-    from coviar_mocrop.networks.prompts import TEMPLATES
-
+    encoder = stream.encoder  # type: ignore[attr-defined]
     with torch.no_grad():  # class 3 by hand
         texts = tokens([template.format("rows pulse") for template in TEMPLATES])
-        text = torch.nn.functional.normalize(encoder.model.encode_text(texts), dim=-1).mean(dim=0)  # type: ignore
-        picture = features_of(config, "test").features[2]
-        expected = 100 * torch.nn.functional.cosine_similarity(text, picture, dim=0)
+        text = torch.nn.functional.normalize(encoder.model.encode_text(texts), dim=-1).mean(dim=0)
+        expected = 100 * torch.nn.functional.cosine_similarity(text, clips.features["zero_shot"].rows[2], dim=0)
     assert scores.classes[3] == "rows_pulse"
     assert scores.scores[2, 3] == pytest.approx(float(expected), abs=1e-3)
 
     assert fuse({"clip": score_checkpoint(trained), "zero_shot": scores}).scores.shape == (8, 8)
-    with pytest.raises(ConfigError, match="nothing to train"):
-        train(config)
-    with pytest.raises(ConfigError, match="give its --checkpoint"):
-        (tmp_path / "c.yaml").write_text(json.dumps(clip_settings(demo, tmp_path, motion)))
-        score_checkpoint(None, config_file=tmp_path / "c.yaml")
-    with pytest.raises(ConfigError, match="give --checkpoint, or --config"):
-        score_checkpoint(None)
+    assert "nothing to train" in tool(
+        "train_stream", "--config", tmp_path / "z.yaml", "--streams", "zero_shot", ok=False
+    )
+    assert "give its --checkpoint" in tool(*command, "--streams", "clip", ok=False)
+    assert "give --checkpoint, or --config" in tool("test_stream", "--scores", tmp_path / "z.npz", ok=False)
 
 
-def test_cost_of_the_real_thing_and_of_a_score_file(demo: Path, trained: Path) -> None:
+def test_cost_of_a_clip(trained: Path) -> None:
     stream = load_stream(trained)
-    net = stream.model
-    assert isinstance(net, ClipNet) and net.motion is not None
-    from coviar_mocrop.networks.clip import picture_tower
-    from coviar_mocrop.streams.clip_stream import clip_cost
-
-    cost = clip_cost(net, stream.config)
-    assert cost.per_frame == count_flops(net.motion, (1, 1, 2, 48, 48))
+    net, cost = stream.network, stream.cost()
+    assert isinstance(net, CLIPFusionHead) and net.motion is not None
+    assert cost.per_frame == count_flops(net.motion, (1, 1, 1, 2, 48, 48))
     tower, size = picture_tower(stream.config.clip)
-    head = 536 * 512 + 512 * 8
+    head = (24 + 1024) * 512 + 512 * 8
     assert cost.once == count_flops(tower, (1, 3, size, size)) + head
-
-
-def test_stores_are_told_apart_by_part(demo: Path, motion: Path, tmp_path: Path) -> None:
-    config = clip_config(demo, tmp_path, motion)
-    stores = open_stores(config, open_parts(config))
-    assert list(stores) == ["image", "motion"]
-    assert stores["image"].folder != stores["motion"].folder
 
 
 def test_an_unknown_clip_is_one_line(demo: Path, tmp_path: Path) -> None:
@@ -461,5 +482,5 @@ def test_an_unknown_clip_is_one_line(demo: Path, tmp_path: Path) -> None:
         ({"pretrained": "/nowhere/w.pt"}, "no such weights file"),
     ):
         with pytest.raises((ModelError, CheckpointError), match=words) as caught:
-            open_clips(clip_config(demo, tmp_path, None, clip={"parts": "image", **clip}), "train")
+            open_clip_stream(clip_config(demo, tmp_path, None, clip={"parts": "image", **clip}))
         assert "\n" not in str(caught.value)
