@@ -15,6 +15,7 @@ the very same A_t, makes the round trip exact all the same.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from coviar_mocrop.bitstream import kernels
 
 Window = tuple[int, int, int, int]
 """(top, left, bottom, right) in pixels."""
+
+_AT_ONCE = 16
+"""Steps that wait at most; each holds some 10 kilobytes of vectors."""
 
 
 class Accumulator:
@@ -40,45 +44,67 @@ class Accumulator:
         self.height, self.width = height, width
         self._kernels = kernels.fastest()
         self._accumulate = accumulate
-        self._identity = np.arange(height, dtype=np.int32)[:, None] << 16 | np.arange(width, dtype=np.int32)
+        self._identity = _identity(height, width)
         # A_r and A_t, where they are not the identity. At most one of the two is A_r, so the other is free.
-        self._memory = (np.empty_like(self._identity), np.empty_like(self._identity))
+        self._memory = (np.empty((height, width), np.int32), np.empty((height, width), np.int32))
         self.restart()
 
     def restart(self) -> None:
         """Stand on the first frame of a GOP: every pixel is its own source."""
         self._reference = self._sources = self._identity
+        self._waiting: list[tuple[NDArray[np.void], bool]] = []
 
     def step(self, vectors: NDArray[np.void], *, is_b: bool = False) -> None:
-        """Go on to the next frame in display order, which has ``vectors``. B-frames may be left out."""
-        base = self._reference if self._accumulate else self._identity
-        self._sources = self._memory[self._memory[0] is self._reference]
-        np.copyto(self._sources, base)
-        self._kernels.compose(vectors, base, self._sources)
-        if not is_b:
-            self._reference = self._sources
+        """Go on to the next frame in display order, which has ``vectors``. B-frames may be left out.
 
-    def motion(self, window: Window | None = None) -> NDArray[np.int16]:
+        Steps are noted down, and taken when a frame is asked for: between one decoded frame and the next, each of them
+        would find its memory gone from the processor's cache.
+        """
+        self._waiting.append((vectors, is_b))
+        if len(self._waiting) == _AT_ONCE:
+            self._catch_up()
+
+    def _catch_up(self) -> NDArray[np.int32]:
+        """Take the steps that wait, and return A_t, y << 16 | x: int32 [H, W]."""
+        for vectors, is_b in self._waiting:
+            base = self._reference if self._accumulate else self._identity
+            self._sources = self._memory[self._memory[0] is self._reference]
+            np.copyto(self._sources, base)
+            self._kernels.compose(vectors, base, self._sources)
+            if not is_b:
+                self._reference = self._sources
+        self._waiting.clear()
+        return self._sources
+
+    def motion(self, window: Window | None = None, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
         """Return D_t: int16 [h, w, 2], (x, y), pixels.
 
         Args:
             window: part of the frame that is wanted, inside of it; None: the whole frame.
+            out: where to put it; None: a new array.
         """
         top, left, bottom, right = window or (0, 0, self.height, self.width)
+        if out is None:
+            out = np.empty((bottom - top, right - left, 2), np.int16)
         rows, columns = slice(top, bottom), slice(2 * left, 2 * right)
-        motion = self._identity.view(np.int16)[rows, columns] - self._sources.view(np.int16)[rows, columns]
-        return motion.reshape(bottom - top, right - left, 2)
+        places, sources = self._identity.view(np.int16), self._catch_up().view(np.int16)
+        np.subtract(places[rows, columns], sources[rows, columns], out=out.reshape(bottom - top, 2 * (right - left)))
+        return out
 
     def motion8(self, window: Window | None = None) -> NDArray[np.uint8]:
         """Return D_t as networks see it, rint(clip(D * 127.5 / 20 + 128, 0, 255)): uint8 [h, w, 2]."""
         top, left, bottom, right = window or (0, 0, self.height, self.width)
         out = np.empty((bottom - top, 2 * (right - left)), np.uint8)
-        places, sources = self._identity.view(np.int16), self._sources.view(np.int16)
+        places, sources = self._identity.view(np.int16), self._catch_up().view(np.int16)
         self._kernels.code_motion(places, sources, top, left, out)
         return out.reshape(bottom - top, right - left, 2)
 
     def residual(
-        self, frame: NDArray[np.uint8], first: NDArray[np.uint8], window: Window | None = None
+        self,
+        frame: NDArray[np.uint8],
+        first: NDArray[np.uint8],
+        window: Window | None = None,
+        out: NDArray[np.int16] | None = None,
     ) -> NDArray[np.int16]:
         """Return R_t: int16 [h, w, 3], -255 to 255.
 
@@ -86,22 +112,39 @@ class Accumulator:
             frame: I_t, uint8 [H, 3 W or more], RGB side by side.
             first: I_0, or the reference frame if not accumulating, likewise.
             window: part of the frame that is wanted, inside of it; None: the whole frame.
+            out: where to put it; None: a new array.
         """
-        return self._residual(frame, first, window, 0, np.int16)
+        return self._residual(frame, first, window, 0, out, np.int16)
 
     def residual8(
         self, frame: NDArray[np.uint8], first: NDArray[np.uint8], window: Window | None = None
     ) -> NDArray[np.uint8]:
         """Return R_t as networks see it, clip(R + 128, 0, 255): uint8 [h, w, 3]; see :meth:`residual`."""
-        return self._residual(frame, first, window, 128, np.uint8)
+        return self._residual(frame, first, window, 128, None, np.uint8)
 
     def _residual(
-        self, frame: NDArray[np.uint8], first: NDArray[np.uint8], window: Window | None, zero: int, dtype: type
+        self,
+        frame: NDArray[np.uint8],
+        first: NDArray[np.uint8],
+        window: Window | None,
+        zero: int,
+        out: NDArray[Any] | None,
+        dtype: type,
     ) -> NDArray[Any]:
         top, left, bottom, right = window or (0, 0, self.height, self.width)
-        out: NDArray[Any] = np.empty((bottom - top, 3 * (right - left)), dtype)
-        self._kernels.residual(self._sources, frame, first, top, left, zero, out)
-        return out.reshape(bottom - top, right - left, 3)
+        if out is None:
+            out = np.empty((bottom - top, right - left, 3), dtype)
+        flat = out.reshape(bottom - top, 3 * (right - left))
+        self._kernels.residual(self._catch_up(), frame, first, top, left, zero, flat)
+        return out
+
+
+@lru_cache(maxsize=4)
+def _identity(height: int, width: int) -> NDArray[np.int32]:
+    """The sources of a GOP's first frame, read-only; made once, for many videos are of one size."""
+    sources = np.arange(height, dtype=np.int32)[:, None] << 16 | np.arange(width, dtype=np.int32)
+    sources.flags.writeable = False
+    return sources
 
 
 def compile_kernels() -> None:

@@ -45,19 +45,20 @@ class FrameView:
         now = self._pass.at(self.number, "pictures")
         return rotate_picture(picture_of(now.frame.rgb(), now.width), now.rotation)
 
-    def motion(self, window: Window | None = None) -> NDArray[np.int16]:
+    def motion(self, window: Window | None = None, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
         """Return the accumulated motion: int16 [h, w, 2], (x, y), pixels; zero in a GOP's first frame.
 
         Args:
             window: (top, left, bottom, right) in displayed pixels, inside the frame; None (default): the whole frame.
+            out: contiguous array to put it in; None (default): a new one.
 
         Raises:
             VideoError: the frame was not among ``motion``, or the window is not inside it.
         """
         now = self._pass.at(self.number, "motion", window)
         if now.rotation:
-            return rotate_motion(now.accumulator.motion(), now.rotation)[_slices(window)]
-        return now.accumulator.motion(window)
+            return _put(rotate_motion(now.accumulator.motion(), now.rotation), window, out)
+        return now.accumulator.motion(window, out)
 
     def motion8(self, window: Window | None = None) -> NDArray[np.uint8]:
         """Return the accumulated motion D in 8 bits: rint(clip(D * 127.5 / 20 + 128, 0, 255)), uint8 [h, w, 2].
@@ -67,11 +68,12 @@ class FrameView:
         now = self._pass.at(self.number, "motion", window)
         return code_motion(self.motion(window)) if now.rotation else now.accumulator.motion8(window)
 
-    def residual(self, window: Window | None = None) -> NDArray[np.int16]:
+    def residual(self, window: Window | None = None, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
         """Return what motion does not explain: int16 [h, w, 3] RGB, -255 to 255; zero in a GOP's first frame.
 
         Args:
             window: (top, left, bottom, right) in displayed pixels, inside the frame; None (default): the whole frame.
+            out: contiguous array to put it in; None (default): a new one.
 
         Raises:
             VideoError: the frame was not among ``residuals``, or the window is not inside it.
@@ -79,8 +81,8 @@ class FrameView:
         now = self._pass.at(self.number, "residuals", window)
         pictures = now.frame.rgb(), now.origin.rgb()
         if now.rotation:
-            return rotate_picture(now.accumulator.residual(*pictures), now.rotation)[_slices(window)]
-        return now.accumulator.residual(*pictures, window)
+            return _put(rotate_picture(now.accumulator.residual(*pictures), now.rotation), window, out)
+        return now.accumulator.residual(*pictures, window, out)
 
     def residual8(self, window: Window | None = None) -> NDArray[np.uint8]:
         """Return the accumulated residual R in 8 bits: clip(R + 128, 0, 255), uint8 [h, w, 3] RGB.
@@ -174,8 +176,11 @@ class Pass:
         return number in self._wanted["motion"] or number in self._wanted["residuals"]
 
 
-def _slices(window: Window | None) -> tuple[slice, ...]:
-    if window is None:
-        return ()
-    top, left, bottom, right = window
-    return slice(top, bottom), slice(left, right)
+def _put(field: NDArray[np.int16], window: Window | None, out: NDArray[np.int16] | None) -> NDArray[np.int16]:
+    if window is not None:
+        top, left, bottom, right = window
+        field = field[top:bottom, left:right]
+    if out is None:
+        return field
+    np.copyto(out, field)
+    return out

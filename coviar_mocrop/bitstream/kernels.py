@@ -88,18 +88,16 @@ def _compose(vectors: Any, base: Any, target: Any) -> None:
         left, top = np.intp(vector.dst_x) - w // 2, np.intp(vector.dst_y) - h // 2
         x = max(left, 0, -dx)
         count = min(left + w, width, width - dx) - x
-        to, at = np.uint64(x), np.uint64(x + dx)  # unsigned, because numba looks after negative indices
         for y in range(max(top, 0, -dy), min(top + h, height, height - dy)):
-            row, source = np.uint64(y), np.uint64(y + dy)
-            if count == 16:  # a row of constant length is copied faster
-                for i in range(16):
-                    target[row, to + np.uint64(i)] = base[source, at + np.uint64(i)]
-            elif count == 8:
-                for i in range(8):
-                    target[row, to + np.uint64(i)] = base[source, at + np.uint64(i)]
+            if count == 16:  # all read before any is written: two vector instructions, no look at what overlaps
+                to, at = target[y, x : x + 16], base[y + dy, x + dx : x + dx + 16]
+                first = at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]
+                second = at[8], at[9], at[10], at[11], at[12], at[13], at[14], at[15]
+                to[0], to[1], to[2], to[3], to[4], to[5], to[6], to[7] = first
+                to[8], to[9], to[10], to[11], to[12], to[13], to[14], to[15] = second
             else:
                 for i in range(count):
-                    target[row, to + np.uint64(i)] = base[source, at + np.uint64(i)]
+                    target[y, x + i] = base[y + dy, x + dx + i]
 
 
 def _code_motion(places: Any, sources: Any, top: Any, left: Any, out: Any) -> None:

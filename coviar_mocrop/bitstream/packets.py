@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import av
 import av.error
@@ -20,6 +20,9 @@ from coviar_mocrop.errors import VideoError
 
 KEEP_BYTES = 64 << 20
 """Packets of a stream larger than this are not kept in memory."""
+
+_AT_A_TIME = 256
+"""Packets that are looked at together where they are not kept."""
 
 _NEAR = 32
 """Packets that are skipped rather than sought over."""
@@ -48,6 +51,12 @@ class PacketTable:
 
     def __len__(self) -> int:
         return len(self.pts)
+
+    @staticmethod
+    def joined(parts: Sequence[PacketTable]) -> PacketTable:
+        """Several tables as one."""
+        names = [field.name for field in fields(PacketTable)]
+        return PacketTable(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 class PacketStore:
@@ -94,41 +103,26 @@ class PacketStore:
     def _scan(self, stream: Stream, checksums: bool) -> PacketTable:
         context = stream.codec_context
         is_h264 = context is not None and context.name == "h264"
-        length_size = h264.nal_length_size(getattr(context, "extradata", None))
-        rows: list[tuple[int, int, bool, bool]] = []
-        sums: list[int] = []
+        length_size = h264.nal_length_size(getattr(context, "extradata", None)) if is_h264 else None
+        parts: list[PacketTable] = []
         kept: list[av.Packet] = []
         size = 0
         try:
             for packet in _with_data(self._source, stream):
-                whole = packet.is_keyframe
-                if whole and is_h264:
-                    whole = h264.is_whole(memoryview(packet), length_size)
-                rows.append((*_times(packet), whole, packet.is_discard))
+                kept.append(packet)
                 size += packet.size
-                if size <= KEEP_BYTES:
-                    kept.append(packet)
-                else:
-                    sums.extend(map(zlib.crc32, kept))
+                if size > KEEP_BYTES and len(kept) >= _AT_A_TIME:
+                    parts.append(_table(kept, length_size, checksums=True))
                     kept.clear()
-                    sums.append(zlib.crc32(packet))
         except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
             # IndexError: a stream that appears on the way; ValueError: an open file that was closed
             raise VideoError(f"{self.path}: is damaged ({reason(error)})") from error
+        parts.append(_table(kept, length_size, checksums=checksums or size > KEEP_BYTES))
         if size <= KEEP_BYTES:
-            if checksums:
-                sums.extend(map(zlib.crc32, kept))
             for number, packet in enumerate(kept):
                 packet.pts = packet.dts = number
             self._kept = kept
-        pts, dts, key, discard = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return PacketTable(
-            np.array(pts, np.int64),
-            np.array(dts, np.int64),
-            np.array(key, np.bool_),
-            np.array(discard, np.bool_),
-            np.array(sums, np.uint32),
-        )
+        return PacketTable.joined(parts)
 
     def read(self, numbers: Iterable[int]) -> Generator[av.Packet, None, None]:
         """Packets by number; cheapest in ascending order.
@@ -219,6 +213,20 @@ class PacketStore:
             return False
         expected = (self.table.pts[number], self.table.dts[number], self.table.checksum[number])
         return (*_times(packet), zlib.crc32(packet)) == expected
+
+
+def _table(packets: Sequence[av.Packet], length_size: int | None, *, checksums: bool) -> PacketTable:
+    """What the container tells of some packets; ``length_size``: of H.264, see :func:`h264.nal_length_size`."""
+    keys = [packet.is_keyframe for packet in packets]
+    if length_size is not None:
+        keys = [key and h264.is_whole(memoryview(p), length_size) for key, p in zip(keys, packets, strict=True)]
+    return PacketTable(
+        pts=np.array([NO_TIME if packet.pts is None else packet.pts for packet in packets], np.int64),
+        dts=np.array([NO_TIME if packet.dts is None else packet.dts for packet in packets], np.int64),
+        key=np.array(keys, np.bool_),
+        discard=np.array([packet.is_discard for packet in packets], np.bool_),
+        checksum=np.array([zlib.crc32(packet) for packet in packets] if checksums else [], np.uint32),
+    )
 
 
 def name_of(source: Source) -> str:

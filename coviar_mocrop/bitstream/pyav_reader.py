@@ -233,7 +233,7 @@ class _Frame:
         # not frame.side_data: the frame would keep it, and it the frame, until the garbage collector comes by
         data: Any = SideDataContainer(self._frame)  # type: ignore[call-arg]
         try:
-            return np.frombuffer(data[SideDataType.MOTION_VECTORS], MOTION_VECTOR_DTYPE)
+            return np.frombuffer(bytes(data[SideDataType.MOTION_VECTORS]), MOTION_VECTOR_DTYPE)
         except KeyError:
             return no_vectors()
 

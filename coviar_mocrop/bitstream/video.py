@@ -238,9 +238,17 @@ class Video:
         views = self.visit({*rows["iframe"], *rows["frame"]}, rows["mv"], rows["residual"], accumulate=accumulate)
         for view in views:
             for kind, array in out.items():
-                if view.number in rows[kind]:
-                    read = {"mv": view.motion, "residual": view.residual}.get(kind, view.picture)
-                    array[rows[kind][view.number]] = read()
+                if view.number not in rows[kind]:
+                    continue
+                row, *others = rows[kind][view.number]
+                if kind == "mv":
+                    view.motion(out=array[row])
+                elif kind == "residual":
+                    view.residual(out=array[row])
+                else:
+                    array[row] = view.picture()
+                if others:
+                    array[others] = array[row]
         return out
 
     # -- one frame after the other -------------------------------------------------------------------
@@ -307,12 +315,15 @@ class Video:
         """What has to be decoded: of each real GOP, from its key frame to the last frame wanted."""
         moves = wanted["motion"] | wanted["residuals"] | wanted["vectors"]
         shows = wanted["pictures"] | wanted["residuals"]
-        spans: dict[int, Span] = {}
+        spans: list[Span] = []
+        end = -1
         for number in sorted(moves | shows):
-            first = self._index.key_span(number)[0]
-            span = spans.get(first, Span(first, first, False, False))
-            spans[first] = Span(first, number, span.vectors or number in moves, span.pixels or number in shows)
-        return list(spans.values())
+            if number > end:
+                first, end = self._index.key_span(number)
+                spans.append(Span(first, first, False, False))
+            first, _, vectors, pixels = spans[-1]
+            spans[-1] = Span(first, number, vectors or number in moves, pixels or number in shows)
+        return spans
 
     def _every_frame(self, spans: Sequence[Span]) -> Iterator[DecodedFrame]:
         """The reader's frames, gaps closed: a frame that does not decode repeats the one before it."""
