@@ -43,6 +43,14 @@ from coviar_mocrop.training.trainer import train
 open_clip = pytest.importorskip("open_clip")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_figures() -> Iterator[None]:
+    """Runs draw no figures of crops, which take longer than the training itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coviar_mocrop.training.trainer.log_crops", lambda *_: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def motion(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train({"mv": motion_config(demo, tmp_path_factory.mktemp("motion"))})["mv"]
