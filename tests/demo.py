@@ -1,13 +1,18 @@
-"""A tiny demo data set's settings, shared by the tests that need a whole configuration."""
+"""A tiny demo data set's settings and its runs, shared by the tests that need whole runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from coviar_mocrop.checkpoint import load_checkpoint
+from coviar_mocrop.config import Config
+
+TIMES = ("seconds", "clips_per_second", "waiting_for_data", "waited")
+"""Metrics that measure time, and so differ from run to run."""
 
 
 def demo_settings(demo: Path, output: Path, **changes: Any) -> dict[str, Any]:
@@ -25,9 +30,38 @@ def demo_settings(demo: Path, output: Path, **changes: Any) -> dict[str, Any]:
         },
         "input": {"full_size": 64, "reduced_size": 48, "segments": 2, "test_segments": 3},
     }
-    for key, value in changes.items():
-        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
-    return values
+    return merge(values, changes)
+
+
+def small_settings(demo: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    """Settings of a run of seconds that uses everything random: augmentation, dropout, mixup; 2 steps an epoch."""
+    values = {
+        "input": {"full_size": 32, "reduced_size": 24, "segments": 1, "test_segments": 2},
+        "model": {"backbone": "mobilenet_v3_small", "dropout": 0.2},
+        "train": {"epochs": 3, "batch_size": 4, "precision": "fp32", "mixup": 0.3, "threads": 1},
+    }
+    return demo_settings(demo, output, **merge(values, changes))
+
+
+def small_config(demo: Path, output: Path, **changes: Any) -> Config:
+    """:func:`small_settings`, checked."""
+    return Config.model_validate(small_settings(demo, output, **changes))
+
+
+def small_configs(
+    demo: Path, output: Path, streams: Sequence[str] = ("iframe", "mv", "residual"), **changes: Any
+) -> dict[str, Config]:
+    """Runs of several streams, in folders of their names; a change named like a stream is for that one only."""
+    own = {name: changes.pop(name, {}) for name in streams}
+    return {
+        name: small_config(demo, output / name, **{**merge(changes, own[name]), "stream": name}) for name in streams
+    }
+
+
+def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Both together, a section deep; what stands in ``over`` counts."""
+    both = {k for k in under.keys() & over.keys() if isinstance(under[k], dict) and isinstance(over[k], dict)}
+    return {**under, **over, **{key: {**under[key], **over[key]} for key in both}}
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
@@ -35,6 +69,21 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(path)["model"]
 
 
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Equal, bit for bit."""
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that a run's last.pt and best.pt hold, less the settings and what measures time."""
+    last = load_checkpoint(folder / "last.pt")
+    best = load_checkpoint(folder / "best.pt")
+    parts = {key: last[key] for key in ("model", "optimizer", "schedule", "scaler", "epoch", "step")}
+    history = [{key: value for key, value in line.items() if key not in TIMES} for line in last["history"]]
+    return {**parts, "history": history, "best": best["model"], "best_epoch": best["epoch"]}
+
+
+def same(first: Any, second: Any) -> bool:
+    """Equal, tensors bit for bit."""
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(first == second)
