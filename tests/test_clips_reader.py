@@ -254,7 +254,7 @@ class RandomStream:
     """Wants random frames and windows, as in training."""
 
     def __init__(self, name: str, kind: Any, draws: int) -> None:
-        self.name, self.kind, self.draws = name, kind, draws  # type: ignore[misc]
+        self.name, self.kind, self.draws = name, kind, draws
 
     def views(self, num_frames: int, gops: Any, generator: np.random.Generator | None = None) -> dict[str, View]:
         assert generator is not None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -99,7 +100,12 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths of the videos that are gone through, one for each pass."""
     found: list[str] = []
     original = Video.visit
-    monkeypatch.setattr(Video, "visit", lambda self, *a, **k: found.append(self.path) or original(self, *a, **k))
+
+    def visit(self: Video, *arguments: Any, **options: Any) -> Any:
+        found.append(self.path)
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(Video, "visit", visit)
     return found
 
 
@@ -124,17 +130,16 @@ def test_streams_share_one_decode_and_one_box(demo: Path, tmp_path: Path, passes
 
 
 def test_boxes_are_estimated_once(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    estimated = []
-    original = reader.estimate_box
-    monkeypatch.setattr(reader, "estimate_box", lambda *a: estimated.append(1) or original(*a))
+    estimated = Mock(side_effect=estimate_box)
+    monkeypatch.setattr(reader, "estimate_box", estimated)
     streams = streams_of(demo, data={"cache": str(tmp_path)})
     dataset, _ = open_clips(streams, "test")
     samples = [dataset[0, 3, None], dataset[0, 3, None], dataset[0, 5, None]]
-    assert len(estimated) == 2
+    assert estimated.call_count == 2
     dataset.keep_boxes()
     other, _ = open_clips(streams, "test")
     samples += [other[0, 3, None], other[0, 5, None]]
-    assert len(estimated) == 2
+    assert estimated.call_count == 2
     boxes = [sample.inputs["mv"].box for sample in samples]  # type: ignore[union-attr]
     paths = [demo / "videos" / dataset.videos.clips[sample.number].path for sample in samples]
     assert boxes == [box_of(path) for path in paths]
@@ -200,7 +205,7 @@ def test_a_single_frame_feeds_every_stream(tmp_path: Path, demo: Path) -> None:
 
 def contents(loader: DataLoader[Sample], names: Sequence[str]) -> list[Any]:
     """All batches as bytes."""
-    rows = []
+    rows: list[Any] = []
     for batch in read_batches(loader):
         for name in names:
             part = batch.streams[name]
@@ -232,8 +237,8 @@ def test_same_bytes_beside_any_other_streams(demo: Path) -> None:
     together, _ = open_clips(streams_of(demo), "train")
     for names in (("iframe",), ("mv",), ("residual",), ("residual", "iframe")):
         some, _ = open_clips(streams_of(demo, names), "train")
-        for key in ((0, 0), (0, 5), (3, 5)):
-            everything, chosen, few = together[(*key, None)], together[(*key, names)], some[(*key, None)]
+        for epoch, clip in ((0, 0), (0, 5), (3, 5)):
+            everything, chosen, few = together[epoch, clip, None], together[epoch, clip, names], some[epoch, clip, None]
             assert set(chosen.inputs) == set(few.inputs) == set(names)
             for name in names:
                 np.testing.assert_array_equal(pixels_of(few, name), pixels_of(everything, name))
@@ -284,8 +289,8 @@ def test_a_clip_without_vectors_reaches_the_streams_that_can_do_without(mixed: P
     data = {**list_of(mixed, "good.mp4", "hevc.mp4"), "on_error": "skip"}
     streams = streams_of(demo, setting="baseline", data=data)
     for part in ("train", "test"):
-        dataset, skipped = open_clips(streams, part)  # type: ignore[arg-type]
-        alone, _ = open_clips(streams[:1], part)  # type: ignore[arg-type]
+        dataset, skipped = open_clips(streams, part)
+        alone, _ = open_clips(streams[:1], part)
         sample = dataset[0, 1, None]
         assert set(sample.inputs) == {"iframe"}
         assert {name: type(error) for name, error in sample.errors.items()} == {

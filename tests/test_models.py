@@ -24,7 +24,7 @@ def test_any_classifier_serves_any_stream(name: str, channels: int, input_norm: 
     assert logits.shape == (2, 7)
     logits.sum().backward()
     assert stream.get_parameter(f"{stream.stem_names[0]}.weight").grad is not None
-    assert stream.get_submodule(stream.classifier_name).weight.shape[0] == 7  # type: ignore[union-attr,index]
+    assert stream.get_submodule(stream.classifier_name).weight.shape[0] == 7  # type: ignore[index]
 
 
 def test_clip_score_is_the_mean_of_the_segments_logits() -> None:
@@ -39,7 +39,7 @@ def test_clip_score_is_the_mean_of_the_segments_logits() -> None:
 def test_a_norm_over_the_input_where_it_is_asked_for() -> None:
     plain, normed = create_network(3, 5), create_network(2, 5, input_norm=True)
     assert not any(name.startswith("data_bn.") for name in plain.state_dict())
-    assert normed.data_bn.weight.shape == (2,)  # type: ignore[union-attr]
+    assert normed.data_bn.weight.shape == (2,)
     assert normed.stem_names == (*plain.stem_names, "data_bn")
 
 

@@ -168,7 +168,7 @@ def test_training_sees_one_window_and_one_flip_for_all_frames_of_a_clip(clip: Pa
 def test_the_setting_chooses_the_size(clip: Path, name: str, setting: str) -> None:
     stream = stream_of(name, setting=setting)
     side = 24 if setting == "efficiency" else 32
-    assert stream.encode(read(clip, stream.without_network())).shape[-2:] == (side, side)  # type: ignore[arg-type]
+    assert stream.encode(read(clip, stream.without_network())).shape[-2:] == (side, side)
     assert stream.network(stream.encode(read(clip, stream)))[0].shape == (2,)
 
 
