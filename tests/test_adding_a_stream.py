@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import command_runner
 from demo import demo_settings
 
 from coviar_mocrop import streams
@@ -54,16 +54,15 @@ def difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "__path__", [*streams.__path__, str(folder)])
 
 
-def run_tool(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a command of the page in this process."""
-    python, tool, *arguments = shlex.split(command)
-    assert python == "python"
-    monkeypatch.setattr(sys, "argv", [tool, *arguments])
-    runpy.run_path(str(PROJECT / tool), run_name="__main__")
-
-
 @pytest.mark.usefixtures("difference")
 def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run = command_runner(monkeypatch, capsys)
+
+    def follow(line: str, *more: str) -> str:
+        python, script, *arguments = shlex.split(line)
+        assert (python, Path(script).parent) == ("python", Path("tools"))
+        return run(Path(script).name, *arguments, *more).stdout
+
     before = base.stream_class("mv")
     assert base.stream_names()[-1] == "difference"
     make_demo(tmp_path / "data/demo", tmp_path / "data_lists/demo", train_clips=4, test_clips=4, progress=False)
@@ -75,10 +74,10 @@ def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     prepare, train, test, fuse, predict = block("sh").splitlines()
     assert prepare == "python tools/prepare_data.py demo"  # done above, with fewer clips
     small = ["input.full_size=48", "data.workers=0", "train.epochs=1", "train.batch_size=4", "train.precision=fp32"]
-    run_tool(f"{train} --set {' '.join(small)}", monkeypatch)
+    follow(train, "--set", *small)
     assert (tmp_path / "runs/difference/difference/best.pt").exists()
-    run_tool(test, monkeypatch)
-    run_tool(fuse, monkeypatch)
+    follow(test)
+    follow(fuse)
     table = json.loads((tmp_path / "runs/difference/fused/results.json").read_text())["settings"]["attention"]
     assert set(table["streams"]) == {"difference", "mv"}
     assert table["streams"]["difference"]["gflops_per_clip"] > table["streams"]["mv"]["gflops_per_clip"] > 0
@@ -86,9 +85,7 @@ def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     together = load_scores(tmp_path / "runs/difference/fused/scores/difference_attention.npz")
     np.testing.assert_array_equal(alone.scores, together.scores)
     assert np.ptp(alone.scores, axis=0).max() > 0
-    capsys.readouterr()
-    run_tool(f"{predict} --json", monkeypatch)
-    assert set(json.loads(capsys.readouterr().out)["streams"]) == {"difference", "mv"}
+    assert set(json.loads(follow(predict, "--json"))["streams"]) == {"difference", "mv"}
     prediction = Predictor(["runs/difference"])("clip.mp4")
     fused = (prediction.scores["difference"] + prediction.scores["mv"]) / 2
     np.testing.assert_allclose(prediction.scores["fused"], fused, rtol=1e-6)

@@ -84,8 +84,8 @@ def export_stream(
     config = stream.config
     if stream.scaling is None:
         raise ModelError(
-            f"{os.fspath(checkpoint)}: the {config.stream} stream cannot be exported: its input is features that "
-            "CLIP makes; export the motion stream under it"
+            f"{os.fspath(checkpoint)}: the {config.stream} stream cannot be exported, as it does not say how other "
+            "programs make its input (Stream.scaling); iframe, mv and residual do"
         )
     model = cast(StreamNet, stream.network)
     segments = config.input.test_segments * config.input.test_crops
