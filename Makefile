@@ -2,13 +2,16 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# one process for each processor; the tests of a file share what they train
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 10
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-all lint clean
 
 help:
 	@echo "make demo   train three streams on synthetic clips, fuse them, compare settings (minutes, 2 cores)"
 	@echo "make demo CLIP=1   with a fourth stream, a small random CLIP joined to a motion network"
-	@echo "make test   run the test suite"
+	@echo "make test   run the test suite (minutes, 2 cores)"
+	@echo "make test-all   run the slow tests too: many processes, kills, fuzzing"
 	@echo "make lint   ruff and mypy"
 	@echo "make setup  only the virtual environment ($(VENV), about 6 GB)"
 	@echo "make clean  remove the virtual environment and caches; runs and data stay"
@@ -26,7 +29,10 @@ demo: setup
 	$(BIN)/python tools/demo.py $(if $(CLIP),--clip)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-all: setup
+	$(PYTEST) $(if $(ONLY),-m $(ONLY))
 
 lint: setup
 	$(BIN)/ruff check .

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,20 +11,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from demo import demo_settings
+from demo import demo_settings, outcome, same
 
-from coviar_mocrop.clips.samplers import TestingBatches, TrainingBatches
+from coviar_mocrop.clips.samplers import TestingSampler, TrainingSampler
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.demo import make_demo
-from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.inference.testing import score_checkpoint
 from coviar_mocrop.networks.stream_net import StreamNet
 from coviar_mocrop.scores import load_scores
 from coviar_mocrop.training.trainer import train
 
 TOOLS = Path(__file__).parent.parent / "tools"
+STREAMS = ("mv", "residual")
 # Adam's first steps are as long for a gradient that is rounding noise as for any other, so it would amplify the noise
-_RECIPE = {"optimizer": "sgd", "lr": 0.0005}
+_OPTIMIZER = {"optimizer": "sgd", "lr": 0.0005}
+_SYNC_BN_ON_CPUS = f"""
+import json, signal, os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import sync_norm
+import coviar_mocrop.training.setup as setup
+import coviar_mocrop.training.trainer as trainer
+from coviar_mocrop.config import load_configs
+setup.convert_batch_norms = sync_norm.convert_batch_norms
+"""
 
 
 def torchrun(processes: int, *command: object) -> subprocess.CompletedProcess[str]:
@@ -36,7 +44,6 @@ def torchrun(processes: int, *command: object) -> subprocess.CompletedProcess[st
         text=True,
         check=False,
         timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -55,9 +62,23 @@ def settings_of(demo: Path, output: Path, **train_settings: Any) -> dict[str, An
         output,
         setting="attention",
         input={"full_size": 48, "segments": 1, "test_segments": 2},
+        model={"backbone": "shufflenet_v2_x0_5"},  # no dropout, which differs by process
         # 16 clips in steps of 6: the last step has 4
-        train={**_RECIPE, "epochs": 3, "batch_size": 6, "test_batch_size": 2, "precision": "fp32", **train_settings},
+        train={**_OPTIMIZER, "epochs": 3, "batch_size": 6, "test_batch_size": 2, "precision": "fp32", **train_settings},
     )
+
+
+def write_settings(path: Path, values: dict[str, Any]) -> Path:
+    """A settings file of two streams."""
+    shared = {key: value for key, value in values.items() if key != "stream"}
+    path.write_text(json.dumps({**shared, "streams": dict.fromkeys(STREAMS)}))  # JSON is YAML
+    return path
+
+
+def train_alone(demo: Path, output: Path, **train_settings: Any) -> Path:
+    """The checkpoint of a motion stream that was trained in this process."""
+    config = Config.model_validate(settings_of(demo, output, **train_settings))
+    return train({"mv": config})["mv"]
 
 
 def losses(folder: Path) -> list[float]:
@@ -67,63 +88,90 @@ def losses(folder: Path) -> list[float]:
 @pytest.fixture(scope="module")
 def alone(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a run on one process."""
-    return train(Config.model_validate(settings_of(demo, tmp_path_factory.mktemp("alone"), test_every=1)))
+    return train_alone(demo, tmp_path_factory.mktemp("alone"), test_every=1)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(demo: Path, alone: Path, tmp_path: Path) -> None:
-    config = tmp_path / "c.yaml"
-    config.write_text(json.dumps(settings_of(demo, tmp_path / "run", test_every=1, sync_bn=True)))
-    done = torchrun(2, TOOLS / "train_stream.py", "--config", config)
+    """Two streams together; once more, interrupted within an epoch and resumed."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        f"{_SYNC_BN_ON_CPUS}"
+        "step, calls = trainer.train_step, []\n"
+        "def interrupt(*arguments):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == int(sys.argv[2]): os.kill(os.getpid(), signal.SIGINT)\n"
+        "    step(*arguments)\n"
+        "trainer.train_step = interrupt\n"
+        "configs = load_configs(sys.argv[1], output=sys.argv[3])\n"
+        "try: trainer.train(configs, resume=True)\n"
+        "except trainer.Interrupted as problem: print(problem)\n"
+    )
+    config = write_settings(tmp_path / "c.yaml", settings_of(demo, tmp_path, test_every=1, sync_bn=True))
+    done = torchrun(2, script, config, 0, tmp_path / "whole")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("wrote ") == 1  # one of them is_main_process
-    np.testing.assert_allclose(losses(tmp_path / "run"), losses(alone.parent), rtol=2e-3)
-    facts = json.loads((tmp_path / "run/run.json").read_text())["parts"]
+    assert done.stderr.count("mv epoch 1/3: loss") + done.stdout.count("mv epoch 1/3: loss") == 1
+    # roughly, because rounding grows over time; in double precision, below, to the last digits
+    np.testing.assert_allclose(losses(tmp_path / "whole/mv"), losses(alone.parent), rtol=1e-2)
+    facts = json.loads((tmp_path / "whole/mv/run.json").read_text())["parts"]
     assert facts[0]["processes"] == 2
+    done = torchrun(2, script, config, 9, tmp_path / "parts")  # in the fifth step, of 3 an epoch
+    assert "stopped after epoch 1, step 2: " in done.stdout, done.stderr
+    done = torchrun(2, script, config, 0, tmp_path / "parts")
+    assert done.returncode == 0, done.stderr
+    for name in STREAMS:
+        assert same(outcome(tmp_path / "parts" / name), outcome(tmp_path / "whole" / name))
 
 
+@pytest.mark.slow
 def test_in_double_precision_two_processes_are_one(demo: Path, tmp_path: Path) -> None:
     """In float32 a rounding error flips a ReLU now and then; here nothing hides a wrong factor."""
     script = tmp_path / "double.py"
     script.write_text(
-        "import json, sys, torch\n"
-        "from coviar_mocrop.config import load_config\n"
+        f"{_SYNC_BN_ON_CPUS}"
+        "import torch\n"
         "from coviar_mocrop.distributed import process_group\n"
-        "from coviar_mocrop.training.job import prepare\n"
-        "from coviar_mocrop.training.state import Progress, Sums\n"
-        "from coviar_mocrop.training.step import agree, readings, train_step\n"
+        "from coviar_mocrop.streams import mv, residual\n"
+        "from coviar_mocrop.training.steps import read_steps, sync_step\n"
         "torch.set_default_dtype(torch.float64)\n"
+        "for stream in (mv.MotionStream, residual.ResidualStream):\n"
+        "    stream.normalise = lambda self, pixels: pixels.double() / 255 - 0.5\n"
+        "losses = []\n"
         "with process_group() as group:\n"
-        "    job, losses, progress = prepare(load_config(sys.argv[1]), group), [], Progress()\n"
-        "    for job.batches.epoch in (0, 1):\n"
-        "        for reading in readings(job):\n"
-        "            for i, b in enumerate(reading.parts): reading.parts[i] = b._replace(frames=b.frames.double())\n"
-        "            train_step(job, progress, agree(job, reading, stop=False, save=False))\n"
-        "            losses.append(progress.sums.together(group).loss)\n"
+        "    run = setup.prepare(load_configs(sys.argv[1]), group)\n"
+        "    names, parts = [t.stream.name for t in run.trainers], run.trainers[0].config.train.accumulate\n"
+        "    for run.sampler.epoch in (0, 1):\n"
+        "        for read in read_steps(run.loader, parts, run.skipped):\n"
+        "            synced = sync_step(group, read, names, parts, stop=False, save=False)\n"
+        "            for t in run.trainers:\n"
+        "                trainer.train_step(t, synced.batches[t.stream.name], synced.clips[t.stream.name], group)\n"
+        "                losses.append(t.state.metrics.reduce(group).loss)\n"
         "    if group.is_main: json.dump(losses, open(sys.argv[2], 'w'))\n"
     )
-    values = settings_of(demo, tmp_path / "run", sync_bn=True, accumulate=1, grad_clip=1.0)
-    (tmp_path / "c.yaml").write_text(json.dumps(values))
+    values = settings_of(demo, tmp_path / "run", sync_bn=True, grad_clip=1.0)
+    config = write_settings(tmp_path / "c.yaml", values)
     curves = []
     for processes in (1, 2):
-        done = torchrun(processes, script, tmp_path / "c.yaml", tmp_path / f"{processes}.json")
+        done = torchrun(processes, script, config, tmp_path / f"{processes}.json")
         assert done.returncode == 0, done.stderr
         curves.append(json.loads((tmp_path / f"{processes}.json").read_text()))
-    assert len(curves[0]) == 6
+    assert len(curves[0]) == 12
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-9)
 
 
-def test_accumulated_parts_make_the_same_step(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With BatchNorm at rest, parts change nothing but rounding."""
+def test_micro_batches_make_the_same_step(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With BatchNorm at rest, micro-batches change nothing but rounding."""
     monkeypatch.setattr(StreamNet, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
     curves = []
     for parts in (1, 3):
-        train(Config.model_validate(settings_of(demo, tmp_path / str(parts), accumulate=parts)))
+        train_alone(demo, tmp_path / str(parts), accumulate=parts)
         curves.append(losses(tmp_path / str(parts)))
     # 16 clips are 6 + 6 + 4: in three parts the last step is 2 + 1 + 1
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
     assert len(set(curves[0])) == 3  # the weights did move
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 3])
 def test_scores_are_the_same_bits_on_any_number(demo: Path, alone: Path, tmp_path: Path, processes: int) -> None:
     out = tmp_path / "s.npz"
@@ -140,6 +188,7 @@ def test_scores_are_the_same_bits_on_any_number(demo: Path, alone: Path, tmp_pat
     np.testing.assert_array_equal(scores.scores, expected.scores)
 
 
+@pytest.mark.slow
 def test_an_error_on_one_of_two_ends_both(demo: Path, tmp_path: Path) -> None:
     lines = (demo / "lists/train_split1.txt").read_text()
     (demo / "videos/bad.mp4").write_bytes(b"this is no video")
@@ -147,33 +196,26 @@ def test_an_error_on_one_of_two_ends_both(demo: Path, tmp_path: Path) -> None:
     values = settings_of(demo, tmp_path / "run")
     values["setting"] = "baseline"
     values["data"]["train_list"] = str(tmp_path / "l.txt")
-    (tmp_path / "c.yaml").write_text(json.dumps(values))
-    done = torchrun(2, TOOLS / "train_stream.py", "--config", tmp_path / "c.yaml")
+    done = torchrun(2, TOOLS / "train_stream.py", "--config", write_settings(tmp_path / "c.yaml", values))
     assert done.returncode != 0
     assert "error: " in done.stderr
     assert "bad.mp4" in done.stderr
-    assert (tmp_path / "run/last.pt").exists()
-
-
-def test_more_processes_than_clips_is_an_error(demo: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"16 clips cannot be shared.*17 parts"):
-        train(Config.model_validate(settings_of(demo, tmp_path, accumulate=17)))
-    with pytest.raises(ConfigError, match=r"train.batch_size is 6.*at least 7"):
-        train(Config.model_validate(settings_of(demo, tmp_path, accumulate=7)))
+    for name in STREAMS:
+        assert (tmp_path / "run" / name / "last.pt").exists()
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 def test_every_clip_belongs_to_one_process_once(world: int) -> None:
     for size in (1, 7, 10, 31):
         tested = [
-            key for rank in range(world) for keys in TestingBatches(size, 4, rank=rank, world=world) for key in keys
+            key for rank in range(world) for keys in TestingSampler(size, 4, rank=rank, world=world) for key in keys
         ]
-        assert sorted(tested) == [(0, index) for index in range(size)]
+        assert sorted(tested) == [(0, index, None) for index in range(size)]
         for parts in (1, 2):
             mine = [
-                list(TrainingBatches(size, 6, seed=3, parts=parts, rank=rank, world=world)) for rank in range(world)
+                list(TrainingSampler(size, 6, seed=3, parts=parts, rank=rank, world=world)) for rank in range(world)
             ]
-            whole = list(TrainingBatches(size, 6, seed=3))
+            whole = list(TrainingSampler(size, 6, seed=3))
             assert {len(batches) for batches in mine} == {parts * len(whole)}
             for step, keys in enumerate(whole):
                 shared = [k for batches in mine for b in batches[step * parts : (step + 1) * parts] for k in b]
@@ -181,26 +223,27 @@ def test_every_clip_belongs_to_one_process_once(world: int) -> None:
 
 
 def test_steps_done_are_left_out() -> None:
-    batches = TrainingBatches(20, 4, seed=1, parts=2)
+    batches = TrainingSampler(20, 4, seed=1, parts=2)
     whole = list(batches)
     batches.first_step = 2
     assert list(batches) == whole[4:]
     assert len(batches) == len(whole) - 4
 
 
+@pytest.mark.slow
 def test_batchnorm_over_processes_is_that_of_one(tmp_path: Path) -> None:
     """Outputs, gradients and running statistics, with shares of different size."""
     script = tmp_path / "norm.py"
     script.write_text(
-        "import sys, torch, torch.distributed as dist\n"
-        "from coviar_mocrop.networks.sync_norm import synchronise_norms\n"
+        f"{_SYNC_BN_ON_CPUS}"
+        "import torch, torch.distributed as dist\n"
         "dist.init_process_group('gloo')\n"
         "torch.manual_seed(0)\n"
         "x = torch.randn(5, 3, 4, 4) * 3 + 1\n"
         "w = torch.randn(5, 3, 4, 4)\n"
         "net = torch.nn.Sequential(torch.nn.BatchNorm2d(3))\n"
         "net[0].weight.data = torch.randn(3)\n"
-        "synchronise_norms(net, 'cpu')\n"
+        "setup.convert_batch_norms(net, torch.device('cpu'))\n"
         "part = slice(0, 2) if dist.get_rank() == 0 else slice(2, 5)\n"
         "mine = x[part].clone().requires_grad_()\n"
         "out = net(mine)\n"

@@ -55,10 +55,10 @@ def running(metrics: Metrics) -> str:
 
 def how_to_resume(trainers: Sequence[Trainer]) -> str:
     """What to do after an interruption."""
-    if not all(trainer.folder.last.exists() for trainer in trainers):
+    files = [str(trainer.folder.last) for trainer in trainers if trainer.folder.last.exists()]
+    if not files:
         return "nothing was done yet; start the same command again"
-    files = ", ".join(str(trainer.folder.last) for trainer in trainers)
-    return f"everything is in {files}; go on with the same command and --resume"
+    return f"everything is in {', '.join(files)}; go on with the same command and --resume"
 
 
 def _faster_reading(config: Config) -> str:

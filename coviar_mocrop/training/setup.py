@@ -30,7 +30,10 @@ from coviar_mocrop.training.optim import create_optimizer, create_schedule
 from coviar_mocrop.training.run_folder import RunFolder
 from coviar_mocrop.training.state import TrainState
 
-SHARED = ("seed", "train.batch_size", "train.accumulate")
+SHARED = (
+    *("seed", "data.on_error", "train.batch_size", "train.accumulate", "train.test_batch_size"),
+    *("train.device", "train.precision", "train.threads", "train.frames_at_once"),
+)
 """Settings in which streams that are trained together must agree, beside those that reading shares."""
 
 

@@ -16,9 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from coviar_mocrop.clips.dataset import StreamBatch
-from coviar_mocrop.clips.loading import (
-    read_batches,
-)
+from coviar_mocrop.clips.loading import read_batches
 from coviar_mocrop.config import Config
 from coviar_mocrop.distributed import Group, process_group
 from coviar_mocrop.errors import DataError, Interrupted
@@ -55,7 +53,7 @@ def train(configs: Mapping[str, Config], *, resume: bool = False, overwrite: boo
 
     Raises:
         Interrupted: Ctrl-C or a signal to end; all steps done are saved.
-        CoviarMocropError: of whatever kind the input deserves.
+        CoviarMocropError: a setting, list, clip, checkpoint or folder cannot be used.
     """
     with process_group() as group, ExitStack() as stack:
         folders = [RunFolder(config.output) for config in configs.values()]
@@ -82,6 +80,10 @@ def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> Non
     folder, config = trainer.folder, trainer.config
     if resume and folder.last.exists():
         load_state(trainer)
+        if not run.group.is_main:  # the sums in a checkpoint are those of all processes
+            trainer.state.metrics = Metrics()
+        if trainer.state.epoch == config.train.epochs:
+            logger.info("%s: all %d epochs are done already", folder.path, config.train.epochs)
     elif run.group.is_main:
         if resume:
             logger.warning("%s: holds no run to go on with; starting one", folder.path)
@@ -96,7 +98,7 @@ def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> Non
         facts = {"processes": run.group.world, "compute": str(trainer.runtime), "epoch": trainer.state.epoch}
         folder.describe(config, facts)
         trainer.writer = stack.enter_context(SummaryWriter(str(folder.path), purge_step=trainer.state.epoch))
-        if trainer.state.epoch == 0:
+        if trainer is run.trainers[0] and trainer.state.epoch == 0:  # the boxes are the same for all streams
             log_crops(trainer.writer, config, run.clips)
 
 
@@ -121,7 +123,7 @@ def _train_epoch(run: Run, trainers: Sequence[Trainer], stop: StopRequest) -> No
     for step, read in enumerate(bar, first):
         due = time.monotonic() - saved >= 60 * train.save_minutes
         synced = sync_step(run.group, read, names, train.accumulate, stop=stop.made, save=due)
-        if (synced.stop or synced.save or synced.failed is not None) and (epoch or step):
+        if step > first and (synced.stop or synced.save or synced.failed is not None):
             _save_within_epoch(run, trainers)
             saved = time.monotonic()
         if synced.failed is not None:
@@ -178,6 +180,7 @@ def train_step(trainer: Trainer, batches: Sequence[StreamBatch], clips: int, gro
 def _finish_epoch(run: Run, trainers: Sequence[Trainer]) -> None:
     """Metrics of the epoch just done, tested where it is due; save, log, and go on to the next."""
     epoch = trainers[0].state.epoch
+    run.clips.keep_boxes()
     metrics = {trainer.stream.name: _epoch_metrics(trainer, run.group) for trainer in trainers}
     tested = [t.stream for t in trainers if t.config.train.test_every and (epoch + 1) % t.config.train.test_every == 0]
     if run.test and tested:
@@ -196,9 +199,7 @@ def _finish_epoch(run: Run, trainers: Sequence[Trainer]) -> None:
             trainer.folder.write_metrics(state.history)
             report_epoch(trainer)
         if trainer.writer:
-            log_displacement(
-                trainer.writer, trainer.stream, run.clips, state.epoch, trainer.config.train.epochs
-            )
+            log_displacement(trainer.writer, trainer.stream, run.clips, state.epoch, trainer.config.train.epochs)
 
 
 def _epoch_metrics(trainer: Trainer, group: Group) -> dict[str, float]:

@@ -1,0 +1,195 @@
+"""The commands from training to prediction, for one stream and for several."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from demo import small_settings
+from tool import TOOLS, tool
+
+import coviar_mocrop.clips.dataset as dataset_module
+import coviar_mocrop.inference.predictor as predictor_module
+from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
+from coviar_mocrop.inference.testing import load_stream, score_checkpoint
+from coviar_mocrop.scores import load_scores
+
+STREAMS = ("iframe", "mv", "residual")
+
+
+@pytest.fixture(scope="module")
+def config(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A settings file of three streams."""
+    values = small_settings(demo, Path("nowhere"), train={"epochs": 1})
+    del values["stream"]
+    path = tmp_path_factory.mktemp("config") / "demo.yaml"
+    path.write_text(json.dumps({**values, "streams": dict.fromkeys(STREAMS)}))  # JSON is YAML
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three trained streams."""
+    folder = tmp_path_factory.mktemp("runs")
+    said = tool("train_stream", "--config", config, "--output", folder)
+    for name in STREAMS:
+        assert f"{folder}/{name}/best.pt" in said
+        assert load_checkpoint(folder / name / "best.pt")["config"]["stream"] == name
+    assert f"tools/fuse.py --checkpoints {folder}" in said
+    assert f"--output {folder}/fused" in said
+    return folder
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many times each clip is opened, to be read or predicted."""
+    counts: Counter[str] = Counter()
+    for module in (dataset_module, predictor_module):
+
+        def count(path: Any, *arguments: Any, real: Any = module.open_video, **options: Any) -> Any:
+            counts[str(path)] += 1
+            return real(path, *arguments, **options)
+
+        monkeypatch.setattr(module, "open_video", count)
+    return counts
+
+
+def test_one_stream_goes_to_the_folder_itself(config: Path, tmp_path: Path, opened: Counter[str]) -> None:
+    said = tool("train_stream", "--config", config, "--streams", "mv", "--output", tmp_path / "one")
+    assert f"{tmp_path}/one/best.pt" in said
+    assert {"best.pt", "last.pt", "settings.yaml"} <= {path.name for path in (tmp_path / "one").iterdir()}
+    assert set(opened.values()) == {1}
+
+
+def test_training_reads_a_clip_once_for_all_streams(config: Path, tmp_path: Path, opened: Counter[str]) -> None:
+    tool("train_stream", "--config", config, "--output", tmp_path / "runs", "--set", "train.epochs=2")
+    assert len(opened) == 8
+    assert set(opened.values()) == {2}
+
+
+def test_resume_overwrite_and_dry_run(config: Path, tmp_path: Path) -> None:
+    train = ("train_stream", "--config", config, "--streams", "iframe", "mv", "--output", tmp_path / "runs")
+    dry = tool(*train, "--dry-run")
+    assert "iframe: input 4 x 1 x 1 x 3 x 32 x 32" in dry
+    assert "mv: input 4 x 1 x 1 x 2 x 32 x 32" in dry
+    assert not (tmp_path / "runs").exists()
+    tool(*train)
+    assert "iframe: already holds a run" in tool(*train, ok=False)
+    before = [(tmp_path / "runs" / name / "last.pt").read_bytes() for name in ("iframe", "mv")]
+    tool(*train, "--resume")
+    assert [(tmp_path / "runs" / name / "last.pt").read_bytes() for name in ("iframe", "mv")] == before
+    tool(*train, "--overwrite", "--set", "streams.mv.train.epochs=2")
+    epochs = [load_checkpoint(tmp_path / "runs" / name / "last.pt")["epoch"] for name in ("iframe", "mv")]
+    assert epochs == [1, 2]
+
+
+def test_an_older_file_of_one_run(demo: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mv.yaml"
+    path.write_text(json.dumps(small_settings(demo, tmp_path / "run", train={"epochs": 1})))
+    assert f"{tmp_path}/run/best.pt" in tool("train_stream", "--config", path)
+
+
+@pytest.mark.parametrize("setting", ["baseline", "attention"])
+def test_fused_from_checkpoints_or_from_score_files(
+    runs: Path, tmp_path: Path, opened: Counter[str], setting: str
+) -> None:
+    chosen = ("--set", f"setting={setting}")
+    said = tool("fuse", "--checkpoints", runs, *chosen, "--output", tmp_path / "together")
+    assert "| **fused** |" in said
+    assert len(opened) == 8
+    assert set(opened.values()) == {1}  # once for all streams
+    files = []
+    for name in STREAMS:
+        files.append(f"{name}={tmp_path}/{name}.npz")
+        best = runs / name / "best.pt"
+        said = tool("test_stream", "--checkpoint", best, "--scores", tmp_path / f"{name}.npz", *chosen)
+        assert f"{name}, {setting}: top-1" in said
+        one = load_scores(tmp_path / f"{name}.npz")
+        together = load_scores(tmp_path / "together/scores" / f"{name}_{setting}.npz")
+        assert one.names.tolist() == together.names.tolist()
+        np.testing.assert_array_equal(one.labels, together.labels)
+        np.testing.assert_allclose(one.scores, together.scores, atol=1e-5)
+        np.testing.assert_array_equal(one.scores.argmax(axis=1), together.scores.argmax(axis=1))
+        times = ("ms_read", "ms_network")
+        facts = [{key: value for key, value in s.settings.items() if key not in times} for s in (one, together)]
+        assert facts[0] == facts[1]
+        assert facts[0]["checkpoint"] == str(best)
+    tool("fuse", "--scores", *files, "--output", tmp_path / "one_by_one")
+    results = [json.loads((tmp_path / way / "results.json").read_text()) for way in ("together", "one_by_one")]
+    assert results[0].keys() == results[1].keys()
+    for first, second in zip(*(result["settings"][setting]["streams"].values() for result in results), strict=True):
+        assert (first["top1"], first["gflops_per_clip"]) == (second["top1"], second["gflops_per_clip"])
+    first, second = (result["settings"][setting]["fused"] for result in results)
+    assert (first["top1"], first["gflops_per_clip"]) == (second["top1"], second["gflops_per_clip"])
+    written = [{path.name for path in (tmp_path / way).rglob("*.*")} for way in ("together", "one_by_one")]
+    assert {name for name in written[1] if "tfevents" not in name} <= written[0]
+
+
+def test_results_of_settings_gather_in_one_file(runs: Path, tmp_path: Path) -> None:
+    for setting in ("baseline", "efficiency"):
+        tool("fuse", "--checkpoints", runs, "--set", f"setting={setting}", "--output", tmp_path)
+    assert set(json.loads((tmp_path / "results.json").read_text())["settings"]) == {"baseline", "efficiency"}
+
+
+def test_prediction_with_a_folder_of_runs(demo: Path, runs: Path, tmp_path: Path, opened: Counter[str]) -> None:
+    video = next((demo / "videos").rglob("*.mp4"))
+    answer = json.loads(tool("predict", video, "--checkpoints", runs, "--json"))
+    assert set(answer["streams"]) == set(STREAMS)
+    assert sum(opened.values()) == 1
+    stream = load_stream(runs / "mv/best.pt")
+    assert answer["class"] in stream.classes
+    said = tool("predict", video, "--checkpoints", runs / "mv", "--output", tmp_path / "p.png")
+    assert f"alone: mv: {answer['streams']['mv']}" in said
+    assert (tmp_path / "p.png").stat().st_size > 10_000
+
+
+def test_checkpoints_of_earlier_versions_score_the_same(demo: Path, runs: Path, tmp_path: Path) -> None:
+    """Made as they were made before streams had files of their own: names of weights, and all settings."""
+    torch.manual_seed(0)
+    network = torchvision.models.mobilenet_v3_small()
+    network.features[0][0] = torch.nn.Conv2d(2, 16, 3, 2, 1, bias=False)
+    network.classifier[3] = torch.nn.Sequential(torch.nn.Dropout(0.2), torch.nn.Linear(1024, 8))
+    model = {f"backbone.{key}": value for key, value in network.state_dict().items()}
+    model |= {f"data_bn.{key}": value for key, value in torch.nn.BatchNorm2d(2).state_dict().items()}
+    settings = json.loads((Path(__file__).parent / "checkpoint_config.json").read_text())
+    small = small_settings(demo, tmp_path)
+    settings["data"] |= small["data"]
+    settings["input"] |= small["input"]
+    settings["model"] |= small["model"]
+    settings["train"]["precision"] = "fp32"
+    classes = (demo / "lists/classes.txt").read_text().split()
+    content = {"model": model, "classes": classes, "config": settings, "epoch": 1, "step": 0, "history": []}
+    save_checkpoint(tmp_path / "old.pt", content)
+    scores = score_checkpoint(tmp_path / "old.pt")
+    now = load_checkpoint(runs / "mv/best.pt")
+    assert now["model"].keys() == model.keys()
+    save_checkpoint(tmp_path / "new.pt", {**now, "model": model})
+    np.testing.assert_array_equal(scores.scores, score_checkpoint(tmp_path / "new.pt").scores)
+    assert len(scores.names) == 8
+
+
+def test_errors_of_commands_are_one_line(config: Path, runs: Path, tmp_path: Path) -> None:
+    assert "none.yaml" in tool("train_stream", "--config", tmp_path / "none.yaml", ok=False)
+    assert "epocs" in tool("train_stream", "--config", config, "--set", "train.epocs=1", ok=False)
+    assert "no run 'mw'; did you mean 'mv'" in tool("train_stream", "--config", config, "--streams", "mw", ok=False)
+    (tmp_path / "broken.pt").write_bytes((runs / "mv/best.pt").read_bytes()[:1000])
+    broken = ("test_stream", "--checkpoint", tmp_path / "broken.pt", "--scores", "x.npz")
+    assert "broken.pt" in tool(*broken, ok=False)
+    fuse = ("fuse", "--output", tmp_path / "fused")
+    assert "none.npz" in tool(*fuse, "--scores", f"mv={tmp_path}/none.npz", ok=False)
+    assert "expected STREAM=" in tool(*fuse, "--scores", "x.npz", ok=False)
+    assert "holds no best.pt" in tool(*fuse, "--checkpoints", tmp_path, ok=False)
+    twice = (runs / "mv/best.pt", runs / "mv/last.pt")
+    assert "is a second mv stream" in tool(*fuse, "--checkpoints", *twice, ok=False)
+    assert not (tmp_path / "fused").exists()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in TOOLS.glob("*.py")))
+def test_help_shows_examples(name: str) -> None:
+    assert f"python tools/{name}.py" in tool(name, "--help")

@@ -1,0 +1,361 @@
+"""Training one stream: what a run leaves behind, resuming, checkpoints, and options such as patience and mixup."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from demo import outcome, same, small_config, weights_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+import coviar_mocrop.training.trainer as trainer_module
+from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
+from coviar_mocrop.clips.loading import open_clips
+from coviar_mocrop.clips.reader import ReadViews
+from coviar_mocrop.config import Config
+from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
+from coviar_mocrop.flops import count_flops
+from coviar_mocrop.inference.testing import load_stream, score_checkpoint
+from coviar_mocrop.networks.config import ModelConfig
+from coviar_mocrop.networks.stream_net import create_network
+from coviar_mocrop.training.config import RateFactors, TrainConfig
+from coviar_mocrop.training.dry_run import dry_run
+from coviar_mocrop.training.optim import mixup, parameter_groups
+from coviar_mocrop.training.setup import convert_batch_norms
+from coviar_mocrop.training.state import TrainState
+
+
+def train(config: Config, **options: Any) -> Path:
+    """Train one stream; gives its checkpoint."""
+    return trainer_module.train({config.stream: config}, **options)[config.stream]
+
+
+@pytest.fixture(scope="module")
+def trained(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never interrupted."""
+    return train(small_config(demo, tmp_path_factory.mktemp("run")))
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_everything_behind(trained: Path) -> None:
+    folder = trained.parent
+    names = {path.name for path in folder.iterdir()}
+    assert {"best.pt", "last.pt", "settings.yaml", "run.json", "metrics.jsonl", "metrics.csv"} <= names
+    lines = history(folder)
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert {"loss", "top1", "lr", "clips_per_second", "waiting_for_data"} <= lines[0].keys()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    assert {"train/loss", "train/top1", "train/lr", "train/waiting_for_data"} <= set(events.Tags()["scalars"])
+    assert len(events.Tags()["images"]) == 4
+    part = json.loads((folder / "run.json").read_text())["parts"][0]
+    assert part["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert {"command", "started", "python", "system", "compute", "processes"} <= part.keys()
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
+def test_same_seed_same_bits_other_seed_other_bits(demo: Path, trained: Path, tmp_path: Path) -> None:
+    for workers in (1, 4):
+        again = train(small_config(demo, tmp_path / str(workers), data={"workers": workers}))
+        assert same(outcome(again.parent), outcome(trained.parent))
+    other = train(small_config(demo, tmp_path / "other", seed=1, train={"epochs": 1}))
+    assert not same(weights_of(other), weights_of(trained))
+
+
+def test_interrupted_between_epochs_and_resumed_it_ends_the_same(
+    demo: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(trainer: Any) -> None:
+        if trainer.state.epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer_module, "report_epoch", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(small_config(demo, tmp_path))
+    assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 2
+    monkeypatch.undo()
+    train(small_config(demo, tmp_path), resume=True)
+    assert same(outcome(tmp_path), outcome(trained.parent))
+    assert len(history(tmp_path)) == 3
+    assert len(json.loads((tmp_path / "run.json").read_text())["parts"]) == 2
+
+
+def test_a_run_is_not_replaced_by_accident(demo: Path, trained: Path) -> None:
+    before = {path.name: path.read_bytes() for path in trained.parent.iterdir()}
+    with pytest.raises(ConfigError, match=r"already holds a run.*--resume.*--overwrite"):
+        train(small_config(demo, trained.parent, seed=5))
+    assert {path.name: path.read_bytes() for path in trained.parent.iterdir()} == before
+
+
+def test_resuming_with_other_settings_is_refused(demo: Path, trained: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"other settings \(train\.lr\)"):
+        train(small_config(demo, trained.parent, train={"lr": 0.5}), resume=True)
+
+
+def test_resuming_where_there_is_no_run_says_so(demo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = small_config(demo, tmp_path / "none", train={"epochs": 1})
+    with caplog.at_level("INFO"):
+        train(config, resume=True)
+        assert "holds no run to go on with" in caplog.text
+        before = (tmp_path / "none/last.pt").read_bytes()
+        train(config, resume=True)
+        assert "all 1 epochs are done already" in caplog.text
+    assert (tmp_path / "none/last.pt").read_bytes() == before
+
+
+def test_the_best_epoch_is_kept(demo: Path, tmp_path: Path) -> None:
+    best = train(small_config(demo, tmp_path, train={"test_every": 1}))
+    tops = [line["test_top1"] for line in history(tmp_path)]
+    content = load_checkpoint(best)
+    assert content["epoch"] == 1 + int(np.argmax(tops))
+    expected = score_checkpoint(best)
+    assert (expected.scores.argmax(axis=1) == expected.labels).mean() == max(tops)
+
+
+def test_training_learns(demo: Path, tmp_path: Path) -> None:
+    model, inputs = {"backbone": "resnet18", "dropout": 0.0}, {"full_size": 48, "flip": False, "scales": (1.0,)}
+    train(small_config(demo, tmp_path, model=model, input=inputs, train={"epochs": 6, "lr": 3e-3, "mixup": 0}))
+    lines = history(tmp_path)
+    assert lines[-1]["loss"] < 0.7 * lines[0]["loss"]
+
+
+def test_overwriting_leaves_nothing_of_the_older_run(demo: Path, tmp_path: Path) -> None:
+    train(small_config(demo, tmp_path, train={"epochs": 2, "test_every": 2}))
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["epoch"], row["test_top1"] != "") for row in rows] == [("0", False), ("1", True)]
+    before = set(tmp_path.glob("events.*"))
+    train(small_config(demo, tmp_path, train={"epochs": 1}), overwrite=True)
+    assert len(history(tmp_path)) == 1
+    assert load_checkpoint(tmp_path / "best.pt")["epoch"] == 1
+    assert not before & set(tmp_path.glob("events.*"))
+
+
+def test_half_precision_with_a_scaler_trains(demo: Path, tmp_path: Path) -> None:
+    train(small_config(demo, tmp_path, train={"precision": "fp16", "epochs": 1}))
+    content = load_checkpoint(tmp_path / "last.pt")
+    assert content["scaler"]["scale"] > 0
+    assert np.isfinite(content["history"][0]["loss"])
+    assert all(torch.isfinite(value).all() for value in content["model"].values())
+
+
+# -- scores ----------------------------------------------------------------------------------------------
+
+
+def test_scores_are_the_networks_and_say_what_made_them(trained: Path) -> None:
+    facts = score_checkpoint(trained, ["setting=efficiency", "input.test_crops=10"]).settings
+    assert (facts["stream"], facts["setting"], facts["size"], facts["segments"]) == ("mv", "efficiency", 24, 2)
+    assert facts["gflops_per_clip"] == pytest.approx(20 * facts["gflops_per_frame"])
+    stream = load_stream(trained)
+    assert facts["gflops_per_frame"] == count_flops(stream.network, (1, 1, 2, 24, 24)) / 1e9
+    plain = score_checkpoint(trained)
+    dataset, _ = open_clips([stream], "test")
+    for index in (0, 5):
+        read = dataset[0, index, None].inputs["mv"]
+        assert isinstance(read, ReadViews)
+        with torch.inference_mode():
+            expected = stream.network(stream.encode(read))[0].numpy()
+        np.testing.assert_allclose(plain.scores[index], expected, atol=1e-4)
+        assert plain.names[index] == dataset.videos.clips[index].path
+    again = score_checkpoint(trained, ["data.workers=2"])
+    np.testing.assert_array_equal(plain.scores, again.scores)
+
+
+def test_a_stream_cannot_be_tested_as_another(trained: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a mv stream; it cannot be tested as iframe"):
+        load_stream(trained, ["stream=iframe"])
+
+
+def test_other_classes_are_refused(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.txt").write_text("a\nb\n")
+    (tmp_path / "l.txt").write_text("x.mp4 a 0\n")
+    with pytest.raises(CheckpointError, match="8 against 2"):
+        score_checkpoint(trained, [f"data.classes={tmp_path}/c.txt", f"data.test_list={tmp_path}/l.txt"])
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------
+
+
+def test_checkpoints_are_refused_with_reason(trained: Path, tmp_path: Path) -> None:
+    whole = trained.read_bytes()
+    cases: dict[str, bytes] = {"empty": b"", "text": b"hello", "half": whole[: len(whole) // 2]}
+    for name, content in cases.items():
+        (tmp_path / f"{name}.pt").write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"{name}.pt") as caught:
+            load_checkpoint(tmp_path / f"{name}.pt")
+        assert "\n" not in str(caught.value)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF
+    (tmp_path / "flipped.pt").write_bytes(flipped)
+    with pytest.raises(CheckpointError, match="checksum differs"):
+        load_checkpoint(tmp_path / "flipped.pt")
+    with pytest.raises(CheckpointError, match="no such file; make a checkpoint"):
+        load_checkpoint(tmp_path / "none.pt")
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "foreign.pt")
+    with pytest.raises(CheckpointError, match="not a checkpoint of"):
+        load_checkpoint(tmp_path / "foreign.pt")
+    changed = load_checkpoint(trained)
+    changed["config"]["model"]["backbone"] = "mobilenet_v3_large"
+    save_checkpoint(tmp_path / "wrong.pt", changed)
+    with pytest.raises(CheckpointError, match="does not fit the network"):
+        load_stream(tmp_path / "wrong.pt")
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(demo: Path, trained: Path, tmp_path: Path) -> None:
+    content = load_checkpoint(trained.parent / "last.pt")
+    content["optimizer"] = {"state": {}, "param_groups": []}
+    save_checkpoint(tmp_path / "last.pt", content)
+    with pytest.raises(CheckpointError, match="cannot be resumed from"):
+        train(small_config(demo, tmp_path), resume=True)
+
+
+class Malicious:
+    """Pickles into a call."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.target,))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_malicious_checkpoint_runs_nothing(tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    torch.save({"format": 1, "model": Malicious(trace)}, tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Malicious(trace)))
+    for name in ("a.pt", "b.pt"):
+        with pytest.raises(CheckpointError, match="safe"):
+            load_checkpoint(tmp_path / name)
+    assert not trace.exists()
+
+
+# -- what a user gets wrong ------------------------------------------------------------------------------
+
+
+def list_of_one(demo: Path, path: Path) -> str:
+    """A list whose only clip is missing."""
+    name = (demo / "lists/classes.txt").read_text().split()[0]
+    path.write_text(f"missing.mp4 {name} 0\n")
+    return str(path)
+
+
+def test_a_missing_root_is_told_before_anything_is_written(demo: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nope: is no folder; set data\.root"):
+        train(small_config(demo, tmp_path / "run", data={"root": str(tmp_path / "nope")}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_first_clip_that_fails_leaves_no_run_in_the_way(demo: Path, tmp_path: Path) -> None:
+    with pytest.raises(CoviarMocropError, match=r"missing\.mp4"):
+        train(small_config(demo, tmp_path / "run", data={"train_list": list_of_one(demo, tmp_path / "l.txt")}))
+    assert not (tmp_path / "run/last.pt").exists()
+
+
+@pytest.mark.parametrize("setting", ["baseline", "attention"])
+def test_no_clip_left_is_an_error(demo: Path, tmp_path: Path, setting: str) -> None:
+    data = {"train_list": list_of_one(demo, tmp_path / "l.txt"), "on_error": "skip"}
+    with pytest.raises(DataError, match="none of"):
+        train(small_config(demo, tmp_path / setting, setting=setting, data=data))
+
+
+def test_a_read_only_output_is_one_error(demo: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CoviarMocropError, match="file"):
+        train(small_config(demo, tmp_path / "file" / "run"))
+
+
+def test_fewer_clips_than_micro_batches_are_refused(demo: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"8 clips cannot be shared.*9 micro-batches"):
+        train(small_config(demo, tmp_path, train={"accumulate": 9}))
+    with pytest.raises(ConfigError, match=r"train.batch_size is 4.*at least 5"):
+        train(small_config(demo, tmp_path, train={"accumulate": 5}))
+
+
+def test_batch_statistics_over_processes_need_gpus() -> None:
+    with pytest.raises(ConfigError, match="sync_bn needs GPUs; leave it out"):
+        convert_batch_norms(torch.nn.Sequential(torch.nn.BatchNorm2d(2)), torch.device("cpu"))
+
+
+# -- options ---------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 1000), clips=st.integers(1, 6), alpha=st.floats(0.05, 5))
+def test_mixed_clips_and_targets_agree(seed: int, clips: int, alpha: float) -> None:
+    """A clip that holds nothing but its class shows the same shares in picture and target."""
+    labels = torch.arange(clips)
+    frames = torch.nn.functional.one_hot(labels, clips).float()[:, None, :].expand(clips, 3, clips)
+    mixed, targets = mixup(frames, labels, clips, alpha, np.random.default_rng(seed))
+    torch.testing.assert_close(mixed[:, 0], targets)
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(clips))
+    again = mixup(frames, labels, clips, alpha, np.random.default_rng(seed))
+    assert torch.equal(mixed, again[0])
+
+
+def test_mixup_changes_training(demo: Path, trained: Path, tmp_path: Path) -> None:
+    plain = train(small_config(demo, tmp_path, train={"mixup": 0.0}))
+    assert not same(weights_of(plain), weights_of(trained))
+
+
+def test_a_network_need_not_name_its_layers() -> None:
+    config = TrainConfig(lr=1.0, weight_decay=0.5, rate_factors=RateFactors(rest=0.1))
+    groups = parameter_groups(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2)), config)
+    assert sorted((group["lr"], group["weight_decay"], len(group["params"])) for group in groups) == [
+        (0.1, 0.0, 3),
+        (0.1, 0.5, 1),
+    ]
+
+
+def test_patience_ends_a_run_that_no_longer_gains(demo: Path, tmp_path: Path) -> None:
+    # at this rate nothing changes, so the first test stays the best
+    settings = {"lr": 1e-12, "epochs": 9, "test_every": 1, "patience": 2, "weight_decay": 0.0}
+    best = train(small_config(demo, tmp_path, train=settings))
+    tops = [line["test_top1"] for line in history(tmp_path)]
+    first_best = int(np.argmax(tops))
+    assert len(tops) == first_best + 3 < 9
+    assert load_checkpoint(best)["epoch"] == first_best + 1
+    train(small_config(demo, tmp_path, train=settings), resume=True)
+    assert len(history(tmp_path)) == len(tops)  # resumed, it is still done
+    with pytest.raises(ConfigError, match="test_every"):
+        TrainConfig(patience=2)
+
+
+def test_best_is_the_first_of_equals() -> None:
+    state = TrainState(epoch=1, history=[{"epoch": 0, "test_top1": 0.5}])
+    assert state.is_best
+    state.history.append({"epoch": 1, "test_top1": 0.5})
+    state.epoch = 2
+    assert (state.is_best, state.epochs_since_best, state.best) == (False, 1, 0.5)
+    state.history.append({"epoch": 2})
+    state.epoch = 3
+    assert (state.is_best, state.epochs_since_best) == (False, 2)
+
+
+def test_a_dry_run_tells_and_writes_nothing(demo: Path, tmp_path: Path) -> None:
+    config = small_config(demo, tmp_path / "run")
+    text = "\n".join(dry_run({"mv": config}))
+    assert not (tmp_path / "run").exists()
+    network = create_network(2, 8, ModelConfig(backbone="mobilenet_v3_small", dropout=0.2), input_norm=True)
+    gflops = count_flops(network, (1, 1, 2, 32, 32)) / 1e9
+    total = sum(p.numel() for p in network.parameters()) / 1e6
+    for words in (
+        "input 4 x 1 x 1 x 2 x 32 x 32",
+        f"{total:.2f} M parameters, {total:.2f} M of them trained",
+        f"{gflops:.3f} GFLOPs a frame, {2 * gflops:.2f} a test clip",
+        "8 clips, 2 steps an epoch, 3 epochs",
+        "test: 8 of 8 clips",
+        " GB at most",
+        "nothing written",
+    ):
+        assert words in text
