@@ -24,6 +24,11 @@ _DIGEST = "sha256"
 """Name, in the header of our safetensors files, of the digest of their tensors; the format itself has none."""
 
 
+def is_file_name(weights: str | None) -> bool:
+    """Whether the setting names a file of weights; else it names published ones, or none."""
+    return weights is not None and (os.sep in weights or os.path.splitext(weights)[1] != "")
+
+
 def read_tensors(path: str | os.PathLike[str], remedy: str) -> Any:
     """What ``torch.save`` wrote (now or in 2018) or a safetensors file: plain tensors and plain values only.
 

@@ -1,4 +1,4 @@
-"""Turning someone else's weights into a checkpoint of ours, with an account of every entry."""
+"""Converting the weights of other projects to a checkpoint, with an account of every entry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 import torchvision
@@ -16,7 +15,7 @@ from coviar_mocrop.checkpoint import save_checkpoint
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError
-from coviar_mocrop.networks.converted import Fit, Weights, class_count, fit, input_channels, recognise
+from coviar_mocrop.networks.converted import Fit, Weights, class_count, fit, recognise, wrong_stream
 from coviar_mocrop.networks.stream_net import StreamNet
 from coviar_mocrop.streams.base import create_stream
 from coviar_mocrop.tensors import read_tensors
@@ -25,20 +24,20 @@ _PUBLISHED = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("mobilenet_v3_large", "efficientnet_b0", "efficientnet_b1", "swin_t", "swin_b"),
 )
-"""Networks of the papers: what a file that does not fit is compared with."""
+"""Networks of the papers. A file that does not fit is compared with each of them."""
 
 
 @dataclass(frozen=True)
 class ConvertedWeights:
-    """A file of weights beside the stream that it is for.
+    """A file of weights, compared with the stream that it is for.
 
     Attributes:
         path: of the file.
-        config: of the stream.
+        config: settings of the stream.
         classes: of the stream.
-        weights: of the file.
-        fit: entry by entry.
-        problem: why it cannot be used, in one line; empty if it can.
+        weights: the content of the file.
+        fit: the comparison, entry by entry.
+        problem: why the weights cannot be used, in one line; empty if they can.
     """
 
     path: str
@@ -49,7 +48,7 @@ class ConvertedWeights:
     problem: str
 
     def report(self) -> str:
-        """Layout, what is used, and by name every entry that is missing, left over or of another shape."""
+        """The format, the number of entries used, and each entry that is missing, left over or of another shape."""
         weights, fit = self.weights, self.fit
         facts = ", ".join(f"{name} {value}" for name, value in weights.facts.items())
         lines = [
@@ -57,24 +56,20 @@ class ConvertedWeights:
             f"  for: {self.config.stream} stream, {self.config.model.backbone}, {len(self.classes)} classes",
             f"  used: {len(fit.used)} of {len(weights.tensors)} entries",
         ]
-        lines += [f"  anew: {len(fit.fresh)} counters of batches, which files of before PyTorch 0.4.1 lack"] * bool(
-            fit.fresh
-        )
+        if fit.fresh:
+            lines.append(f"  new: {len(fit.fresh)} counters of batches, which files of PyTorch before 0.4.1 lack")
         lines += [f"  set aside: {name} ({reason})" for name, reason in fit.set_aside.items()]
         lines += [f"  missing: {name}" for name in fit.missing]
         lines += [f"  left over: {name}" for name in fit.left_over]
-        lines += [
-            f"  another shape: {name} is {_shape(theirs)}, the stream's {_shape(ours)}"
-            for name, theirs, ours in fit.differing.values()
-        ]
+        lines += [f"  another shape: {shapes}" for shapes in fit.differing.values()]
         return "\n".join(lines)
 
     def save(self, output: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write a checkpoint that testing, fusing, predicting and fine-tuning take like one of training.
+        """Write a checkpoint, which can be used like one of training.
 
         Raises:
-            CheckpointError: the weights do not fit, see ``problem``.
-            ConfigError: there is a file already, and it is not to be replaced.
+            CheckpointError: the weights cannot be used, see ``problem``.
+            ConfigError: the file exists, and ``overwrite`` is False.
         """
         if self.problem:
             raise CheckpointError(f"{self.path}: {self.problem}")
@@ -100,36 +95,31 @@ class ConvertedWeights:
 def inspect_weights(
     path: str | os.PathLike[str], config: Config, *, ignore: Sequence[str] = (), residual_order: str = "bgr"
 ) -> ConvertedWeights:
-    """Lay a file of weights beside the stream of ``config``.
+    """Compare a file of weights with the stream of ``config``.
 
     Args:
-        path: of any layout that :mod:`coviar_mocrop.networks.converted` knows, ``torch.save``'s or safetensors.
-        config: the stream, its backbone and the class list, in the order of the file's outputs.
-        ignore: entries of the file whose names start with one of these are passed over.
-        residual_order: ``bgr``, or ``rgb`` where a residual network in CoViAR's layout was trained on RGB.
+        path: file of PyTorch or safetensors, in any format that :mod:`coviar_mocrop.networks.converted` knows.
+        config: the stream, its backbone and the class list, in the order of the outputs of the network.
+        ignore: entries whose name in the file starts with one of these are ignored.
+        residual_order: ``bgr``, or ``rgb`` if a residual network in CoViAR's format was trained on RGB.
 
     Raises:
         CheckpointError: the file is missing, damaged or unsafe, or holds no weights.
-        CoviarMocropError: the settings are wrong or the class list is.
+        CoviarMocropError: the settings or the class list are wrong.
     """
     name = os.fspath(path)
     classes = read_classes(config.data.classes)
     weights = recognise(read_tensors(path, "give the file of weights"), name, residual_order=residual_order)
-    stream = create_stream(config, classes, weights=False)
-    if stream.scaling is None:
-        raise ConfigError(f"stream is {config.stream}; weights are imported for streams that look at frames")
-    model = cast(StreamNet, stream.network)
+    model = create_stream(config, classes, weights=False).network
+    if not isinstance(model, StreamNet):
+        raise ConfigError(f"stream is {config.stream}; weights can be imported for streams that look at frames only")
     own, classifier, stem = model.state_dict(), model.classifier_name, model.stem_names[0]
-    fitted = fit(own, weights, classifier, ignore=ignore)
-    channels, count = input_channels(weights, stem), class_count(weights, classifier)
-    problem = ""
-    if channels not in (model.in_channels, None):
-        problem = f"is of a stream of {channels} channels, the {config.stream} stream has {model.in_channels}"
-    elif any(key.startswith("data_bn.") for key in weights.tensors) and not any(k.startswith("data_bn.") for k in own):
-        problem = f"has a BatchNorm over the input (data_bn), the {config.stream} stream has none; is it of residuals?"
-    elif "data_bn.weight" in fitted.missing and f"{stem}.weight" in fitted.state:
-        problem = f"has no BatchNorm over the input (data_bn), the {config.stream} stream has one; is it of I-frames?"
-    elif count not in (len(classes), None) and not _beside(fitted, classifier):
+    fitted, count = fit(own, weights, stem, classifier, ignore=ignore), class_count(weights, classifier)
+    only_classifier = not (fitted.missing or fitted.left_over) and all(classifier in key for key in fitted.differing)
+    problem = wrong_stream(own, weights, stem)
+    if problem:
+        pass
+    elif count not in (len(classes), None) and only_classifier:
         problem = f"has {count} classes, {config.data.classes} names {len(classes)}; give its own class list"
         problem += ", or fine-tune from it by model.weights" * (count == 1000)
     elif weights.classes not in (classes, None):
@@ -139,14 +129,8 @@ def inspect_weights(
     return ConvertedWeights(name, config, classes, weights, fitted, problem)
 
 
-def _beside(fitted: Fit, classifier: str) -> bool:
-    """Whether more than the classifier does not fit."""
-    head = {f"{classifier}.weight", f"{classifier}.bias"}
-    return bool(fitted.missing or fitted.left_over or fitted.differing.keys() - head)
-
-
 def _hint(weights: Weights, config: Config) -> str:
-    """What the weights may be of, or what to do about entries too many."""
+    """What the weights may be of, or the remedy."""
     for backbone in _PUBLISHED:
         if backbone == config.model.backbone:
             continue
@@ -157,8 +141,4 @@ def _hint(weights: Weights, config: Config) -> str:
         same = sum(key in weights.tensors and weights.tensors[key].shape == shape for key, shape in shapes.items())
         if same >= sum(not key.endswith(".num_batches_tracked") for key in shapes) - 3:
             return f"; it looks like {backbone} (--set model.backbone={backbone})"
-    return "; is it of another architecture? What is too many can be passed over by --ignore"
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "a number"
+    return "; is it of another architecture? Entries that are not needed can be left out by --ignore"

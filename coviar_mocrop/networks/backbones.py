@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from dataclasses import dataclass, field, replace
+import difflib
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torchvision
 from torch import nn
 
-from coviar_mocrop.errors import CheckpointError, ModelError
-from coviar_mocrop.networks.converted import fit, input_channels, recognise
-from coviar_mocrop.tensors import read_tensors
-
-logger = logging.getLogger(__name__)
+from coviar_mocrop.errors import ModelError
+from coviar_mocrop.tensors import is_file_name
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network from [N, C, H, W] to logits [N, classes], and the names of the layers that recipes treat apart.
+    """A network from [N, C, H, W] to logits [N, classes], and the names of the layers with learning rates of their own.
 
     Attributes:
         net: the network.
         stem: names (in ``net``) of the first convolution and of the first BatchNorm, where there is one.
         classifier: name of the last layer.
-        input_norm: state of the BatchNorm over the input, where the weights came with one.
     """
 
     net: nn.Module
     stem: tuple[str, ...]
     classifier: str
-    input_norm: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def create_backbone(
@@ -45,25 +39,20 @@ def create_backbone(
         num_classes: outputs.
         in_channels: if not 3, the first convolution is replaced; with pretrained weights each input channel
             gets the mean of the RGB weights (CoViAR; MoCLIP-Lite).
-        weights: None, a torchvision weights name, or the path of a local file of any layout that
-            :mod:`~coviar_mocrop.networks.converted` knows; a classifier of another size in it starts anew.
-        dropout: in front of the classifier.
+        weights: None or a torchvision weights name. The path of a file gets the network that the file is loaded into.
+        dropout: probability, in front of the classifier.
 
     Raises:
         ModelError: no such classifier, no such weights, or one whose first or last layer cannot be replaced.
-        CheckpointError: the weights file is missing, damaged or of another architecture.
     """
     classifiers = torchvision.models.list_models(module=torchvision.models)
     if name not in classifiers:
-        import difflib
-
         near = difflib.get_close_matches(name, classifiers, 1)
         hint = f"did you mean {near[0]}?" if near else "see torchvision.models.list_models()"
         raise ModelError(f"backbone {name!r} is not a torchvision classifier; {hint}")
-    local = weights is not None and (os.sep in weights or os.path.splitext(weights)[1] != "")
     extra: dict[str, Any] = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     try:
-        net = torchvision.models.get_model(name, weights=None if local else weights, **extra)
+        net = torchvision.models.get_model(name, weights=None if is_file_name(weights) else weights, **extra)
     except (KeyError, ValueError, AttributeError) as error:
         known = [entry.name for entry in torchvision.models.get_model_weights(name)]
         raise ModelError(f"{name} has no weights {weights!r}; choose from DEFAULT, {', '.join(known)}") from error
@@ -72,9 +61,7 @@ def create_backbone(
             f"the weights {weights!r} of {name} cannot be downloaded ({error}); give the path of a local file "
             "in model.weights, or null to train from scratch"
         ) from error
-    if hasattr(
-        net, "transform_input"
-    ):  # GoogLeNet and Inception scale RGB once more, if told; not by where weights are
+    if hasattr(net, "transform_input"):  # GoogLeNet and Inception scale RGB once more, whatever their weights
         net.transform_input = in_channels == 3
     for auxiliary in ("aux1", "aux2", "AuxLogits"):  # training heads of GoogLeNet and Inception
         if hasattr(net, auxiliary):
@@ -86,45 +73,7 @@ def create_backbone(
         _replace_stem(net, stem[0], in_channels, pretrained=weights is not None)
     _replace_classifier(net, classifier, num_classes, dropout)
     classifier = f"{classifier}.1" if dropout else classifier
-    norm = load_local_weights(net, weights, stem[0], classifier) if local and weights is not None else {}
-    return Backbone(net, stem, classifier, norm)
-
-
-def load_local_weights(net: nn.Module, path: str, stem: str, classifier: str) -> dict[str, torch.Tensor]:
-    """Load weights of any known layout for fine-tuning; see :mod:`coviar_mocrop.networks.converted`.
-
-    A classifier of another size starts anew, and a first convolution on RGB serves other channels by its mean.
-
-    Args:
-        net: with its own first and last layer in place.
-        path: of the file.
-        stem: name (in ``net``) of the first convolution.
-        classifier: name of the last layer.
-
-    Returns:
-        The BatchNorm over the input (``data_bn``) of the file, by the names of its entries; empty if it has none.
-
-    Raises:
-        CheckpointError: the file cannot be read, or a key is missing, left over or of another shape.
-    """
-    weights = recognise(read_tensors(path, "check model.weights"), path)
-    norm = {key.removeprefix("data_bn."): value for key, value in weights.tensors.items() if key.startswith("data_bn.")}
-    tensors = {key: value for key, value in weights.tensors.items() if not key.startswith("data_bn.")}
-    own = {f"backbone.{key}": value for key, value in net.state_dict().items()}
-    theirs, channels = input_channels(weights, f"backbone.{stem}"), own[f"backbone.{stem}.weight"].shape[1]
-    if theirs not in (channels, None) and (norm or theirs != 3):
-        raise CheckpointError(f"{path}: is of a stream of {theirs} channels, this one has {channels}")
-    fitted = fit(
-        own, replace(weights, tensors=tensors), f"backbone.{classifier}", fine_tuning=True, stem=f"backbone.{stem}"
-    )
-    if fitted.problems:
-        raise CheckpointError(
-            f"{path}: does not fit model.backbone ({fitted.problems}); is it of another architecture?"
-        )
-    net.load_state_dict({key.removeprefix("backbone."): value for key, value in fitted.state.items()})
-    anew = ", the classifier starts anew" if f"backbone.{classifier}.weight" in fitted.fresh else ""
-    logger.info("%s: %s, %d entries used%s", path, weights.layout, len(fitted.used) + len(norm), anew)
-    return norm
+    return Backbone(net, stem, classifier)
 
 
 def _find_stem(net: nn.Module, name: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from coviar_mocrop.errors import CheckpointError, ModelError
 from coviar_mocrop.messages import first_line, quiet
 from coviar_mocrop.networks.config import CLIPConfig
-from coviar_mocrop.tensors import digest, read_tensors
+from coviar_mocrop.tensors import digest, is_file_name, read_tensors
 
 TEMPERATURE = 100.0
 """Factor from cosine similarities to logits (CLIP; MoCLIP-Lite)."""
@@ -183,8 +183,7 @@ def _name(model: str | dict[str, Any]) -> Iterator[str]:
 
 def _build(open_clip: ModuleType, settings: CLIPConfig, device: str = "cpu") -> nn.Module:
     architecture, weights = settings.model, settings.pretrained
-    local = weights is not None and (os.sep in weights or os.path.splitext(weights)[1] != "")
-    tag = None if local else weights
+    tag = None if is_file_name(weights) else weights
     quick = _check_names(open_clip, architecture, tag)
     try:
         with _name(architecture) as name:
@@ -209,8 +208,7 @@ def _build(open_clip: ModuleType, settings: CLIPConfig, device: str = "cpu") -> 
             f"the weights {tag!r} of CLIP {architecture} cannot be downloaded or loaded ({first_line(error)}); "
             "download them where there is a network and give the path of the file in clip.pretrained"
         ) from error
-    if local:
-        assert weights is not None
+    if weights is not None and tag is None:
         _load_local(open_clip, model, weights)
     return model
 

@@ -1,39 +1,41 @@
-"""Weights of any layout brought to the names of our streams, and compared with a network entry by entry.
+"""Weights in the formats of other projects: renamed to the entries of our networks, and compared with them.
 
-Known layouts: the original CoViAR code (``module.base_model.*``, ``module.data_bn.*`` in a dictionary with
-``state_dict``), the MoCrop authors' code (``backbone.*`` or ``base_model.*``), torchvision's own files, our
-checkpoints. A wrapper's prefix (``module.``, ``_orig_mod.``) may stand before each.
+Known formats: the original CoViAR code (``module.base_model.*``, ``module.data_bn.*`` in a dictionary with
+``state_dict``), the MoCrop authors' code (``backbone.*`` or ``base_model.*``), torchvision's own files, and the
+checkpoints of this project. Each may have the prefix of a wrapper (``module.``, ``_orig_mod.``).
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coviar_mocrop.errors import CheckpointError
+from coviar_mocrop.tensors import read_tensors
 
+logger = logging.getLogger(__name__)
 _WRAPPERS = ("module.", "_orig_mod.")
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 _TRAINING_HEADS = ("backbone.aux1.", "backbone.aux2.", "backbone.AuxLogits.")
 _RGB_STD = (0.229, 0.224, 0.225)
-_BATCH_NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file holds, in the names of our streams.
+    """The weights in a file, by the names of our networks.
 
     Attributes:
-        layout: the kind of file, in words.
-        tensors: by our name: ``backbone.*``, ``data_bn.*``, and under their own names what is neither.
-        names: the file's name of each.
-        facts: plain values beside the weights, such as ``epoch``, ``arch``, ``best_prec1``.
-        classes: names, where the file has them (our checkpoints).
+        layout: the format of the file, for people.
+        tensors: by our name: ``backbone.*``, ``data_bn.*``. What is neither keeps its own name.
+        names: the name of each in the file.
+        facts: plain values beside the weights, such as ``epoch``, ``arch`` and ``best_prec1``.
+        classes: names of the classes, where the file has them (checkpoints of this project).
     """
 
     layout: str
@@ -43,138 +45,132 @@ class Weights:
     classes: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Fit:
-    """Weights beside a network: what is used, and every entry that does not fit.
+    """Weights compared with a network: what is used, and every entry that does not fit.
 
     Attributes:
-        state: what to load; whole only if there is no problem.
-        used: the file's names.
+        state: the entries to load. They are complete only if there are no ``problems``.
+        used: names in the file.
         missing: our names.
-        left_over: the file's names.
-        differing: by our name, the file's name, its shape and the network's.
-        set_aside: the file's names of what a network of another use has no place for, with the reason.
-        fresh: our names of what starts anew, with the reason.
+        left_over: names in the file.
+        differing: by our name, the name in the file and both shapes, in words.
+        set_aside: names in the file of entries that are not needed, and the reason.
+        fresh: our names of entries that keep their initial value.
     """
 
-    state: dict[str, Tensor]
+    state: dict[str, Tensor] = field(default_factory=dict)
     used: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
-    differing: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    differing: dict[str, str] = field(default_factory=dict)
     set_aside: dict[str, str] = field(default_factory=dict)
-    fresh: dict[str, str] = field(default_factory=dict)
+    fresh: list[str] = field(default_factory=list)
 
     @property
     def problems(self) -> str:
-        """What does not fit, in words; empty if all does."""
-        found = []
-        for what, names in (
-            ("missing", self.missing),
-            ("left over", self.left_over),
-            ("of another shape", [name for name, _, _ in self.differing.values()]),
-        ):
-            if names:
-                found.append(f"{len(names)} {what}, first {names[0]}")
-        return "; ".join(found)
+        """Everything that does not fit, in words; empty if everything fits."""
+        differing = list(self.differing.values())
+        kinds = {"missing": self.missing, "left over": self.left_over, "of another shape": differing}
+        return "; ".join(f"{len(names)} {what}, first {names[0]}" for what, names in kinds.items() if names)
 
 
 def recognise(content: Any, path: str, *, residual_order: str = "bgr") -> Weights:
-    """Find the weights in what a file holds.
+    """Find the weights in the content of a file.
 
-    The original CoViAR code reads residuals as BGR but divides them by the standard deviations of R, G and B; such
-    weights are changed so that they give the same scores on RGB residuals, which are what we read.
+    The original CoViAR code reads residuals as BGR but divides them by the standard deviations of R, G and B. Its
+    residual weights are changed so that they give the same scores on RGB residuals, which this project reads.
 
     Args:
-        content: plain tensors and values, as read.
-        path: for messages.
-        residual_order: ``bgr``, or ``rgb`` where a residual network in CoViAR's layout was trained on RGB.
+        content: plain tensors and values, see :func:`~coviar_mocrop.tensors.read_tensors`.
+        path: of the file, for messages.
+        residual_order: ``bgr``, or ``rgb`` if a residual network in CoViAR's format was trained on RGB.
 
     Raises:
-        CheckpointError: there is no state dict in it, or two entries have one name.
+        CheckpointError: there is no state dict in it, two entries have the same name, or one is not finite.
     """
     state, facts = _open(content, path)
     names = {key: key for key in state}
-    for wrapper in _WRAPPERS * 2:  # compiled networks in parallel ones, and the other way round
+    for wrapper in _WRAPPERS * 2:  # compiled networks inside parallel ones, and the other way round
         if all(key.startswith(wrapper) for key in names):
             names = {key.removeprefix(wrapper): name for key, name in names.items()}
     ours = isinstance(content, dict) and {"format", "config", "classes"} <= content.keys()
     coviar = any(key.startswith("base_model.") for key in names)
+    plain = not ours and not any(key.startswith(("base_model.", "backbone.")) for key in names)
     if ours:
         layout = "a checkpoint of this project"
     elif coviar:
         wrapped = state is not content or any(key.startswith("data_bn.") for key in names)
         layout = f"the {'original CoViAR' if wrapped else 'MoCrop authors'} code (base_model.*)"
-    elif any(key.startswith("backbone.") for key in names):
-        layout = "the MoCrop authors' code or an export of this project (backbone.*)"
     else:
-        layout = "a plain torchvision network"
+        layout = (
+            "a torchvision network" if plain else "the MoCrop authors' code or an export of this project (backbone.*)"
+        )
     renamed: dict[str, str] = {}
     for key, name in names.items():
-        new = key if ours else _our_name(key, plain=layout.startswith("a plain"))
+        new = key if ours else _our_name(key, plain=plain)
         if new in renamed:
             raise CheckpointError(f"{path}: holds {renamed[new]} and {name}, which are the same entry")
+        if state[name].is_floating_point() and not bool(state[name].isfinite().all()):
+            raise CheckpointError(f"{path}: {name} holds values that are not finite; use another file")
         renamed[new] = name
     tensors = {new: state[name] for new, name in renamed.items()}
-    for key, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: {renamed[key]} holds values that are not finite; take another file")
     norm = tensors.get("data_bn.running_mean")
     if coviar and residual_order == "bgr" and norm is not None and norm.shape == (3,):
         _from_bgr(tensors)
-        layout += ", BGR residuals turned to RGB"
-    classes = tuple(content["classes"]) if ours else None
-    return Weights(layout, tensors, renamed, facts, classes)
+        layout += ", BGR residuals converted to RGB"
+    return Weights(layout, tensors, renamed, facts, tuple(content["classes"]) if ours else None)
 
 
 def fit(
     own: Mapping[str, Tensor],
     weights: Weights,
+    stem: str,
     classifier: str,
     *,
     fine_tuning: bool = False,
-    stem: str | None = None,
     ignore: Sequence[str] = (),
 ) -> Fit:
-    """Lay weights beside a network.
+    """Compare weights with a network.
 
     Args:
-        own: the network's state.
+        own: state of the network.
         weights: of the file.
-        classifier: our name of the network's last layer.
-        fine_tuning: a classifier that is not in the file, or of another size, starts anew; a first convolution
-            on RGB serves other channels by its mean.
-        stem: our name of the first convolution; needed for its mean.
-        ignore: the file's names that start with one of these are passed over.
+        stem: our name of the first convolution.
+        classifier: our name of the last layer.
+        fine_tuning: entries that depend on the data need not fit. A classifier that is missing or of another size and a
+            BatchNorm over the input that is missing keep their initial values, as does what is outside the backbone. A
+            first convolution on RGB is averaged over the colours for other channels (CoViAR; MoCLIP-Lite).
+        ignore: entries whose name in the file starts with one of these are set aside.
     """
-    given, names = dict(weights.tensors), dict(weights.names)
-    result = Fit({})
-    for key in list(given):
-        if ignore and names[key].startswith(tuple(ignore)):
-            result.set_aside[names[key]] = "to be ignored"
+    given, result = dict(weights.tensors), Fit()
+    for key in weights.tensors:
+        if weights.names[key].startswith(tuple(ignore)):
+            result.set_aside[weights.names[key]] = "to be ignored"
             del given[key]
         elif key not in own and key.startswith(_TRAINING_HEADS):
-            result.set_aside[names[key]] = "a training head"
+            result.set_aside[weights.names[key]] = "a training head"
             del given[key]
-    _rename_classifier(own, given, names, classifier)
-    if fine_tuning and stem is not None:
-        _mean_stem(own, given, f"{stem}.weight")
-    head = (f"{classifier}.weight", f"{classifier}.bias")
-    refit = fine_tuning and any(key in own and (key not in given or given[key].shape != own[key].shape) for key in head)
+    names = _match_classifier(own, given, weights.names, classifier)
+    if fine_tuning:
+        _average_stem(own, given, f"{stem}.weight")
+        norm = "data_bn." if _input_norm(given) else "backbone."
+        free = {key for key in own if not key.startswith(("backbone.", norm))}
+        head = {f"{classifier}.weight", f"{classifier}.bias"} & own.keys()
+        if any(key not in given or given[key].shape != own[key].shape for key in head):
+            free |= head
+            given = {key: tensor for key, tensor in given.items() if key not in head}
+    else:
+        free = set()
     for key, mine in own.items():
-        if refit and key in head:
+        if key not in given and (key in free or key.endswith(".num_batches_tracked")):  # PyTorch 0.4 did not count
             result.state[key] = mine
-            result.fresh[key] = "the classifier, for other classes"
-            if key in given:
-                result.set_aside[names[key]] = "the classifier of other classes"
+            result.fresh.append(key)
         elif key not in given:
-            if key.endswith(".num_batches_tracked"):  # PyTorch before 0.4.1 did not count
-                result.state[key] = torch.zeros_like(mine)
-                result.fresh[key] = "a counter that old files lack"
-            else:
-                result.missing.append(key)
+            result.missing.append(key)
         elif given[key].shape != mine.shape:
-            result.differing[key] = (names[key], tuple(given[key].shape), tuple(mine.shape))
+            shapes = [" x ".join(map(str, tensor.shape)) or "a number" for tensor in (given[key], mine)]
+            result.differing[key] = f"{names[key]} is {shapes[0]}, the stream's {shapes[1]}"
         else:
             result.state[key] = given[key].to(mine.dtype)
             result.used.append(names[key])
@@ -182,51 +178,63 @@ def fit(
     return result
 
 
+def wrong_stream(own: Mapping[str, Tensor], weights: Weights, stem: str, *, fine_tuning: bool = False) -> str:
+    """Why the weights are of another stream than the network, in one line; empty if they are not. See :func:`fit`."""
+    theirs, ours = weights.tensors.get(f"{stem}.weight"), own[f"{stem}.weight"].shape[1]
+    norm = weights.tensors.get("data_bn.running_mean")
+    channels = norm.numel() if norm is not None else theirs.shape[1] if theirs is not None and theirs.ndim > 1 else ours
+    if channels != ours and not (fine_tuning and norm is None and channels == 3):
+        return f"is of a stream of {channels} channels, this one has {ours}"
+    if _input_norm(weights.tensors) - own.keys():
+        return "has a BatchNorm over the input (data_bn), this stream has none; is it of residuals?"
+    if not fine_tuning and theirs is not None and "data_bn.weight" in own.keys() - weights.tensors.keys():
+        return "has no BatchNorm over the input (data_bn), this stream has one; is it of I-frames?"
+    return ""
+
+
 def class_count(weights: Weights, classifier: str) -> int | None:
-    """How many classes the weights tell apart; None if they have no such classifier.
+    """Number of classes of the weights; None if they have no classifier that is called ``classifier`` by us."""
+    found = (weights.tensors.get(f"{name}.weight") for name in _forms(classifier))
+    return next((int(tensor.shape[0]) for tensor in found if tensor is not None and tensor.ndim > 0), None)
+
+
+def load_weights(network: nn.Module, path: str, stem: str, classifier: str) -> None:
+    """Load weights of any known format for fine-tuning; see :func:`fit`.
 
     Args:
-        weights: of a file.
-        classifier: our name of the network's last layer.
+        network: with its own first and last layer in place.
+        path: of the file.
+        stem: name of the first convolution.
+        classifier: name of the last layer.
+
+    Raises:
+        CheckpointError: the file cannot be read, is of another stream or of another architecture.
     """
-    for name in _forms(classifier):
-        tensor = weights.tensors.get(f"{name}.weight")
-        if tensor is not None and tensor.ndim > 0:
-            return int(tensor.shape[0])
-    return None
-
-
-def input_channels(weights: Weights, stem: str) -> int | None:
-    """How many channels the weights take: those of the BatchNorm over the input, or of the first convolution.
-
-    Args:
-        weights: of a file.
-        stem: our name of the first convolution.
-    """
-    for name, axis in (("data_bn.running_mean", 0), (f"{stem}.weight", 1)):
-        tensor = weights.tensors.get(name)
-        if tensor is not None and tensor.ndim > axis:
-            return int(tensor.shape[axis])
-    return None
+    weights, own = recognise(read_tensors(path, "check model.weights"), path), network.state_dict()
+    fitted = fit(own, weights, stem, classifier, fine_tuning=True)
+    if problem := wrong_stream(own, weights, stem, fine_tuning=True):
+        raise CheckpointError(f"{path}: {problem}")
+    if fitted.problems:
+        raise CheckpointError(
+            f"{path}: does not fit model.backbone ({fitted.problems}); is it of another architecture?"
+        )
+    network.load_state_dict(fitted.state)
+    anew = ", the classifier starts anew" if f"{classifier}.weight" in fitted.fresh else ""
+    logger.info("%s: %s, %d entries used%s", path, weights.layout, len(fitted.used), anew)
 
 
 def _open(content: Any, path: str) -> tuple[dict[str, Tensor], dict[str, str | int | float]]:
     """The state dict, and the plain values beside it."""
+    state, facts = content, {}
     if isinstance(content, dict):
-        for key in _CONTAINERS:
-            if isinstance(content.get(key), dict):
-                state = content[key]
-                values = {
-                    str(name): value.item() if torch.is_tensor(value) and value.numel() == 1 else value
-                    for name, value in content.items()
-                }
-                plain = {name: value for name, value in values.items() if isinstance(value, (str, int, float))}
-                break
-        else:
-            state, plain = content, {}
-        if state and all(isinstance(key, str) and torch.is_tensor(value) for key, value in state.items()):
-            return state, plain
-    raise CheckpointError(f"{path}: holds no state dict (a dictionary of tensors)")
+        state = next((content[key] for key in _CONTAINERS if isinstance(content.get(key), dict)), content)
+    if state is not content:
+        numbers = {str(k): v.item() if torch.is_tensor(v) and v.numel() == 1 else v for k, v in content.items()}
+        facts = {name: value for name, value in numbers.items() if isinstance(value, str | int | float)}
+    tensors = isinstance(state, dict) and all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items())
+    if not tensors or not state:
+        raise CheckpointError(f"{path}: holds no state dict (a dictionary of tensors)")
+    return state, facts
 
 
 def _our_name(key: str, *, plain: bool) -> str:
@@ -238,45 +246,46 @@ def _our_name(key: str, *, plain: bool) -> str:
     return re.sub(r"(\.denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key)
 
 
-def _from_bgr(tensors: dict[str, Tensor]) -> None:
-    """Residual weights trained on (B, G, R) / std of (R, G, B), changed for (R, G, B) / std of (R, G, B).
+def _input_norm(keys: Mapping[str, Tensor]) -> set[str]:
+    return {key for key in keys if key.startswith("data_bn.")}
 
-    Input channel c becomes s x with s = std[c] / std[2 - c]; the BatchNorm over the input takes that in exactly.
+
+def _from_bgr(tensors: dict[str, Tensor]) -> None:
+    """Convert weights for residuals (B, G, R) / std of (R, G, B) to residuals (R, G, B) / std of (R, G, B).
+
+    Input channel c was s x for our x, with s = std[c] / std[2 - c]. The statistics of the BatchNorm over the input
+    absorb the factor; its eps makes a relative difference below 1e-5.
     """
-    ratio = torch.tensor([_RGB_STD[c] / _RGB_STD[2 - c] for c in range(3)], dtype=torch.float64)
-    mean, variance = (tensors[f"data_bn.running_{what}"].double().flip(0) for what in ("mean", "var"))
-    # now in RGB order; theirs is s x for our x
-    old = torch.sqrt(variance + _BATCH_NORM_EPS)
-    tensors["data_bn.running_mean"] = (mean / ratio).float()
-    tensors["data_bn.running_var"] = (variance / ratio**2).float()
-    if "data_bn.weight" in tensors:
-        new = torch.sqrt(variance / ratio**2 + _BATCH_NORM_EPS)
-        tensors["data_bn.weight"] = (tensors["data_bn.weight"].double().flip(0) * ratio * new / old).float()
-    if "data_bn.bias" in tensors:
-        tensors["data_bn.bias"] = tensors["data_bn.bias"].flip(0)
-    convolution = tensors.get("backbone.conv1.weight")  # CoViAR knows ResNets alone
+    std = torch.tensor(_RGB_STD)
+    ratio = std / std.flip(0)
+    for name, factor in (("running_mean", 1 / ratio), ("running_var", 1 / ratio**2), ("weight", 1), ("bias", 1)):
+        if (values := tensors.get(f"data_bn.{name}")) is not None:
+            tensors[f"data_bn.{name}"] = values.flip(0) * factor
+    convolution = tensors.get("backbone.conv1.weight")  # CoViAR has ResNets only
     if convolution is not None and convolution.ndim == 4:
         tensors["backbone.conv1.weight"] = convolution.flip(1)
 
 
-def _rename_classifier(
-    own: Mapping[str, Tensor], given: dict[str, Tensor], names: dict[str, str], classifier: str
-) -> None:
+def _match_classifier(
+    own: Mapping[str, Tensor], given: dict[str, Tensor], names: Mapping[str, str], classifier: str
+) -> dict[str, str]:
+    """Give the classifier in ``given`` our name. Returns the names in the file by the names in ``given``."""
+    names = dict(names)
     for leaf in ("weight", "bias"):
         wanted = f"{classifier}.{leaf}"
-        for form in _forms(classifier):
-            other = f"{form}.{leaf}"
+        for other in (f"{form}.{leaf}" for form in _forms(classifier)):
             if wanted in own and wanted not in given and other in given and other not in own:
                 given[wanted], names[wanted] = given.pop(other), names[other]
+    return names
 
 
 def _forms(classifier: str) -> tuple[str, str, str]:
-    """Dropout before a classifier makes it a sequence, whose last layer is ``.1``; either form serves the other."""
+    """Names of a classifier with and without dropout, which makes it a sequence whose last layer is ``.1``."""
     return classifier, f"{classifier}.1", classifier.removesuffix(".1")
 
 
-def _mean_stem(own: Mapping[str, Tensor], given: dict[str, Tensor], key: str) -> None:
-    """RGB weights for other channels: each gets their mean (CoViAR; MoCLIP-Lite)."""
+def _average_stem(own: Mapping[str, Tensor], given: dict[str, Tensor], key: str) -> None:
+    """Average RGB weights for other channels, unless they come with a BatchNorm over the input."""
     theirs, mine = given.get(key), own.get(key)
     if theirs is None or mine is None or theirs.ndim != 4 or "data_bn.weight" in given:
         return

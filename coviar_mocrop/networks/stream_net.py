@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
-from coviar_mocrop.errors import CheckpointError, ModelError
+from coviar_mocrop.errors import ModelError
 from coviar_mocrop.networks.backbones import Backbone, create_backbone
 from coviar_mocrop.networks.config import ModelConfig
+from coviar_mocrop.networks.converted import load_weights
 from coviar_mocrop.networks.motion_squeeze import MotionSqueeze
 from coviar_mocrop.networks.temporal import clip_logits, early_features, require_resnet, stage_channels
+from coviar_mocrop.tensors import is_file_name
 
 
 class StreamNet(nn.Module):
@@ -118,12 +120,6 @@ def create_network(
         net = require_resnet(backbone.net, config.backbone)
         squeeze = MotionSqueeze(stage_channels(net)) if config.motion_squeeze else None
     network = StreamNet(in_channels, backbone, input_norm=input_norm, shift=shift, motion_squeeze=squeeze)
-    if backbone.input_norm:
-        try:
-            network.data_bn.load_state_dict(backbone.input_norm, strict=True)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{config.weights}: has a BatchNorm over the input that this stream has no place for; is it of "
-                "another stream?"
-            ) from error
+    if config.weights is not None and is_file_name(config.weights):
+        load_weights(network, config.weights, network.stem_names[0], network.classifier_name)
     return network

@@ -1,12 +1,10 @@
-"""Other people's weights: each layout loads and gives the scores it gave where it came from; bad files are refused."""
+"""Weights of other projects: each format loads and gives the scores that it gave there; bad files are refused."""
 
 from __future__ import annotations
 
 import json
 import os
 import pickle
-import subprocess
-import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -17,23 +15,28 @@ import torch
 import torchvision
 from demo import demo_settings
 from safetensors.torch import save_file
+from tool import tool
 from torch import Tensor, nn
 
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
-from coviar_mocrop.clips.windows import IMAGENET_STD, scale
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import CheckpointError, ConfigError
 from coviar_mocrop.inference.import_weights import inspect_weights
 from coviar_mocrop.inference.testing import load_stream
 from coviar_mocrop.networks.config import ModelConfig
-from coviar_mocrop.networks.config import ModelConfig as Model
 from coviar_mocrop.networks.converted import recognise
-from coviar_mocrop.networks.stream_net import create_stream
+from coviar_mocrop.networks.stream_net import StreamNet, create_network
+from coviar_mocrop.streams.frames import IMAGENET_STD
+from coviar_mocrop.streams.residual import ResidualStream
 from coviar_mocrop.tensors import digest, read_tensors, write_safetensors
 
-TOOL = Path(__file__).parent.parent / "tools" / "import_weights.py"
 CLASSES = ("climb", "dive", "jump", "run", "swim", "throw", "walk")
 CHANNELS = {"iframe": 3, "mv": 2, "residual": 3}
+
+
+def network(kind: str, classes: int, **model: Any) -> StreamNet:
+    """The network of a stream, as training begins with it."""
+    return create_network(CHANNELS[kind], classes, ModelConfig(**model), input_norm=kind != "iframe")
 
 
 class CoviarNet(nn.Module):
@@ -76,12 +79,12 @@ def settings(tmp_path: Path, kind: str, **model: Any) -> Config:
 
 def imported(path: Path, config: Config, **options: Any) -> nn.Module:
     """The way a user goes: import, then load the checkpoint."""
-    foreign = inspect_weights(path, config, **options)
+    converted = inspect_weights(path, config, **options)
     out = path.parent / f"{path.stem}.ours.pt"
-    foreign.save(out, overwrite=True)
+    converted.save(out, overwrite=True)
     stream = load_stream(out)
     assert stream.classes == CLASSES
-    return stream.model
+    return stream.network
 
 
 def clips(channels: int) -> Tensor:
@@ -115,10 +118,10 @@ def test_original_coviar_checkpoints(tmp_path: Path, kind: str, old: bool, dropo
     theirs = lively(CoviarNet(kind))
     path = coviar_file(theirs, tmp_path / "model_best.pth.tar", torch.tensor(76.5), old=old)
     config = settings(tmp_path, kind, dropout=dropout)
-    foreign = inspect_weights(path, config)
-    report = foreign.report()
+    converted = inspect_weights(path, config)
+    report = converted.report()
     assert "original CoViAR code" in report and "epoch 510" in report and "best_prec1 76.5" in report
-    assert len(foreign.fit.used) == len(foreign.weights.tensors) == len(load_state(path))
+    assert len(converted.fit.used) == len(converted.weights.tensors) == len(load_state(path))
     assert_same_scores(imported(path, config), theirs, clips(CHANNELS[kind]))
 
 
@@ -131,16 +134,17 @@ def test_residual_weights_of_the_original_code_see_the_same_residuals(tmp_path: 
     theirs = lively(CoviarNet("residual"))
     path = coviar_file(theirs, tmp_path / "residual.pth.tar")
     raw = np.random.default_rng(0).integers(-128, 128, (4, 64, 64, 3)).astype(np.int16)
-    ours_see = scale("residual", raw)[None]
+    pixels = torch.from_numpy((raw + 128).astype(np.uint8)).permute(0, 3, 1, 2)
     bgr = torch.from_numpy(raw[..., ::-1].copy()).permute(0, 3, 1, 2).float()
     theirs_see = ((bgr + 128) / 255 - 0.5) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
     config = settings(tmp_path, "residual")
+    ours_see = ResidualStream(config, CLASSES, weights=False).normalise(pixels)[None]
     ours = imported(path, config)
     assert_same_scores(ours, theirs, ours_see, theirs_see[None])
     as_they_are = imported(path, config, residual_order="rgb")
     assert_same_scores(as_they_are, theirs, theirs_see[None])
     assert (ours(ours_see) - as_they_are(ours_see)).abs().max() > 1e-2
-    tuned = create_stream("residual", len(CLASSES), Model(weights=str(path))).eval()  # the other way in
+    tuned = network("residual", len(CLASSES), weights=str(path)).eval()  # the other way in
     assert_same_scores(tuned, theirs, ours_see, theirs_see[None])
 
 
@@ -161,9 +165,9 @@ def test_mocrop_and_torchvision_layouts(tmp_path: Path, backbone: str, prefix: s
     path = tmp_path / "Net_ucf101_best.pth.tar"
     torch.save({f"{prefix}{key}": value for key, value in net.state_dict().items()}, path)
     config = settings(tmp_path, "iframe", backbone=backbone)
-    foreign = inspect_weights(path, config)
+    converted = inspect_weights(path, config)
     if prefix:
-        assert "MoCrop authors" in foreign.report()
+        assert "MoCrop authors" in converted.report()
     frames = clips(3)
     expected = nn.Sequential(nn.Flatten(0, 1), net)
     with torch.no_grad():
@@ -185,7 +189,7 @@ def test_containers_safetensors_and_wrappers(tmp_path: Path, container: str) -> 
 
 def test_own_checkpoints_and_half_precision(tmp_path: Path) -> None:
     config = settings(tmp_path, "mv", dropout=0.3)
-    model = lively(create_stream("mv", len(CLASSES), config.model))
+    model = lively(network("mv", len(CLASSES), dropout=0.3))
     content = {"config": config.model_dump(mode="json"), "classes": list(CLASSES)}
     save_checkpoint(tmp_path / "own.pt", {"model": model.state_dict(), **content})
     plain = settings(tmp_path, "mv")  # without the dropout it was trained with
@@ -205,12 +209,12 @@ def test_old_densenets_and_training_heads(tmp_path: Path) -> None:
     old = {key.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v for key, v in net.state_dict().items()}
     assert any(".norm.1." in key for key in old)
     torch.save(old, tmp_path / "d.pth")
-    stream = create_stream("iframe", 5, Model(backbone="densenet121", weights=str(tmp_path / "d.pth")))
+    stream = network("iframe", 5, backbone="densenet121", weights=str(tmp_path / "d.pth"))
     key = "features.denseblock1.denselayer1.conv2.weight"
     torch.testing.assert_close(stream.backbone.get_parameter(key), net.get_parameter(key))
     google = lively(torchvision.models.googlenet(num_classes=1000, init_weights=False, transform_input=True))
     torch.save(google.state_dict(), tmp_path / "g.pth")
-    stream = create_stream("iframe", 1000, Model(backbone="googlenet", weights=str(tmp_path / "g.pth"))).eval()
+    stream = network("iframe", 1000, backbone="googlenet", weights=str(tmp_path / "g.pth")).eval()
     frames = clips(3)[:, :1]
     with torch.no_grad():
         torch.testing.assert_close(stream(frames), google(frames[:, 0]), rtol=1e-4, atol=1e-4)
@@ -225,9 +229,9 @@ def test_fine_tuning_keeps_a_classifier_that_fits_and_drops_others(
     theirs = lively(CoviarNet("mv"))
     path = str(coviar_file(theirs, tmp_path / "mv.pth.tar"))
     with caplog.at_level("INFO"):
-        same = create_stream("mv", len(CLASSES), Model(weights=path)).eval()
+        same = network("mv", len(CLASSES), weights=path).eval()
         assert "the classifier starts anew" not in caplog.text
-        fewer = create_stream("mv", 3, Model(weights=path, dropout=0.5)).eval()
+        fewer = network("mv", 3, weights=path, dropout=0.5).eval()
     assert "original CoViAR code" in caplog.text and "the classifier starts anew" in caplog.text
     assert_same_scores(same, theirs, clips(2))
     assert fewer(clips(2)).shape == (2, 3)
@@ -238,9 +242,26 @@ def test_fine_tuning_keeps_a_classifier_that_fits_and_drops_others(
 def test_an_iframe_network_starts_a_motion_network_by_its_mean(tmp_path: Path) -> None:
     theirs = CoviarNet("iframe")
     path = str(coviar_file(theirs, tmp_path / "i.pth.tar"))
-    stream = create_stream("mv", 3, Model(weights=path))
+    stream = network("mv", 3, weights=path)
     mean = theirs.base_model.conv1.weight.mean(dim=1, keepdim=True)
     torch.testing.assert_close(stream.backbone.conv1.weight, mean.expand(-1, 2, -1, -1))
+
+
+def test_what_is_beside_the_backbone_is_taken_or_starts_anew(tmp_path: Path) -> None:
+    squeezing = lively(network("mv", 3, motion_squeeze=True))
+    write_safetensors(tmp_path / "squeeze.safetensors", squeezing.state_dict())
+    again = network("mv", 3, motion_squeeze=True, weights=str(tmp_path / "squeeze.safetensors"))
+    assert all(torch.equal(value, squeezing.state_dict()[key]) for key, value in again.state_dict().items())
+    with pytest.raises(CheckpointError, match=r"left over, first motion_squeeze\."):
+        network("mv", 3, weights=str(tmp_path / "squeeze.safetensors"))
+    plain = coviar_file(CoviarNet("iframe"), tmp_path / "i.pth.tar")
+    anew = network("mv", 3, motion_squeeze=True, weights=str(plain))
+    assert anew.data_bn.running_mean.eq(0).all()
+    state = squeezing.state_dict()
+    del state["data_bn.bias"]
+    write_safetensors(tmp_path / "part.safetensors", state)
+    with pytest.raises(CheckpointError, match=r"1 missing, first data_bn\.bias"):
+        network("mv", 3, motion_squeeze=True, weights=str(tmp_path / "part.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -255,7 +276,7 @@ def test_an_iframe_network_starts_a_motion_network_by_its_mean(tmp_path: Path) -
 def test_a_wrong_stream_is_told(tmp_path: Path, theirs: str, ours: Any, message: str) -> None:
     path = coviar_file(CoviarNet(theirs), tmp_path / "x.pth.tar")
     with pytest.raises(CheckpointError, match=message):
-        create_stream(ours, len(CLASSES), Model(weights=str(path)))
+        network(ours, len(CLASSES), weights=str(path))
     with pytest.raises(CheckpointError, match=message):
         imported(path, settings(tmp_path, ours))
 
@@ -306,10 +327,10 @@ def test_every_entry_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def test_an_output_is_not_replaced_unasked(tmp_path: Path) -> None:
     config = settings(tmp_path, "mv")
-    foreign = inspect_weights(coviar_file(CoviarNet("mv"), tmp_path / "mv.pth.tar"), config)
-    foreign.save(tmp_path / "best.pt")
+    converted = inspect_weights(coviar_file(CoviarNet("mv"), tmp_path / "mv.pth.tar"), config)
+    converted.save(tmp_path / "best.pt")
     with pytest.raises(ConfigError, match=r"is there already.*--overwrite"):
-        foreign.save(tmp_path / "best.pt")
+        converted.save(tmp_path / "best.pt")
     content = load_checkpoint(tmp_path / "best.pt")
     assert content["imported"]["epoch"] == 510 and content["imported"]["file"] == "mv.pth.tar"
 
@@ -355,7 +376,7 @@ def test_malicious_files_run_nothing(tmp_path: Path, zipped: bool) -> None:
         with pytest.raises(CheckpointError, match=name):
             inspect_weights(tmp_path / name, config)
         with pytest.raises(CheckpointError, match=name):
-            create_stream("mv", 7, ModelConfig(weights=str(tmp_path / name)))
+            network("mv", 7, weights=str(tmp_path / name))
     assert not trace.exists()
     with pytest.raises(CheckpointError, match=r"a\.pth: holds \w+\.mkdir, which is not safe.*weights alone"):
         inspect_weights(tmp_path / "a.pth", config)
@@ -447,17 +468,11 @@ def test_the_tool_reports_and_ends_in_one_line(tmp_path: Path) -> None:
     good = coviar_file(CoviarNet("mv"), tmp_path / "mv.pth.tar", np.float64(70.5))
     bad = coviar_file(CoviarNet("mv", classes=9), tmp_path / "nine.pth.tar")
 
-    def tool(path: Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(TOOL), str(path), "--config", str(tmp_path / "c.yaml")]
-        command += ["--output", str(tmp_path / "best.pt")]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
-
-    done = tool(bad)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "error: " in done.stderr and "has 9 classes" in done.stderr
-    assert "another shape: module.base_model.fc.weight is 9 x 512, the stream's 7 x 512" in done.stdout
+    command = ["--config", tmp_path / "c.yaml", "--output", tmp_path / "best.pt"]
+    assert "has 9 classes" in tool("import_weights", bad, *command, ok=False)
     assert not (tmp_path / "best.pt").exists()
-    done = tool(good)
-    assert done.returncode == 0, done.stderr
-    assert "best_prec1 70.5" in done.stdout and "wrote" in done.stdout
+    report = inspect_weights(bad, config).report()
+    assert "another shape: module.base_model.fc.weight is 9 x 512, the stream's 7 x 512" in report
+    told = tool("import_weights", good, *command)
+    assert "best_prec1 70.5" in told and "wrote" in told
     assert load_stream(tmp_path / "best.pt").classes == CLASSES
