@@ -35,16 +35,17 @@ def main() -> None:
     arguments.add_argument("--overwrite", action="store_true", help="replace another stream's export in the folder")
     add_set_argument(arguments)
     given = arguments.parse_args()
-    card, written = export_stream(
+    card = export_stream(
         given.checkpoint, given.output, given.format, given.set, tolerance=given.tolerance, overwrite=given.overwrite
     )
     print(
         f"{card['stream']}, {card['backbone']}, {len(card['classes'])} classes: {card['parameters']} parameters, "
         f"{card['gflops_per_frame']:.3f} GFLOPs per frame at {card['input']['size']} pixels"
     )
-    for item in written:
-        shape = " x ".join(map(str, item.shape))
-        print(f"wrote {item.path}: input {shape}, largest difference {item.difference:.2g}")
+    for kind in given.format:
+        file = card["files"][kind]
+        shape, difference = " x ".join(map(str, file["input"])), file["max_abs_difference"]
+        print(f"wrote {given.output}/{file['name']}: input {shape}, largest difference {difference:.2g}")
     print(f"wrote {given.output}/{card['stream']}.json")
 
 

@@ -1,4 +1,4 @@
-"""Streams for other programs: safetensors, ``torch.export``, ONNX, and a card; each compared with the stream."""
+"""Export of streams for other programs: safetensors, ``torch.export``, ONNX, and a card that describes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -29,24 +30,9 @@ from coviar_mocrop.tensors import digest, read_tensors, write_safetensors
 
 ExportFormat = Literal["safetensors", "torch_export", "onnx"]
 logger = logging.getLogger(__name__)
-FORMATS: tuple[ExportFormat, ...] = ("safetensors", "torch_export", "onnx")
 SUFFIXES: dict[ExportFormat, str] = {"safetensors": ".safetensors", "torch_export": ".pt2", "onnx": ".onnx"}
+FORMATS = tuple(SUFFIXES)
 OPSET = 20
-
-
-@dataclass(frozen=True)
-class Exported:
-    """One file that was written.
-
-    Attributes:
-        path: of the file.
-        difference: largest absolute difference of its logits from the stream's, over the inputs tried.
-        shape: its input, ``clips`` and ``segments`` where any number goes.
-    """
-
-    path: Path
-    difference: float
-    shape: tuple[int | str, ...]
 
 
 def export_stream(
@@ -57,10 +43,10 @@ def export_stream(
     *,
     tolerance: float = 1e-4,
     overwrite: bool = False,
-) -> tuple[dict[str, Any], list[Exported]]:
-    """Write a stream as ``STREAM.safetensors``, ``.pt2`` and ``.onnx``, as asked, and its card ``STREAM.json``.
+) -> dict[str, Any]:
+    """Write a stream to ``STREAM.safetensors``, ``.pt2`` or ``.onnx``, and its card to ``STREAM.json``.
 
-    Each file is read back and run, on the CPU in fp32, before it gets its name.
+    Before a program gets its name, it is read back and compared with the stream, on the CPU in fp32.
 
     Args:
         checkpoint: of the stream, or safetensors with a card.
@@ -71,7 +57,9 @@ def export_stream(
         overwrite: replace the export of another stream of that name.
 
     Returns:
-        The card, and what was written.
+        The content of the card. Its ``files`` hold, by format, the ``name``, the shape of the ``input`` (``clips`` and
+        ``segments`` stand for any number) and ``max_abs_difference``: the largest difference of the logits from those
+        of the stream, over the inputs tried.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
@@ -97,41 +85,38 @@ def export_stream(
         raise ConfigError(
             f"{card_path}: is the card of another stream; choose another --output, or replace it (--overwrite)"
         )
-    written = []
-    if "safetensors" in formats:
-        path = target.with_suffix(SUFFIXES["safetensors"])
-        write_safetensors(path, state)
-        again = copy.deepcopy(model)
-        again.load_state_dict(read_tensors(path, "export anew"))
-        difference = _compare(model, again, [(2, 3, *frame)], tolerance, path)
-        written.append(Exported(path, difference, ("clips", "segments", *frame)))
-    if {"torch_export", "onnx"} & set(formats):
-        program, shapes, shape = _trace(model, segments, frame)
-        for kind in ("torch_export", "onnx"):
-            if kind in formats:
-                path = target.with_suffix(SUFFIXES[kind])
-                with atomic_write(path) as temporary:
-                    run = (_write_program if kind == "torch_export" else _write_onnx)(program, temporary, shape)
-                    written.append(Exported(path, _compare(model, run, shapes, tolerance, path), shape))
-    card = _describe(stream, state, written, Path(checkpoint).name)
+    traced = _trace(model, segments, frame) if {"torch_export", "onnx"} & set(formats) else None
+    files: dict[str, dict[str, Any]] = {}
+    for kind in (kind for kind in FORMATS if kind in formats):
+        path = target.with_suffix(SUFFIXES[kind])
+        if kind == "safetensors" or traced is None:
+            write_safetensors(path, state)
+            read_tensors(path, "export anew")  # compares the checksum
+            shape: tuple[int | str, ...] = ("clips", "segments", *frame)
+            difference = 0.0
+        else:
+            program, shapes, shape = traced
+            with atomic_write(path) as temporary:
+                run = (_write_program if kind == "torch_export" else _write_onnx)(program, temporary, shape)
+                difference = _compare(model, run, shapes, tolerance, path)
+        files[kind] = {"name": path.name, "input": shape, "max_abs_difference": difference}
+    card = {**_describe(stream, state, Path(checkpoint).name), "files": files}
     _settle_older_files(card_path, card)
     write_json(card_path, card)
-    return card, written
+    return card
 
 
 def _settle_older_files(card_path: Path, card: dict[str, Any]) -> None:
-    """Files of an earlier export beside the new ones stay on the card where they are of the same network and input."""
+    """Keep the files of an earlier export on the card if they are of the same network and input; else remove them."""
     older = read_card(card_path) if card_path.exists() else {}
     if older.get("weights", {}).get("sha256") == card["weights"]["sha256"] and older.get("input") == card["input"]:
         card["files"] = {**older.get("files", {}), **card["files"]}
-    for kind, suffix in SUFFIXES.items():
-        if kind not in card["files"]:
-            card_path.with_suffix(suffix).unlink(missing_ok=True)
+    for kind in SUFFIXES.keys() - card["files"].keys():
+        card_path.with_suffix(SUFFIXES[kind]).unlink(missing_ok=True)
 
 
-def _describe(stream: Stream, state: dict[str, Tensor], written: list[Exported], source: str) -> dict[str, Any]:
+def _describe(stream: Stream, state: dict[str, Tensor], source: str) -> dict[str, Any]:
     model, config, cost = cast(StreamNet, stream.network), stream.config, stream.cost()
-    files = {kind: item for kind in FORMATS for item in written if item.path.suffix == SUFFIXES[kind]}
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -152,10 +137,6 @@ def _describe(stream: Stream, state: dict[str, Tensor], written: list[Exported],
         "gflops_per_frame": cost.gflops_per_frame,
         "gflops_per_clip": cost.gflops_per_clip,
         "weights": {"sha256": digest(state), "checkpoint": source},
-        "files": {
-            kind: {"name": item.path.name, "input": item.shape, "max_abs_difference": item.difference}
-            for kind, item in files.items()
-        },
         "versions": _versions(),
         "classes": list(stream.classes),
         "config": config.model_dump(mode="json"),
@@ -165,13 +146,13 @@ def _describe(stream: Stream, state: dict[str, Tensor], written: list[Exported],
 def _trace(
     model: nn.Module, segments: int, frame: tuple[int, int, int]
 ) -> tuple[torch.export.ExportedProgram, list[tuple[int, ...]], tuple[int | str, ...]]:
-    """The program, input shapes to try it on, and its input; any number of clips and segments where that can be."""
+    """The program, input shapes to try it on, and its input, with any number of clips and segments if possible."""
     dimensions = {0: torch.export.Dim("clips"), 1: torch.export.Dim("segments")}
     any_number: list[tuple[int, ...]] = [(2, 3, *frame), (1, 5, *frame), (3, 1, *frame)]
     fixed = (1, segments, *frame)
     try:
         program = _export(model, torch.zeros(any_number[0]), (dimensions,))
-        # the way that a program takes for two clips need not be the one for one
+        # the path that a program takes for two clips need not be the one for one
         _compare(model, program.module(), any_number, 1e-3, Path("torch.export"))
         return program, any_number, ("clips", "segments", *frame)
     except Exception as error:  # what torch.export cannot keep free it reports in many ways
@@ -255,21 +236,18 @@ def _compare(model: nn.Module, run: Run, shapes: Sequence[tuple[int, ...]], tole
 
 
 def _require_onnx() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise CoviarMocropError(
-            f"ONNX needs the package {error.name}; pip install -e '.[export]' brings what it needs"
-        ) from error
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise CoviarMocropError(
+                f"ONNX needs the package {package}; pip install -e '.[export]' installs it"
+            ) from error
 
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "torch": torch.__version__}
     for package in ("coviar_mocrop", "torchvision", "onnx", "onnxscript", "onnxruntime"):
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
