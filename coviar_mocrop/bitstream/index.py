@@ -65,7 +65,7 @@ class FrameIndex:
             return list(range(start, end + 1))
         needed = self.frame_of_packet[start : end + 1]
         # a packet without a frame of its own can still carry data (packed B-frames' placeholders)
-        return [start + int(i) for i in np.flatnonzero((needed >= first) | (needed < 0))]
+        return (start + np.flatnonzero((needed >= first) | (needed < 0))).tolist()
 
     def gops(self, anchor_every: int | None) -> list[Gop]:
         """Cut at key frames, and every ``anchor_every`` frames inside longer GOPs (None: key frames only)."""

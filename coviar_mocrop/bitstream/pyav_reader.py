@@ -187,10 +187,12 @@ class PyavReader:
     def frames(self, spans: Sequence[Span]) -> Iterator[DecodedFrame]:
         """See :class:`~coviar_mocrop.bitstream.types.Reader`."""
         for first, last, vectors, pixels in spans:
-            # a new decoder for each: flushing leaves damaged headers behind, and a read must not depend on others
+            # A new decoder for each, because flushing leaves damaged headers behind, and a read must not depend on
+            # others. For the same reason the decoder is given the packets of the whole GOP until the last frame has
+            # come out: drained before, it may give frames of a damaged stream that it drops when it goes on.
             decoder = self._decoder(vectors=vectors, pixels=pixels)
-            packets = self.index.packets(first, last, leading=self.codec == "mpeg4")
-            if vectors and self._reorders and self.codec != "h264":
+            packets = self.index.packets(*self.index.key_span(first), leading=self.codec == "mpeg4")
+            if self._reorders and self.codec != "h264":
                 # These decoders export the vectors of a reference frame only when the next one pushes it out, not
                 # when drained. The key frame once more does that; its second appearance is dropped below.
                 packets += packets[:1]
@@ -198,17 +200,17 @@ class PyavReader:
             latest = -1
             for frame in decoded:
                 number = -1 if frame.pts is None else int(self.index.frame_of_packet[frame.pts])
-                if number <= latest:
+                if number <= latest or number < first:
                     continue
-                latest = number
-                if first <= number <= last:
+                if number <= last or latest < 0:
                     if (frame.width, frame.height) != (self.width, self.height):
                         raise VideoError(
                             f"{self.path}: frame {number} is {frame.width}x{frame.height}, the first "
                             f"{self.width}x{self.height}; transcode the video to one size"
                         )
                     yield _Frame(number, frame, self._reformatter)
-                if number == last:
+                latest = number
+                if number >= last:
                     break
             decoded.close()
 

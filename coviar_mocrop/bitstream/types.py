@@ -127,7 +127,11 @@ class Reader(Protocol):
     """A backend: gives the frames of spans in display order."""
 
     def frames(self, spans: Sequence[Span]) -> Iterator[DecodedFrame]:
-        """Decode spans, ascending. A frame that the decoder does not give (a damaged packet) is left out."""
+        """Decode spans, ascending.
+
+        A frame that the decoder does not give (a damaged packet) is left out. If it gives none of a span, there comes
+        the next one of the GOP that it does give.
+        """
         ...
 
     def close(self) -> None:

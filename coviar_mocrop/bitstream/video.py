@@ -330,6 +330,7 @@ class Video:
         frames = self._reader.frames(spans)
         ahead: DecodedFrame | None = None
         for span in spans:
+            end = self._index.key_span(span.first)[1]
             held: DecodedFrame | None = None
             for number in range(span.first, span.last + 1):
                 ahead = ahead or next(frames, None)
@@ -338,12 +339,14 @@ class Video:
                     yield held
                     continue
                 held = held or ahead  # at the start of a GOP, the first that does decode
-                if held is None or held.number > span.last:
+                if held is None or held.number > end:
                     raise VideoError(
-                        f"{self.path}: frames {span.first} to {span.last} cannot be decoded; the file is damaged, "
+                        f"{self.path}: frames {span.first} to {end} cannot be decoded; the file is damaged, "
                         "copy it again or leave it out of the list"
                     )
                 yield _Repeated(number, held)
+            if ahead is not None and ahead.number <= end:
+                ahead = None
 
     def _gop_of(self, frame: int) -> Gop:
         return self.gops[bisect_right(self._starts, frame) - 1]
