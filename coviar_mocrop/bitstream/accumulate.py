@@ -139,9 +139,9 @@ class Accumulator:
         return out
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
 def _identity(height: int, width: int) -> NDArray[np.int32]:
-    """The sources of a GOP's first frame, read-only; made once, for many videos are of one size."""
+    """The sources of a GOP's first frame, read-only; kept, because most videos are of the size of the one before."""
     sources = np.arange(height, dtype=np.int32)[:, None] << 16 | np.arange(width, dtype=np.int32)
     sources.flags.writeable = False
     return sources
