@@ -22,8 +22,9 @@ from coviar_mocrop.clips.boxes import box_of_file, open_box_cache
 from coviar_mocrop.clips.cache import State
 from coviar_mocrop.clips.loading import read_batches
 from coviar_mocrop.config import Config
-from coviar_mocrop.distributed import ALONE
 from coviar_mocrop.errors import ConfigError, DataError
+from coviar_mocrop.files import DataRoot
+from coviar_mocrop.runtime import ALONE
 from coviar_mocrop.training.setup import prepare
 from coviar_mocrop.training.trainer import train_step
 from coviar_mocrop.viz.tables import markdown_table
@@ -126,7 +127,7 @@ def _long_list(clip: Path, folder: Path, entries: int) -> Config:
     )
     facts = clip.stat()
     entry = (State(facts.st_size, facts.st_mtime_ns), np.array(box_of_file(clip, config.mocrop)))
-    open_box_cache(config.data, config.mocrop).put(dict.fromkeys(names, entry))
+    open_box_cache(DataRoot(config.data.root), config.data, config.mocrop).put(dict.fromkeys(names, entry))
     return config
 
 

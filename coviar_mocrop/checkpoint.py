@@ -1,18 +1,76 @@
-"""Checkpoints: plain tensors and plain values, written whole or not at all, loaded without running anything."""
+"""Checkpoints and other files of tensors, read and written without running anything that is in them.
+
+Plain tensors and plain values only: PyTorch's own files, and safetensors. Files are written whole or not at all.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from coviar_mocrop.errors import CheckpointError
 from coviar_mocrop.files import atomic_write
-from coviar_mocrop.tensors import read_tensors
 
 FORMAT = 1
+"""Of our checkpoints."""
+_DIGEST = "sha256"
+"""Name, in the header of our safetensors files, of the digest of their tensors; the format itself has none."""
+
+
+def is_file_name(weights: str | None) -> bool:
+    """Whether the setting names a file of weights; else it names published ones, or none."""
+    return weights is not None and (os.sep in weights or os.path.splitext(weights)[1] != "")
+
+
+def read_tensors(path: str | os.PathLike[str], remedy: str) -> Any:
+    """What ``torch.save`` wrote (now or in 2018) or a safetensors file: plain tensors and plain values only.
+
+    Checksums are compared where the file has any: PyTorch's zip files and the safetensors files written here.
+
+    Args:
+        path: of the file.
+        remedy: what to do where there is no such file.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or unsafe.
+    """
+    try:
+        if _is_safetensors(path):
+            return _read_safetensors(path)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file; {remedy}") from error
+    except IsADirectoryError as error:
+        raise CheckpointError(f"{path}: is a folder; give a file in it") from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # torch.load fails in many ways on foreign bytes
+        refused = re.search(r"(?i:unsupported) (?:global: )?GLOBAL ([\w.]+)", str(error))
+        if refused:
+            raise CheckpointError(
+                f"{path}: holds {refused[1]}, which is not safe to load, so nothing was; if you trust its source, "
+                "save the weights alone where it was made: torch.save(checkpoint['state_dict'], 'weights.pth')"
+            ) from error
+        raise CheckpointError(
+            f"{path}: is damaged or not a safe PyTorch file ({type(error).__name__}); only plain tensors are loaded, "
+            "copy it again or make it anew"
+        ) from error
+    if not _is_sound(path):
+        raise CheckpointError(f"{path}: is damaged (a checksum differs); copy it again or make it anew")
+    return content
 
 
 def save_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
@@ -60,3 +118,103 @@ def load_model_state(model: nn.Module, state: dict[str, Any], path: str | os.Pat
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         detail = lines[1] if len(lines) > 1 else lines[0]
         raise CheckpointError(f"{path}: does not fit the network ({detail})") from error
+
+
+def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors, whole or not at all; the same tensors give the same bytes.
+
+    Args:
+        path: ends in ``.safetensors``.
+        tensors: of any device; written as they are, contiguous.
+
+    Returns:
+        The digest of the tensors (:func:`digest`), which the header holds too.
+
+    Raises:
+        CoviarMocropError: it cannot be written.
+    """
+    # clones, because the format refuses tensors that share memory
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    value = digest(plain)
+    with atomic_write(path) as temporary:
+        try:
+            save_file(plain, temporary, {_DIGEST: value})  # a second entry would stand in random order
+        except SafetensorError as error:  # its word for a full disk
+            raise CheckpointError(f"{path}: cannot be written ({error}); is the disk full?") from error
+    return value
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values, whatever the order; 64 hexadecimal digits."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """By content or name: eight bytes of length, then JSON."""
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{" or os.fspath(path).endswith(".safetensors")
+
+
+def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+    except (SafetensorError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"{path}: is damaged or no safetensors file ({error}); copy it again or make it anew"
+        ) from error
+    if _DIGEST in facts and facts[_DIGEST] != digest(tensors):
+        raise CheckpointError(f"{path}: is damaged (its checksum differs); copy it again or make it anew")
+    return tensors
+
+
+def _is_sound(path: str | os.PathLike[str]) -> bool:
+    """Whether all parts of a zip file have the checksums they were written with, which PyTorch does not compare.
+
+    True for files of PyTorch's older format, which have none.
+    """
+    if not zipfile.is_zipfile(path):
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    # what zipfile raises on damaged headers (foreign compression, encryption, cut data); all mean: not sound
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError):
+        return False
+
+
+# Training loops often keep their best accuracy as a numpy number, which PyTorch's safe loader refuses. Two stand-ins
+# take the place of numpy's own functions, so that of numpy nothing but a fixed list of number types is ever called.
+
+
+class _NumberType:
+    """Stands in for ``numpy.dtype`` in a pickle: keeps what it is told, as text."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.code, self.order = code, "<"
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
+            self.order = state[1]
+
+
+def _number(kind: Any, raw: Any) -> bool | int | float:
+    """Stands in for ``numpy.core.multiarray.scalar`` in a pickle: a plain Python number."""
+    known = isinstance(kind, _NumberType) and kind.code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")
+    if not known or not isinstance(raw, bytes):
+        raise pickle.UnpicklingError("a numpy value that is no plain number")
+    value: bool | int | float = np.frombuffer(raw, f"{kind.order}{kind.code}", count=1)[0].item()
+    return value
+
+
+_NUMPY_SCALARS: list[Any] = [
+    (_NumberType, "numpy.dtype"),
+    (_number, "numpy.core.multiarray.scalar"),
+    (_number, "numpy._core.multiarray.scalar"),
+]

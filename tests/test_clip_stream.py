@@ -22,7 +22,6 @@ from coviar_mocrop.clips.dataset import ClipDataset, Features
 from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.clips.reader import read_views
 from coviar_mocrop.config import load_config
-from coviar_mocrop.distributed import Group
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ModelError, VideoError
 from coviar_mocrop.flops import count_flops
 from coviar_mocrop.fusion import fuse
@@ -33,6 +32,7 @@ from coviar_mocrop.networks.clip import picture_tower
 from coviar_mocrop.networks.fusion_head import CLIPFusionHead
 from coviar_mocrop.networks.prompts import TEMPLATES
 from coviar_mocrop.networks.stream_net import create_network
+from coviar_mocrop.runtime import Group
 from coviar_mocrop.scores import load_scores
 from coviar_mocrop.streams.clip import CLIPStream
 from coviar_mocrop.streams.mv import MotionStream

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tool import tool
 from torch import Tensor, nn
 
-from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
+from coviar_mocrop.checkpoint import digest, load_checkpoint, read_tensors, save_checkpoint, write_safetensors
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import CheckpointError, ConfigError
 from coviar_mocrop.inference.import_weights import inspect_weights
@@ -28,7 +28,6 @@ from coviar_mocrop.networks.converted import recognise
 from coviar_mocrop.networks.stream_net import StreamNet, create_network
 from coviar_mocrop.streams.frames import IMAGENET_STD
 from coviar_mocrop.streams.residual import ResidualStream
-from coviar_mocrop.tensors import digest, read_tensors, write_safetensors
 
 CLASSES = ("climb", "dive", "jump", "run", "swim", "throw", "walk")
 CHANNELS = {"iframe": 3, "mv": 2, "residual": 3}

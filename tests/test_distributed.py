@@ -13,7 +13,7 @@ import pytest
 import torch
 from demo import demo_settings, outcome, same
 
-from coviar_mocrop.clips.samplers import TestingSampler, TrainingSampler
+from coviar_mocrop.clips.loading import TestingSampler, TrainingSampler
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.inference.testing import score_checkpoint
@@ -130,7 +130,7 @@ def test_in_double_precision_two_processes_are_one(demo: Path, tmp_path: Path) -
     script.write_text(
         f"{_SYNC_BN_ON_CPUS}"
         "import torch\n"
-        "from coviar_mocrop.distributed import process_group\n"
+        "from coviar_mocrop.runtime import process_group\n"
         "from coviar_mocrop.streams import mv, residual\n"
         "from coviar_mocrop.training.steps import read_steps, sync_step\n"
         "torch.set_default_dtype(torch.float64)\n"

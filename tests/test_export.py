@@ -15,7 +15,7 @@ from demo import demo_settings
 from tool import tool
 from torch import Tensor, nn
 
-from coviar_mocrop.checkpoint import save_checkpoint
+from coviar_mocrop.checkpoint import read_tensors, save_checkpoint, write_safetensors
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, ModelError
 from coviar_mocrop.flops import count_flops
@@ -24,7 +24,6 @@ from coviar_mocrop.inference.testing import load_stream, score_checkpoint
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.stream_net import StreamNet, create_network
 from coviar_mocrop.streams.base import create_stream
-from coviar_mocrop.tensors import read_tensors, write_safetensors
 
 
 def checkpoint(demo: Path, path: Path, kind: str = "mv", backbone: str = "resnet18", seed: int = 0) -> Path:

@@ -28,8 +28,8 @@ from coviar_mocrop.networks.stream_net import create_network
 from coviar_mocrop.training.config import RateFactors, TrainConfig
 from coviar_mocrop.training.dry_run import dry_run
 from coviar_mocrop.training.optim import mixup, parameter_groups
+from coviar_mocrop.training.run_folder import TrainState
 from coviar_mocrop.training.setup import convert_batch_norms
-from coviar_mocrop.training.state import TrainState
 
 
 def train(config: Config, **options: Any) -> Path:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import sys
 
+from coviar_mocrop.base_config import require_shared
 from coviar_mocrop.cli import add_set_argument, add_shard_argument, chosen_shard, is_main_process, parser, run
-from coviar_mocrop.clips.loading import Part, require_shared
+from coviar_mocrop.clips.loading import Part
 from coviar_mocrop.config import load_configs
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.inference.extract import extract_boxes

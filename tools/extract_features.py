@@ -9,8 +9,8 @@ from coviar_mocrop.cli import add_set_argument, add_shard_argument, chosen_shard
 from coviar_mocrop.clips.loading import Part, open_clips
 from coviar_mocrop.config import load_config
 from coviar_mocrop.datasets.lists import read_classes
-from coviar_mocrop.distributed import Group
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.runtime import Group
 from coviar_mocrop.streams.base import create_stream
 
 EXAMPLES = """\

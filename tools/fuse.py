@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from coviar_mocrop.cli import add_set_argument, is_main_process, parser, run
-from coviar_mocrop.distributed import process_group
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.fusion import common_clips, fuse, measure
 from coviar_mocrop.fusion_weights import Scale, require_disjoint, rescale, tune_weights
 from coviar_mocrop.inference.testing import score_checkpoints
+from coviar_mocrop.runtime import process_group
 from coviar_mocrop.scores import Scores, load_scores, save_scores
 from coviar_mocrop.viz.compare import compare
 from coviar_mocrop.viz.results import results_table

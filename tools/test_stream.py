@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from coviar_mocrop.cli import add_set_argument, parser, run
-from coviar_mocrop.distributed import process_group
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.fusion import measure
 from coviar_mocrop.inference.testing import load_untrained, score_checkpoint, score_streams
+from coviar_mocrop.runtime import process_group
 from coviar_mocrop.scores import save_scores
 
 EXAMPLES = """\

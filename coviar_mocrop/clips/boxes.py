@@ -64,9 +64,8 @@ def boxes_made_by(settings: MoCropSettings, anchor_every: int | None) -> dict[st
     return {**made_by, "anchor_every": anchor_every} if settings.sparse else made_by
 
 
-def open_box_cache(data: DataConfig, settings: MoCropSettings) -> ClipCache:
+def open_box_cache(root: DataRoot, data: DataConfig, settings: MoCropSettings) -> ClipCache:
     """The cache of the boxes: rows float64 [4], the fields of a :class:`~coviar_mocrop.mocrop.CropBox`."""
-    root = DataRoot(data.root, follow_links=data.follow_links)
     return ClipCache(data.cache, root, "boxes", boxes_made_by(settings, data.anchor_every), 4, np.float64)
 
 
@@ -95,7 +94,7 @@ def boxes_of_list(
     def compute(name: str, path: str) -> Row:
         return np.array(box_of_file(path, settings, data.backend, data.anchor_every, data.index_folder))
 
-    cache = open_box_cache(data, settings)
+    cache = open_box_cache(DataRoot(data.root, follow_links=data.follow_links), data, settings)
     rows, errors = compute_rows(
         names, cache, compute, workers=data.workers, title="crop boxes", progress=progress, shard=shard
     )

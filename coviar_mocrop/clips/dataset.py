@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -11,18 +12,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coviar_mocrop.bitstream import open_video
+from coviar_mocrop.bitstream import Video, open_video
 from coviar_mocrop.clips.boxes import open_box_cache
-from coviar_mocrop.clips.cache import ClipCache, State
+from coviar_mocrop.clips.cache import State
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.reader import ReadViews, WantsViews, read_streams
-from coviar_mocrop.clips.samplers import Key
 from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.files import DataRoot
 from coviar_mocrop.mocrop import CropBox, MoCropSettings
 
 FEATURES = "features"
+Key = tuple[int, int, tuple[str, ...] | None]
+"""(epoch, index, names of streams; None: all): what a data set is asked for."""
 
 
 class Frames(NamedTuple):
@@ -148,7 +150,7 @@ class ClipDataset(Dataset[Sample]):
         self.streams = {stream.name: stream for stream in streams}
         self.features: dict[str, Features] = {}
         self.training, self.seed = training, seed
-        self._root = DataRoot(data.root, follow_links=data.follow_links)
+        self.root = DataRoot(data.root, follow_links=data.follow_links)
         # What reading processes look at lies in arrays: merely looking at a Python object writes to its memory, so
         # that each process would come to hold a copy of the list.
         self._names = np.array([clip.path.encode() for clip in videos.clips], dtype=np.bytes_)
@@ -157,8 +159,7 @@ class ClipDataset(Dataset[Sample]):
         self._boxes = torch.full((len(videos), 4), torch.nan, dtype=torch.float64).share_memory_()
         self._states = torch.zeros((len(videos), 2), dtype=torch.int64).share_memory_()
         self._kept = np.zeros(len(videos), dtype=np.bool_)
-        if mocrop is not None:
-            self._look_up_boxes(open_box_cache(data, mocrop))
+        self.keep_boxes()
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -198,16 +199,27 @@ class ClipDataset(Dataset[Sample]):
         Raises:
             CoviarMocropError: it cannot be read, or has no motion vectors where they are needed.
         """
-        path, facts = self._root.find(bytes(self._names[index]).decode())
-        known, data = self._boxes[index].tolist(), self.data
+        video, facts = self.open(index)
+        known = self._boxes[index].tolist()
         box = self.mocrop if self.mocrop is None or np.isnan(known[0]) else CropBox(*known)
-        with open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder) as video:
+        with video:
             read, _ = read_streams(video, streams, box, [self.seed, epoch, index] if self.training else None)
         found = next(iter(read.values())).box
         if box is self.mocrop and found is not None and facts is not None:
             self._states[index] = torch.tensor([facts.st_size, facts.st_mtime_ns])
             self._boxes[index] = torch.tensor(found, dtype=torch.float64)
         return read
+
+    def open(self, index: int) -> tuple[Video, os.stat_result | None]:
+        """Open a clip's video; with the facts about its file, taken before.
+
+        Raises:
+            VideoError: it cannot be read.
+            DataError: the list entry leaves the data root.
+        """
+        path, facts = self.root.find(bytes(self._names[index]).decode())
+        data = self.data
+        return open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder), facts
 
     def keep_boxes(self) -> None:
         """Put the boxes found since into the cache, and take up those that other processes have put there.
@@ -217,19 +229,13 @@ class ClipDataset(Dataset[Sample]):
         """
         if self.mocrop is None or self._kept.all():
             return
-        cache = open_box_cache(self.data, self.mocrop)
-        new = np.flatnonzero(~self._kept & ~np.isnan(self._boxes.numpy()[:, 0]))
-        entries = {
-            self.videos.clips[index].path: (State(*self._states[index].tolist()), self._boxes[index].numpy())
-            for index in new.tolist()
-        }
-        cache.put(entries)
+        cache = open_box_cache(self.root, self.data, self.mocrop)
+        new = np.flatnonzero(~self._kept & ~np.isnan(self._boxes.numpy()[:, 0])).tolist()
+        names = [clip.path for clip in self.videos.clips]
+        cache.put({names[i]: (State(*self._states[i].tolist()), self._boxes[i].numpy()) for i in new})
         self._kept[new] = True
-        self._look_up_boxes(cache)
-
-    def _look_up_boxes(self, cache: ClipCache) -> None:
         for index in np.flatnonzero(~self._kept).tolist():
-            row = cache.get(self.videos.clips[index].path)
+            row = cache.get(names[index])
             if row is not None:
                 self._boxes[index] = torch.from_numpy(row.copy())
                 self._kept[index] = True

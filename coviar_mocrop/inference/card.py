@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from coviar_mocrop.checkpoint import digest, read_tensors
 from coviar_mocrop.errors import CheckpointError
-from coviar_mocrop.tensors import digest, read_tensors
 
 FORMAT = "coviar_mocrop stream"
 VERSION = 1

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from coviar_mocrop.checkpoint import digest, read_tensors, write_safetensors
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, ModelError
 from coviar_mocrop.files import atomic_write, write_json
 from coviar_mocrop.inference.card import FORMAT, VERSION, read_card
@@ -26,7 +27,6 @@ from coviar_mocrop.inference.testing import load_stream
 from coviar_mocrop.messages import first_line, quiet
 from coviar_mocrop.networks.stream_net import StreamNet
 from coviar_mocrop.streams.base import Stream
-from coviar_mocrop.tensors import digest, read_tensors, write_safetensors
 
 ExportFormat = Literal["safetensors", "torch_export", "onnx"]
 logger = logging.getLogger(__name__)

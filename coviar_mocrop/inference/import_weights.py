@@ -11,14 +11,13 @@ from pathlib import Path
 import torch
 import torchvision
 
-from coviar_mocrop.checkpoint import save_checkpoint
+from coviar_mocrop.checkpoint import read_tensors, save_checkpoint
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError
 from coviar_mocrop.networks.converted import Fit, Weights, class_count, fit, recognise, wrong_stream
 from coviar_mocrop.networks.stream_net import StreamNet
 from coviar_mocrop.streams.base import create_stream
-from coviar_mocrop.tensors import read_tensors
 
 _PUBLISHED = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from coviar_mocrop.base_config import SHARED, require_shared
 from coviar_mocrop.bitstream import VideoInfo, open_video, transcode
-from coviar_mocrop.clips.loading import SHARED, require_shared
 from coviar_mocrop.clips.reader import ReadViews, View, read_streams
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import whole_frame
 from coviar_mocrop.datasets.convert import Canonical, form_of_folder
-from coviar_mocrop.device import choose_runtime
 from coviar_mocrop.fusion import fuse, resolve_weights
 from coviar_mocrop.inference.testing import load_streams
 from coviar_mocrop.mocrop import CropBox
+from coviar_mocrop.runtime import choose_runtime
 from coviar_mocrop.scores import Scores
 
 _SHOWN = 4

@@ -12,7 +12,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
-from coviar_mocrop.bitstream import Gop, Kind, Video, open_video
+from coviar_mocrop.bitstream import Gop, Kind, Video
 from coviar_mocrop.bitstream.accumulate import Accumulator
 from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.clips.dataset import ClipDataset
@@ -21,7 +21,6 @@ from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import Window, testing_windows, whole_frame
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import ConfigError, ModelError, VideoError
-from coviar_mocrop.files import DataRoot
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, density_of, frames_to_read
 from coviar_mocrop.mocrop.estimate import box_of_density
 from coviar_mocrop.streams.base import Stream
@@ -191,13 +190,11 @@ def _add_figures(
     inspect: Callable[[Video], ClipView | MotionView],
     step: int | None = None,
 ) -> None:
-    data = clips.data
-    root = DataRoot(data.root, follow_links=data.follow_links)
     for place in np.unique(np.linspace(0, len(clips) - 1, count).round().astype(int)):
         name = clips.videos.clips[place].path
         try:
-            path, _ = root.find(name)
-            with open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder) as video:
+            video, _ = clips.open(place)
+            with video:
                 figure = inspect(video).figure(short_name(name))
         except VideoError:
             continue

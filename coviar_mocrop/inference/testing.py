@@ -16,10 +16,9 @@ from coviar_mocrop.clips.dataset import Batch, ClipDataset
 from coviar_mocrop.clips.loading import SkipLog, create_testing_loader, open_clips, read_batches
 from coviar_mocrop.config import build_config, load_config
 from coviar_mocrop.datasets.lists import read_classes
-from coviar_mocrop.device import Runtime, choose_runtime
-from coviar_mocrop.distributed import ALONE, Group
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
 from coviar_mocrop.inference.card import is_export, load_exported
+from coviar_mocrop.runtime import ALONE, Group, Runtime, choose_runtime
 from coviar_mocrop.scores import Scores
 from coviar_mocrop.streams.base import Stream, create_stream, stream_class, stream_names
 

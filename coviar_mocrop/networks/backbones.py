@@ -10,8 +10,8 @@ import torch
 import torchvision
 from torch import nn
 
+from coviar_mocrop.checkpoint import is_file_name
 from coviar_mocrop.errors import ModelError
-from coviar_mocrop.tensors import is_file_name
 
 
 @dataclass(frozen=True)

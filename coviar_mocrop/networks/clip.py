@@ -17,10 +17,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from coviar_mocrop.checkpoint import digest, is_file_name, read_tensors
 from coviar_mocrop.errors import CheckpointError, ModelError
 from coviar_mocrop.messages import first_line, quiet
 from coviar_mocrop.networks.config import CLIPConfig
-from coviar_mocrop.tensors import digest, is_file_name, read_tensors
 
 TEMPERATURE = 100.0
 """Factor from cosine similarities to logits (CLIP; MoCLIP-Lite)."""

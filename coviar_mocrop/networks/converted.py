@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coviar_mocrop.checkpoint import read_tensors
 from coviar_mocrop.errors import CheckpointError
-from coviar_mocrop.tensors import read_tensors
 
 logger = logging.getLogger(__name__)
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -82,7 +82,7 @@ def recognise(content: Any, path: str, *, residual_order: str = "bgr") -> Weight
     residual weights are changed so that they give the same scores on RGB residuals, which this project reads.
 
     Args:
-        content: plain tensors and values, see :func:`~coviar_mocrop.tensors.read_tensors`.
+        content: plain tensors and values, see :func:`~coviar_mocrop.checkpoint.read_tensors`.
         path: of the file, for messages.
         residual_order: ``bgr``, or ``rgb`` if a residual network in CoViAR's format was trained on RGB.
 

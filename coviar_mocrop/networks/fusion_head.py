@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coviar_mocrop.checkpoint import digest
 from coviar_mocrop.networks.backbones import set_module
 from coviar_mocrop.networks.clip import TEMPERATURE, FrozenEncoder
 from coviar_mocrop.networks.config import CLIPConfig
 from coviar_mocrop.networks.stream_net import StreamNet
-from coviar_mocrop.tensors import digest
 
 
 class MotionEncoder(FrozenEncoder):

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import ResNet
 
+from coviar_mocrop.checkpoint import is_file_name
 from coviar_mocrop.errors import ModelError
 from coviar_mocrop.networks.backbones import Backbone, create_backbone
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.converted import load_weights
 from coviar_mocrop.networks.motion_squeeze import MotionSqueeze
 from coviar_mocrop.networks.temporal import clip_logits, early_features, require_resnet, stage_channels
-from coviar_mocrop.tensors import is_file_name
 
 
 class StreamNet(nn.Module):

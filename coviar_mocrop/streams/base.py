@@ -13,6 +13,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -24,9 +25,9 @@ from coviar_mocrop.bitstream import Gop
 from coviar_mocrop.clips.dataset import ClipDataset, Features, Frames, Inputs
 from coviar_mocrop.clips.reader import ReadViews, View
 from coviar_mocrop.config import Config
-from coviar_mocrop.distributed import ALONE, Group
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.flops import StreamCost
+from coviar_mocrop.runtime import ALONE, Group
 
 ENTRY_POINTS = "coviar_mocrop.streams"
 """Group of entry points by which another package adds streams."""
@@ -129,7 +130,7 @@ class Stream(ABC):
 
     def encode(self, read: ReadViews) -> Tensor:
         """The network's input, batch size 1, for one clip that was read, on the network's device."""
-        device = next(self.network.parameters(), torch.empty(0)).device
+        device = next(chain(self.network.parameters(), self.network.buffers()), torch.empty(0)).device
         batch = {
             name: Frames(
                 torch.from_numpy(pixels)[None].to(device), torch.from_numpy(read.mirrored(name))[None].to(device)

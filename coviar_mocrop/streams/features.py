@@ -21,10 +21,8 @@ from coviar_mocrop.bitstream import Gop
 from coviar_mocrop.clips.cache import ClipCache, State, compute_rows
 from coviar_mocrop.clips.dataset import FEATURES, ClipDataset, Features, Frames, Inputs
 from coviar_mocrop.clips.reader import View
-from coviar_mocrop.device import choose_runtime
-from coviar_mocrop.distributed import ALONE, Group
-from coviar_mocrop.files import DataRoot
 from coviar_mocrop.networks.clip import FrozenEncoder
+from coviar_mocrop.runtime import ALONE, Group, choose_runtime
 from coviar_mocrop.streams.base import Stream
 
 
@@ -59,10 +57,9 @@ class FeatureStream(Stream):
     def features(self, dataset: ClipDataset, group: Group = ALONE) -> Features:
         """See :meth:`Stream.features`. Of several processes, each computes its share, then all of them read all."""
         data, encoders = self.config.data, self.encoders()
-        root = DataRoot(data.root, follow_links=data.follow_links)
         cache = _JoinedCache(
             {
-                view: ClipCache(data.cache, root, "features", self.made_by(view), encoder.dim, np.float32)
+                view: ClipCache(data.cache, dataset.root, "features", self.made_by(view), encoder.dim, np.float32)
                 for view, encoder in encoders.items()
             }
         )

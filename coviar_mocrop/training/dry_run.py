@@ -13,10 +13,10 @@ import torch
 from coviar_mocrop.clips.dataset import Frames, StreamBatch
 from coviar_mocrop.clips.loading import read_batches
 from coviar_mocrop.config import Config
-from coviar_mocrop.distributed import ALONE
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.fusion import measure
 from coviar_mocrop.inference.testing import score_clips
+from coviar_mocrop.runtime import ALONE
 from coviar_mocrop.training.setup import Trainer, open_test, prepare
 from coviar_mocrop.training.steps import read_steps, sync_step
 from coviar_mocrop.training.trainer import train_step

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.convert import form_of_folder
-from coviar_mocrop.training.state import Metrics
+from coviar_mocrop.training.run_folder import Metrics
 
 if TYPE_CHECKING:
     from coviar_mocrop.training.setup import Trainer

@@ -11,24 +11,22 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
+from coviar_mocrop.base_config import require_shared
 from coviar_mocrop.clips.dataset import ClipDataset, Sample
 from coviar_mocrop.clips.loading import (
     SkipLog,
+    TrainingSampler,
     create_testing_loader,
     create_training_loader,
     open_clips,
-    require_shared,
 )
-from coviar_mocrop.clips.samplers import TrainingSampler
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import read_classes
-from coviar_mocrop.device import Runtime, choose_runtime
-from coviar_mocrop.distributed import Group
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.runtime import Group, Runtime, choose_runtime
 from coviar_mocrop.streams.base import Stream, create_stream, stream_class
 from coviar_mocrop.training.optim import create_optimizer, create_schedule
-from coviar_mocrop.training.run_folder import RunFolder
-from coviar_mocrop.training.state import TrainState
+from coviar_mocrop.training.run_folder import RunFolder, TrainState
 
 SHARED = (
     *("seed", "data.on_error", "train.batch_size", "train.accumulate", "train.test_batch_size"),

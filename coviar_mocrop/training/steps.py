@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from coviar_mocrop.clips.dataset import Batch, Sample, StreamBatch
 from coviar_mocrop.clips.loading import SkipLog, read_batches
-from coviar_mocrop.distributed import Group
 from coviar_mocrop.errors import CoviarMocropError
+from coviar_mocrop.runtime import Group
 
 
 @dataclass(frozen=True)

@@ -18,17 +18,16 @@ from tqdm import tqdm
 from coviar_mocrop.clips.dataset import StreamBatch
 from coviar_mocrop.clips.loading import read_batches
 from coviar_mocrop.config import Config
-from coviar_mocrop.distributed import Group, process_group
 from coviar_mocrop.errors import DataError, Interrupted
 from coviar_mocrop.fusion import measure
 from coviar_mocrop.inference.show import log_crops, log_displacement
 from coviar_mocrop.inference.testing import score_clips
 from coviar_mocrop.interrupt import StopRequest
+from coviar_mocrop.runtime import Group, process_group
 from coviar_mocrop.training.optim import mixup
 from coviar_mocrop.training.progress import how_to_resume, report_end, report_epoch, running
-from coviar_mocrop.training.run_folder import RunFolder
+from coviar_mocrop.training.run_folder import Metrics, RunFolder, load_state, save_state, step_seed
 from coviar_mocrop.training.setup import Run, Trainer, prepare
-from coviar_mocrop.training.state import Metrics, load_state, save_state, step_seed
 from coviar_mocrop.training.steps import read_steps, sync_step
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,175 @@
+"""Where networks run: device, precision, and the processes of a run.
+
+The processes are torch.distributed's, as torchrun starts them. Without torchrun there is one process, and what concerns
+several does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.messages import first_line
+from coviar_mocrop.training.config import TrainConfig
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how precisely networks run."""
+
+    device: torch.device
+    dtype: torch.dtype
+    channels_last: bool = True
+    compile: bool = False
+    frames_at_once: int | None = None
+
+    def place(self, model: nn.Module) -> None:
+        """Bring ``model`` to the device and into the layout, in place; compile it where that is wanted."""
+        model.to(self.device)
+        if self.channels_last:
+            model.to(memory_format=torch.channels_last)
+        if self.compile:
+            model.compile()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Mixed precision where it is wanted."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.device.type} {str(self.dtype).removeprefix('torch.')}"
+
+
+def choose_runtime(settings: TrainConfig, local_rank: int = 0) -> Runtime:
+    """Resolve ``auto`` and set the number of threads; of several GPUs take the one of this process.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    name = settings.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{local_rank % max(torch.cuda.device_count(), 1)}"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"train.device is {name!r}, which cannot be used here ({first_line(error)}); try cpu or auto"
+        ) from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.deterministic = True  # same seed, same bits
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if _computes_in_bf16(device) else "fp32"
+    return Runtime(device, _DTYPES[precision], settings.channels_last, settings.compile, settings.frames_at_once)
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu" or platform.system() != "Linux":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    # without these instructions bf16 is emulated and slower than fp32
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+# others may wait while one computes the boxes of a data set; torchrun notices dead processes without it
+_PATIENCE = timedelta(hours=12)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of a run.
+
+    Attributes:
+        rank: number of this process, from 0.
+        world: how many there are.
+        local_rank: number of this process on its machine.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process prints and writes files."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Everybody's value, by rank. All processes must call it."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def table(self, row: Sequence[float]) -> torch.Tensor:
+        """Everybody's row of numbers: float64 [world, len(row)]. All processes must call it."""
+        mine = torch.tensor(row, dtype=torch.float64)
+        if self.world == 1:
+            return mine[None]
+        rows = [torch.empty_like(mine) for _ in range(self.world)]
+        dist.all_gather(rows, mine)
+        return torch.stack(rows)
+
+    def broadcast_buffers(self, model: nn.Module) -> None:
+        """Give all processes the first one's buffers (running statistics); all must call it."""
+        if self.world > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+
+ALONE = Group()
+"""The one process of a run without torchrun."""
+
+
+@contextmanager
+def process_group() -> Iterator[Group]:
+    """Join the processes that torchrun started, by its environment variables; alone without them.
+
+    Raises:
+        ConfigError: the variables are incomplete or the others cannot be reached.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or dist.is_initialized():
+        yield _current()
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=_PATIENCE)
+    except (ValueError, RuntimeError) as error:
+        line = " ".join(str(error).split())
+        raise ConfigError(f"the processes cannot be joined ({line}); start them with torchrun") from error
+    try:
+        yield _current()
+    finally:
+        dist.destroy_process_group()
+
+
+def _current() -> Group:
+    if not dist.is_initialized():
+        return ALONE
+    return Group(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
