@@ -248,7 +248,7 @@ def test_shards_and_an_interrupted_run_give_the_same_features(
 
     values = clip_config(demo, tmp_path, motion, data={"cache": str(tmp_path / "processes")})
     for part in ("train", "test"):
-        open_clips([CLIPStream(values, [], weights=True)], part, Processes(rank=1, world=2))  # type: ignore[arg-type]
+        open_clips([CLIPStream(values, "abcdefgh", weights=True)], part, Processes(rank=1, world=2))  # type: ignore[arg-type]
     assert rows_of(tmp_path / "processes") == expected
 
     plain, left = CLIPStream.encode_view, iter(range(11))
