@@ -55,7 +55,7 @@ def main() -> None:
                 while kills < given.kills and killed(config, output, generator.uniform(0, seconds)):
                     kills += 1
                     bar.update()
-                    for checkpoint in output.rglob("*.pt"):
+                    for checkpoint in output.rglob("[!.]*.pt"):  # not the file that was being written
                         load_checkpoint(checkpoint)  # raises if it is not whole
                 finish(config, output)
                 if not same(outcome(output), expected):
