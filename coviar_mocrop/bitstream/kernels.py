@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE
 
+COMPILED: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+"""Options of numba's ``njit``."""
+
 
 class Kernels(NamedTuple):
     """The functions that do the work, in one of the two ways.
@@ -57,20 +60,20 @@ def compiled() -> Kernels | None:
     vectors = given(numba.from_dtype(MOTION_VECTOR_DTYPE), 1)
     residual = (words, pixels, pixels, *corner, numba.int16)
     return Kernels(
-        compose=_compile(_compose, (vectors, words, numba.int32[:, ::1])),
-        code_motion=_compile(_code_motion, (coordinates, coordinates, *corner, numba.uint8[:, ::1])),
-        residual=_compile(_residual, (*residual, numba.int16[:, ::1]), (*residual, numba.uint8[:, ::1])),
+        compose=compile_function(_compose, (vectors, words, numba.int32[:, ::1])),
+        code_motion=compile_function(_code_motion, (coordinates, coordinates, *corner, numba.uint8[:, ::1])),
+        residual=compile_function(_residual, (*residual, numba.int16[:, ::1]), (*residual, numba.uint8[:, ::1])),
     )
 
 
-def _compile(function: Callable[..., None], *signatures: tuple[Any, ...]) -> Callable[..., None]:
+def compile_function(function: Callable[..., None], *signatures: tuple[Any, ...]) -> Callable[..., None]:
+    """Compile a function for types of arguments, or load it from the disk; without a cache where none can be kept."""
     from numba import njit
 
-    how: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        return njit(list(signatures), cache=True, **how)(function)
+        return njit(list(signatures), cache=True, **COMPILED)(function)
     except Exception:  # no folder can be written to, or the cache is damaged; whatever else it is comes again below
-        return njit(list(signatures), **how)(function)
+        return njit(list(signatures), **COMPILED)(function)
 
 
 # -- loops for numba ---------------------------------------------------------------------------------

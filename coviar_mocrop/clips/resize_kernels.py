@@ -5,13 +5,14 @@ Compiled machine code is kept beside this file or in the user's cache folder (``
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 from numba import uint64 as word
 from numpy.typing import NDArray
+
+from coviar_mocrop.bitstream.kernels import COMPILED, compile_function
 
 PRECISION = 32 - 8 - 2
 """Fraction bits of a weight: what is left of 32 bits beside an 8-bit pixel and two bits of room."""
@@ -20,22 +21,8 @@ _HALF = np.int32(1 << (PRECISION - 1))
 _ROWS = 256
 """Rows of the picture that pass horizontally at a time; a multiple of 8."""
 
-_OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
 
-
-def compile_now(*signature: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function for types of arguments, or load it from the disk; without a cache where none can be kept."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            return numba.njit(signature, cache=True, **_OPTIONS)(function)
-        except Exception:  # no folder can be written to, or the cache is damaged; whatever else it is comes again below
-            return numba.njit(signature, **_OPTIONS)(function)
-
-    return decorate
-
-
-@numba.njit(**_OPTIONS)
+@numba.njit(**COMPILED)
 def _add_rows(
     rows: NDArray[np.uint8],
     offset: int,
@@ -77,14 +64,14 @@ def _add_rows(
                     totals[x] = total
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**COMPILED)
 def _swap(a: int, b: int, shift: int, mask: int) -> tuple[int, int]:
     """Exchange the bits of ``a`` under ``mask << shift`` with those of ``b`` under ``mask``."""
     both = ((a >> word(shift)) ^ b) & word(mask)
     return a ^ (both << word(shift)), b ^ both
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**COMPILED)
 def _transpose(rows: NDArray[np.uint64], across: int, down: int, held: NDArray[np.uint64], out: Any) -> None:
     """Transpose a matrix of bytes, eight rows at a time, seen as words of eight bytes.
 
@@ -118,7 +105,7 @@ def _transpose(rows: NDArray[np.uint64], across: int, down: int, held: NDArray[n
                 out[8 * x + k, i] = held[k, x]
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**COMPILED)
 def _to_planes(rows: NDArray[np.uint8], count: int, channels: int, width: int, out: Any, start: int) -> None:
     """Sort ``count`` rows of [..., W * C] into the planes of [C, H, W], from row ``start`` on."""
     for y in range(count):
@@ -136,12 +123,7 @@ def _to_planes(rows: NDArray[np.uint8], count: int, channels: int, width: int, o
                 out[0, start + y, x] = rows[y, x]
 
 
-_PICTURES = numba.types.Array(numba.uint8, 3, "A", readonly=True)
-_TABLE = numba.boolean, numba.int64[::1], numba.int64[::1], numba.int32[:, ::1]
-
-
-@compile_now(_PICTURES, *_TABLE, *_TABLE, numba.uint8[:, :, :, ::1])
-def resize_pictures(
+def _resize_pictures(
     pictures: NDArray[np.uint8],
     across: bool,
     first_x: NDArray[np.int64],
@@ -203,3 +185,8 @@ def resize_pictures(
                 for y in range(size):
                     for x in range(size):
                         out[t, c, y, x] = planes[c, y, x]
+
+
+_PICTURES = numba.types.Array(numba.uint8, 3, "A", readonly=True)
+_TABLE = numba.boolean, numba.int64[::1], numba.int64[::1], numba.int32[:, ::1]
+resize_pictures = compile_function(_resize_pictures, (_PICTURES, *_TABLE, *_TABLE, numba.uint8[:, :, :, ::1]))
