@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     make_demo(folder / "videos", folder / "lists", train_clips=8, test_clips=8, progress=False)
     return folder
+
+
+@pytest.fixture(scope="module")
+def no_figures() -> Iterator[None]:
+    """Runs of the module draw no figures of crops, which take longer than the training itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coviar_mocrop.training.trainer.log_crops", lambda *_: None)
+        yield

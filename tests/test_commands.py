@@ -20,6 +20,7 @@ from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
 from coviar_mocrop.inference.testing import load_stream, score_checkpoint
 from coviar_mocrop.scores import load_scores
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 STREAMS = ("iframe", "mv", "residual")
 
 

@@ -21,6 +21,7 @@ from coviar_mocrop.networks.stream_net import StreamNet
 from coviar_mocrop.scores import load_scores
 from coviar_mocrop.training.trainer import train
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 TOOLS = Path(__file__).parent.parent / "tools"
 STREAMS = ("mv", "residual")
 # Adam's first steps are as long for a gradient that is rounding noise as for any other, so it would amplify the noise

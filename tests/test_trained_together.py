@@ -20,6 +20,7 @@ from coviar_mocrop.errors import ConfigError, Interrupted
 from coviar_mocrop.training.run_folder import save_state
 from coviar_mocrop.training.trainer import train, train_step
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 STREAMS = ("iframe", "mv", "residual")
 
 

@@ -22,6 +22,7 @@ from coviar_mocrop.clips.reader import ReadViews
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
 from coviar_mocrop.flops import count_flops
+from coviar_mocrop.inference.show import log_crops
 from coviar_mocrop.inference.testing import load_stream, score_checkpoint
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.stream_net import create_network
@@ -30,6 +31,8 @@ from coviar_mocrop.training.dry_run import dry_run
 from coviar_mocrop.training.optim import mixup, parameter_groups
 from coviar_mocrop.training.run_folder import TrainState
 from coviar_mocrop.training.setup import convert_batch_norms
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 def train(config: Config, **options: Any) -> Path:
@@ -47,8 +50,9 @@ def history(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_everything_behind(trained: Path) -> None:
-    folder = trained.parent
+def test_a_run_leaves_everything_behind(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "log_crops", log_crops)
+    folder = train(small_config(demo, tmp_path)).parent
     names = {path.name for path in folder.iterdir()}
     assert {"best.pt", "last.pt", "settings.yaml", "run.json", "metrics.jsonl", "metrics.csv"} <= names
     lines = history(folder)
@@ -85,8 +89,10 @@ def test_interrupted_between_epochs_and_resumed_it_ends_the_same(
         train(small_config(demo, tmp_path))
     assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 2
     monkeypatch.undo()
+    (tmp_path / ".last.abcdefgh.pt").write_bytes(b"half a checkpoint")  # left by a kill
     train(small_config(demo, tmp_path), resume=True)
     assert same(outcome(tmp_path), outcome(trained.parent))
+    assert not list(tmp_path.glob(".*"))
     assert len(history(tmp_path)) == 3
     assert len(json.loads((tmp_path / "run.json").read_text())["parts"]) == 2
 

@@ -75,6 +75,11 @@ class RunFolder:
                 "another --output"
             )
 
+    def remove_temporaries(self) -> None:
+        """Remove checkpoints that a killed run did not finish writing."""
+        for file in (*self.path.glob(".last.*.pt"), *self.path.glob(".best.*.pt")):
+            file.unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Remove what an older run left.
 

@@ -94,6 +94,7 @@ def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> Non
         *(cost.gflops_per_frame, trainer.runtime),
     )
     if run.group.is_main:
+        folder.remove_temporaries()
         facts = {"processes": run.group.world, "compute": str(trainer.runtime), "epoch": trainer.state.epoch}
         folder.describe(config, facts)
         trainer.writer = stack.enter_context(SummaryWriter(str(folder.path), purge_step=trainer.state.epoch))
