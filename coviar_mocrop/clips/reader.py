@@ -89,14 +89,13 @@ def read_views(video: Video, views: Mapping[str, View], box: CropBox | MoCropSet
     """
     frame_size = (video.info.height, video.info.width)
     numbers = {name: _numbers(video, view) for name, view in views.items()}
-    rows = {name: {n: row for row, n in enumerate(dict.fromkeys(ns))} for name, ns in numbers.items()}
 
     def wanted(*kinds: Kind) -> set[int]:
-        return {n for name, view in views.items() if view.kind in kinds for n in rows[name]}
+        return {n for name, view in views.items() if view.kind in kinds for n in numbers[name]}
 
     estimating = isinstance(box, MoCropSettings)
     vectors: Sequence[int] | None = frames_to_read(video.gops, box) if isinstance(box, MoCropSettings) else ()
-    canvas = None if isinstance(box, MoCropSettings) else _Canvas(views, rows, frame_size, box)
+    canvas = None if isinstance(box, MoCropSettings) else _Canvas(views, numbers, frame_size, box)
     kept: list[tuple[str, int, NDArray[np.uint8]]] = []  # whole frames, while the box is not known yet
     fields: list[NDArray[np.void]] = []
     passed = video.visit(wanted("iframe", "frame"), wanted("mv"), wanted("residual"), vectors)
@@ -105,7 +104,7 @@ def read_views(video: Video, views: Mapping[str, View], box: CropBox | MoCropSet
         if estimating and (looked_at is None or frame.number in looked_at):
             fields.append(frame.vectors)
         for name, view in views.items():
-            if frame.number not in rows[name]:
+            if frame.number not in numbers[name]:
                 continue
             if canvas is None:
                 kept.append((name, frame.number, _raw(frame, view.kind, None)))
@@ -113,13 +112,12 @@ def read_views(video: Video, views: Mapping[str, View], box: CropBox | MoCropSet
                 canvas.add(name, frame.number, _raw(frame, view.kind, canvas.areas[name]))
     if canvas is None:
         box = estimate_box(fields, frame_size, cast(MoCropSettings, box))
-        canvas = _Canvas(views, rows, frame_size, box)
+        canvas = _Canvas(views, numbers, frame_size, box)
         for name, number, raw in kept:
             top, left, bottom, right = canvas.areas[name]
             canvas.add(name, number, raw[top:bottom, left:right])
-    pixels = {name: canvas.pixels(name, [rows[name][n] for n in numbers[name]]) for name in views}
     kinds = {name: view.kind for name, view in views.items()}
-    return ReadViews(pixels, canvas.windows, kinds, cast("CropBox | None", box))
+    return ReadViews(canvas.pixels, canvas.windows, kinds, cast("CropBox | None", box))
 
 
 def read_streams(
@@ -213,35 +211,32 @@ class _Canvas:
     def __init__(
         self,
         views: Mapping[str, View],
-        rows: Mapping[str, Mapping[int, int]],
+        numbers: Mapping[str, Sequence[int]],
         frame_size: tuple[int, int],
         box: CropBox | None,
     ) -> None:
-        self._views, self._rows = views, rows
+        self._views, self._numbers = views, numbers
         self.windows = {name: view.windows(frame_size, box) for name, view in views.items()}
         self._distinct = {name: list(dict.fromkeys(w[:4] for w in windows)) for name, windows in self.windows.items()}
         self.areas: dict[str, Area] = {name: _union(areas) for name, areas in self._distinct.items()}
-        self._pixels = {}
+        self.pixels: dict[str, NDArray[np.uint8]] = {}
         for name, view in views.items():
             top, left, bottom, right = self._distinct[name][0]
             sides = (bottom - top, right - left) if view.size is None else (view.size, view.size)
-            shape = (len(self._distinct[name]), len(rows[name]), CHANNELS[view.kind], *sides)
-            self._pixels[name] = np.empty(shape, np.uint8)
+            shape = (len(self._distinct[name]), len(numbers[name]), CHANNELS[view.kind], *sides)
+            self.pixels[name] = np.empty(shape, np.uint8)
 
     def add(self, name: str, number: int, raw: NDArray[np.uint8]) -> None:
         """Cut the windows out of a frame, uint8 [h, w, C], that was read in ``areas[name]``."""
-        view, row, (top, left, _, _) = self._views[name], self._rows[name][number], self.areas[name]
-        for place, (y0, x0, y1, x1) in enumerate(self._distinct[name]):
+        view, (top, left, _, _) = self._views[name], self.areas[name]
+        first, *others = (row for row, wanted in enumerate(self._numbers[name]) if wanted == number)
+        for pixels, (y0, x0, y1, x1) in zip(self.pixels[name], self._distinct[name], strict=True):
             inside = (y0 - top, x0 - left, y1 - top, x1 - left)
             if view.size is None:
-                self._pixels[name][place, row] = raw[inside[0] : inside[2], inside[1] : inside[3]].transpose(2, 0, 1)
+                pixels[first] = raw[inside[0] : inside[2], inside[1] : inside[3]].transpose(2, 0, 1)
             else:
-                self._pixels[name][place, row] = resize(raw[None], inside, view.size, view.resample)[0]
-
-    def pixels(self, name: str, order: list[int]) -> NDArray[np.uint8]:
-        """uint8 [W, T, C, size, size], frames in ``order``."""
-        pixels = self._pixels[name]
-        return pixels if order == list(range(pixels.shape[1])) else pixels.take(order, axis=1)
+                resize(raw[None], inside, view.size, view.resample, out=pixels[first : first + 1])
+            pixels[others] = pixels[first]
 
 
 def _numbers(video: Video, view: View) -> list[int]:

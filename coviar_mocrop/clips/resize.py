@@ -23,6 +23,7 @@ def resize(
     window: tuple[int, int, int, int] | None,
     size: int,
     resample: Resample = "bilinear",
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Crop pictures, then resize them to a square.
 
@@ -32,6 +33,7 @@ def resize(
         size: side of the result in pixels.
         resample: filter, widened where the picture shrinks (antialiasing). The result equals that of
             ``PIL.Image.resize`` applied to the width, then to the height of each channel of the cropped picture.
+        out: where the result goes, as it is returned; None: new memory.
 
     Returns:
         uint8 [T, C, size, size], contiguous.
@@ -39,7 +41,7 @@ def resize(
     top, left, bottom, right = window or (0, 0, *pictures.shape[1:3])
     crops = pictures[:, top:bottom, left:right]
     count, height, width, channels = crops.shape
-    out = np.empty((count, channels, size, size), np.uint8)
+    out = np.empty((count, channels, size, size), np.uint8) if out is None else out
     resize_pictures = _compiled()
     if resize_pictures is None:
         _resize_with_pillow(crops, resample, out)
