@@ -290,7 +290,7 @@ def test_boxes_are_computed_once_kept_and_renewed(videos: Path, tmp_path: Path) 
     assert (errors, computed) == ({}, 2)
     assert boxes == {name: expected(videos / name, settings, lambda video: None) for name in names}
     assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 0)
-    assert open_box_cache(data, MoCropSettings()).get("0.mp4") is None
+    assert open_box_cache(DataRoot(data.root), data, MoCropSettings()).get("0.mp4") is None
     change(videos / "0.mp4")
     assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 1)
     assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 0)

@@ -23,6 +23,7 @@ from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.datasets.lists import read_classes, read_list
 from coviar_mocrop.errors import ConfigError, DataError
+from coviar_mocrop.files import DataRoot
 from coviar_mocrop.inference.extract import extract_boxes
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
 
@@ -54,7 +55,7 @@ def names_of(demo: Path) -> list[str]:
 def kept(demo: Path, cache: Path) -> dict[str, CropBox]:
     """The boxes in the cache, of both lists."""
     config = Config.model_validate(settings(demo, cache))
-    boxes = open_box_cache(config.data, config.mocrop)
+    boxes = open_box_cache(DataRoot(config.data.root), config.data, config.mocrop)
     rows = {name: boxes.get(name) for name in names_of(demo)}
     return {name: CropBox(*row.tolist()) for name, row in rows.items() if row is not None}
 
