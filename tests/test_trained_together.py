@@ -105,11 +105,11 @@ def test_killed_between_the_saves_of_two_streams(
     for saves in (1, 5, 3, 6):  # the first run is killed after its first save, the next after its fifth, ...
         left = [saves]
 
-        def save(trainer: Any, left: list[int] = left) -> None:
+        def save(trainer: Any, left: list[int] = left, *, resumable: bool = True) -> None:
             if left[0] == 0:
                 raise Killed
             left[0] -= 1
-            save_state(trainer)
+            save_state(trainer, resumable=resumable)
 
         monkeypatch.setattr(trainer_module, "save_state", save)
         with pytest.raises(Killed):

@@ -29,7 +29,7 @@ from coviar_mocrop.networks.stream_net import create_network
 from coviar_mocrop.training.config import RateFactors, TrainConfig
 from coviar_mocrop.training.dry_run import dry_run
 from coviar_mocrop.training.optim import mixup, parameter_groups
-from coviar_mocrop.training.run_folder import TrainState
+from coviar_mocrop.training.run_folder import TrainState, save_state
 from coviar_mocrop.training.setup import convert_batch_norms
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -86,7 +86,7 @@ def test_interrupted_between_epochs_and_resumed_it_ends_the_same(
 
     monkeypatch.setattr(trainer_module, "report_epoch", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        train(small_config(demo, tmp_path))
+        train(small_config(demo, tmp_path, train={"save_minutes": 0}))
     assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 2
     monkeypatch.undo()
     (tmp_path / ".last.abcdefgh.pt").write_bytes(b"half a checkpoint")  # left by a kill
@@ -95,6 +95,20 @@ def test_interrupted_between_epochs_and_resumed_it_ends_the_same(
     assert not list(tmp_path.glob(".*"))
     assert len(history(tmp_path)) == 3
     assert len(json.loads((tmp_path / "run.json").read_text())["parts"]) == 2
+
+
+def test_what_resuming_needs_is_written_when_it_is_due_and_at_the_end(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[int, bool]] = []
+
+    def save(trainer: Any, *, resumable: bool = True) -> None:
+        written.append((trainer.state.epoch, resumable))
+        save_state(trainer, resumable=resumable)
+
+    monkeypatch.setattr(trainer_module, "save_state", save)
+    train(small_config(demo, tmp_path))
+    assert written == [(1, False), (2, False), (3, True)]
 
 
 def test_a_run_is_not_replaced_by_accident(demo: Path, trained: Path) -> None:

@@ -58,7 +58,9 @@ class TrainConfig(BaseConfig):
         description="Stop after this many epochs without a better test accuracy (0: never). Requires test_every.",
     )
     save_minutes: float = Field(
-        10.0, ge=0, description="Minutes between checkpoints within an epoch (0: after every step)."
+        10.0,
+        ge=0,
+        description="Minutes between checkpoints to resume from (0: after every step). The end of a run is always saved.",
     )
     sync_bn: bool = Field(False, description="Compute BatchNorm statistics across all processes.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(

@@ -192,8 +192,8 @@ def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1)[0])
 
 
-def save_state(trainer: Trainer) -> None:
-    """Write ``best.pt`` if the epoch just done is the best, then ``last.pt``.
+def save_state(trainer: Trainer, *, resumable: bool = True) -> None:
+    """Write ``best.pt`` if the epoch just done is the best, then, if ``resumable``, ``last.pt`` with the optimizer.
 
     In this order: killed in between, the epoch is done again, with the same result.
 
@@ -212,6 +212,8 @@ def save_state(trainer: Trainer) -> None:
     finished = state.epoch == trainer.config.train.epochs and state.best is None
     if state.step == 0 and (state.is_best or finished):
         save_checkpoint(folder.best, content)
+    if not resumable:
+        return
     sums = {name: float(value) for name, value in vars(state.metrics).items()}
     resuming = {
         "optimizer": trainer.optimizer.state_dict(),

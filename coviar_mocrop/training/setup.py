@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -69,7 +70,12 @@ class Trainer:
 
 @dataclass
 class Run:
-    """What the streams of a run share: processes, clips and how they are read."""
+    """What the streams of a run share: processes, clips and how they are read.
+
+    Attributes:
+        saved: when the run was saved last, seconds of the monotonic clock.
+        unsaved: whether steps were done since.
+    """
 
     group: Group
     trainers: list[Trainer]
@@ -78,6 +84,8 @@ class Run:
     sampler: TrainingSampler
     skipped: SkipLog
     test: tuple[ClipDataset, DataLoader[Sample], SkipLog] | None
+    saved: float = field(default_factory=time.monotonic)
+    unsaved: bool = False
 
 
 def prepare(configs: Mapping[str, Config], group: Group) -> Run:

@@ -37,7 +37,7 @@ def train(configs: Mapping[str, Config], *, resume: bool = False, overwrite: boo
     """Train streams together, from one decode of each clip; under torchrun, on all its processes.
 
     Each stream has its own network, optimizer, schedule and folder, and gets the weights that it would get by itself.
-    Into each ``config.output`` go ``last.pt`` after every epoch and every ``train.save_minutes``, ``best.pt``,
+    Into each ``config.output`` go ``last.pt`` every ``train.save_minutes`` and at the end, ``best.pt``,
     ``settings.yaml``, ``run.json``, ``metrics.jsonl``, ``metrics.csv`` and TensorBoard files. Everything random follows
     from seed, epoch, step and clip, so a run that was interrupted anywhere and resumed ends like one that was not.
 
@@ -119,13 +119,12 @@ def _train_epoch(run: Run, trainers: Sequence[Trainer], stop: StopRequest) -> No
         leave=False,
         disable=not run.group.is_main,
     )
-    saved = mark = time.monotonic()
+    mark = time.monotonic()
     for step, read in enumerate(bar, first):
-        due = time.monotonic() - saved >= 60 * train.save_minutes
+        due = time.monotonic() - run.saved >= 60 * train.save_minutes
         synced = sync_step(run.group, read, names, train.accumulate, stop=stop.made, save=due)
-        if step > first and (synced.stop or synced.save or synced.failed is not None):
+        if run.unsaved and (synced.stop or synced.save or synced.failed is not None):
             _save_within_epoch(run, trainers)
-            saved = time.monotonic()
         if synced.failed is not None:
             raise read.error or DataError(f"process {synced.failed} could not go on; see what it says")
         if synced.stop:
@@ -137,6 +136,7 @@ def _train_epoch(run: Run, trainers: Sequence[Trainer], stop: StopRequest) -> No
             if synced.clips[name]:
                 train_step(trainer, synced.batches[name], synced.clips[name], run.group)
             trainer.state.step = step + 1
+        run.unsaved = True
         seconds, mark = time.monotonic() - mark, time.monotonic()
         for trainer in trainers:
             trainer.state.metrics.waited += read.waited
@@ -190,16 +190,20 @@ def _finish_epoch(run: Run, trainers: Sequence[Trainer]) -> None:
         scores = score_clips(tested, read_batches(loader), clips, skipped, trainers[0].runtime, group=run.group)
         for name, scored in scores.items():
             metrics[name]["test_top1"] = measure(scored).top1
+    late = time.monotonic() - run.saved >= 60 * trainers[0].config.train.save_minutes
+    due = bool(run.group.table([late])[0, 0])  # the first process has the clock
     for trainer in trainers:
         state = trainer.state
         state.history.append(metrics[trainer.stream.name])
         state.epoch, state.step, state.metrics = epoch + 1, 0, Metrics()
         if run.group.is_main:
-            save_state(trainer)
+            save_state(trainer, resumable=due or trainer.done)
             trainer.folder.write_metrics(state.history)
             report_epoch(trainer)
         if trainer.writer:
             log_displacement(trainer.writer, trainer.stream, run.clips, state.epoch, trainer.config.train.epochs)
+    if due:
+        run.saved, run.unsaved = time.monotonic(), False
 
 
 def _epoch_metrics(trainer: Trainer, group: Group) -> dict[str, float]:
@@ -231,3 +235,4 @@ def _save_within_epoch(run: Run, trainers: Sequence[Trainer]) -> None:
             save_state(trainer)
         else:
             trainer.state.metrics = Metrics()
+    run.saved, run.unsaved = time.monotonic(), False
