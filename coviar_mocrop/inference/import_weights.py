@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import torchvision
@@ -109,9 +110,10 @@ def inspect_weights(
     name = os.fspath(path)
     classes = read_classes(config.data.classes)
     weights = recognise(read_tensors(path, "give the file of weights"), name, residual_order=residual_order)
-    model = create_stream(config, classes, weights=False).network
-    if not isinstance(model, StreamNet):
+    stream = create_stream(config, classes, weights=False)
+    if stream.scaling is None:
         raise ConfigError(f"stream is {config.stream}; weights can be imported for streams that look at frames only")
+    model = cast(StreamNet, stream.network)
     own, classifier, stem = model.state_dict(), model.classifier_name, model.stem_names[0]
     fitted, count = fit(own, weights, stem, classifier, ignore=ignore), class_count(weights, classifier)
     only_classifier = not (fitted.missing or fitted.left_over) and all(classifier in key for key in fitted.differing)
