@@ -184,7 +184,9 @@ def _is_sound(path: str | os.PathLike[str]) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
-    # what zipfile raises on damaged headers (foreign compression, encryption, cut data); all mean: not sound
+    # What zipfile raises on damaged headers: NotImplementedError for a compression or version it does not know,
+    # RuntimeError for a part marked as encrypted, the others for data that is cut or wrong. The file is not sound then,
+    # and the caller refuses it.
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError):
         return False
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import command_runner
 from demo import demo_settings
+from tool import run_tool
 
 from coviar_mocrop import streams
 from coviar_mocrop.bitstream import Gop, open_video
@@ -56,12 +56,11 @@ def difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("difference")
 def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    run = command_runner(monkeypatch, capsys)
 
     def follow(line: str, *more: str) -> str:
         python, script, *arguments = shlex.split(line)
         assert (python, Path(script).parent) == ("python", Path("tools"))
-        return run(Path(script).name, *arguments, *more).stdout
+        return run_tool(Path(script).stem, *arguments, *more).stdout
 
     before = base.stream_class("mv")
     assert base.stream_names()[-1] == "difference"

@@ -128,13 +128,13 @@ def test_files_of_another_form_count_as_empty(root: Path) -> None:
         {**whole, "names": np.array("3.mp4")},
         {**whole, "names": np.array([3])},
         {**whole, "states": np.array([[3.0, 0.5]])},
-        {**whole, "names": np.array(["3.mp4"], dtype=object)},  # a pickle
+        {**whole, "names": np.array(["3.mp4"], dtype=object)},  # written as a pickle, which must not be loaded
     ]
     cache.folder.mkdir(parents=True)
     for arrays in others:
-        np.savez(cache.folder / "1.npz", allow_pickle=True, **arrays)
+        np.savez(cache.folder / "1.npz", **arrays)
         assert opened(root).get("3.mp4") is None
-    np.savez(cache.folder / "1.npz", allow_pickle=False, **whole)
+    np.savez(cache.folder / "1.npz", **whole)
     assert opened(root).get("3.mp4") is not None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import command_runner
+from tool import run_tool
 
 from benchmarks.compute_table import (
     NETWORKS,
@@ -99,10 +99,9 @@ def test_latencies_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    run = command_runner(monkeypatch, capsys)
     small = ("--classes", 5, "--full-size", 64, "--reduced-size", 32)
-    done = run("compute_table.py", "--output", tmp_path, *small)
+    done = run_tool("compute_table", "--output", tmp_path, *small)
     assert "| GFLOPs per frame | baseline (64) | efficiency (32) | attention (64) | published | saved |" in done.stdout
     assert json.loads((tmp_path / "compute.json").read_text())["latency"] is None
-    failed = run("compute_table.py", "--output", tmp_path, "--classes", 0, check=False)
+    failed = run_tool("compute_table", "--output", tmp_path, "--classes", 0, check=False)
     assert (failed.returncode, failed.stderr) == (2, "error: classes is 0; give 1 or more\n")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from clips import record, sliding
-from commands import command_runner
 from demo import demo_settings
 from matplotlib.image import imread
+from tool import run_tool
 
 from benchmarks import squeeze
 from coviar_mocrop.bitstream import open_video
@@ -119,8 +119,7 @@ def test_show_crop_writes_the_motion_beside_the_box(
     demo: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = next((demo / "videos").rglob("*.mp4"))
-    run = command_runner(monkeypatch, capsys)
-    done = run("show_crop.py", clip, "--output", tmp_path / "crop.png", "--checkpoint", trained)
+    done = run_tool("show_crop", clip, "--output", tmp_path / "crop.png", "--checkpoint", trained)
     assert "crop_motion.png: 2 steps" in done.stdout
     assert imread(tmp_path / "crop_motion.png").std() > 0.1
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from clips import record, wandering
-from commands import Run, command_runner
 from matplotlib.image import imread
+from tool import run_tool
 from torch.utils.tensorboard import SummaryWriter
 
 from coviar_mocrop.bitstream import MOTION_VECTOR_DTYPE, open_video, transcode
@@ -62,11 +62,6 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         content = {"model": network.state_dict(), "config": config.model_dump(mode="json"), "classes": list(CLASSES)}
         save_checkpoint(written[-1], content)
     return written
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return command_runner(monkeypatch, capsys)
 
 
 def test_flow_colours_tell_direction_and_length() -> None:
@@ -169,13 +164,13 @@ def test_annotated_video_keeps_every_frame_and_dims_the_outside(clip: Path, tmp_
     assert frames[9][:, 52:].mean() < 0.6 * frames[9][:, :44].mean()
 
 
-def test_show_crop_writes_picture_and_video(run: Run, clip: Path, tmp_path: Path) -> None:
+def test_show_crop_writes_picture_and_video(clip: Path, tmp_path: Path) -> None:
     picture, video = tmp_path / "crop.png", tmp_path / "crop.mp4"
-    done = run("show_crop.py", clip, "--output", picture, "--video", video, "--area-ratio", "0.4")
+    done = run_tool("show_crop", clip, "--output", picture, "--video", video, "--area-ratio", "0.4")
     assert "wrote" in done.stdout
     assert imread(picture).std() > 0.1
     assert video.stat().st_size > 1000
-    failed = run("show_crop.py", clip, "--set", "area_ratio=1.5", "--output", picture, check=False)
+    failed = run_tool("show_crop", clip, "--set", "area_ratio=1.5", "--output", picture, check=False)
     assert failed.returncode == 2
     assert "'area_ratio' is '1.5'" in failed.stderr
     assert failed.stderr.count("\n") == 1
@@ -207,50 +202,50 @@ def test_streams_that_do_not_belong_together(checkpoints: list[Path]) -> None:
         Predictor(checkpoints[:1], weights={"clip": 1})
 
 
-def test_predict_one_video(run: Run, clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
-    done = run("predict.py", clip, "--checkpoints", *checkpoints, "--output", tmp_path / "p.png")
+def test_predict_one_video(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
+    done = run_tool("predict", clip, "--checkpoints", *checkpoints, "--output", tmp_path / "p.png")
     assert "█" in done.stdout
     assert all(word in done.stdout for word in ("read", "iframe", "mv", "residual", *CLASSES))
     assert imread(tmp_path / "p.png").std() > 0.1
 
 
-def test_transcode_before_predicting(run: Run, checkpoints: list[Path], tmp_path: Path) -> None:
+def test_transcode_before_predicting(checkpoints: list[Path], tmp_path: Path) -> None:
     """HEVC has no vectors; and what streams learned from a folder of transcodes is said, once."""
     hevc = record(wandering(20, 96, 64, 5, seed=3), tmp_path / "phone.mp4", codec="libx265")
-    failed = run("predict.py", hevc, "--checkpoints", *checkpoints, check=False)
+    failed = run_tool("predict", hevc, "--checkpoints", *checkpoints, check=False)
     assert (failed.returncode, failed.stderr.count("\n")) == (2, 1)
     assert "--transcode" in failed.stderr
     write_json(tmp_path / "data" / "transcode.json", {"source": "x", "codec": "mpeg4", "size": [64, 48], "gop": 12})
     told = ["--checkpoints", *checkpoints, "--json", "--set", f"data.root={tmp_path / 'data'}"]
-    done = run("predict.py", hevc, "--transcode", *told)
+    done = run_tool("predict", hevc, "--transcode", *told)
     assert done.stderr == ""
     row = json.loads(done.stdout)
     assert row["video"] == str(hevc)
     assert list(row["ms"]) == ["transcode", "read", "iframe", "mv", "residual"]
     by_hand = tmp_path / "by_hand.mp4"
     transcode(hevc, by_hand, codec="mpeg4", size=(64, 48))
-    again = run("predict.py", by_hand, *told)
+    again = run_tool("predict", by_hand, *told)
     assert again.stderr == ""
     assert json.loads(again.stdout)["top"] == row["top"]
     other = record(wandering(20, 96, 64, 5, seed=3), tmp_path / "other.mp4")
-    noted = run("predict.py", other, other, *told)
+    noted = run_tool("predict", other, other, *told)
     assert noted.stderr == (
         f"note: {other}: the streams learned from transcodes (mpeg4 at 64x48, no B-frames), and this is none; "
         "--transcode makes it one\n"
     )
 
 
-def test_predict_tells_pictures_apart(run: Run, clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
+def test_predict_tells_pictures_apart(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
     names = ["a/clip.mp4", "b/clip.mp4", "b/clip_2.mp4", "c/CLIP.mp4"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(clip, tmp_path / name)
     given = [tmp_path / name for name in names]
-    run("predict.py", *given, "--checkpoints", checkpoints[1], "--output", tmp_path / "pictures")
+    run_tool("predict", *given, "--checkpoints", checkpoints[1], "--output", tmp_path / "pictures")
     made = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     assert made == ["CLIP_3.png", "clip.png", "clip_2.png", "clip_2_2.png"]
-    run("predict.py", clip, "--checkpoints", checkpoints[1], "--output", tmp_path / "pictures")
-    refused = run("predict.py", *given, "--checkpoints", checkpoints[1], "--output", tmp_path / "p.png", check=False)
+    run_tool("predict", clip, "--checkpoints", checkpoints[1], "--output", tmp_path / "pictures")
+    refused = run_tool("predict", *given, "--checkpoints", checkpoints[1], "--output", tmp_path / "p.png", check=False)
     assert refused.returncode == 2
     assert refused.stderr == f"error: --output {tmp_path / 'p.png'}: names one picture for 4 videos; give a folder\n"
 
@@ -263,18 +258,18 @@ def test_long_names_leave_room_for_the_title() -> None:
     assert short.endswith("_take7.mp4")
 
 
-def test_predict_many_as_table_and_json(run: Run, clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
+def test_predict_many_as_table_and_json(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"nothing")
     given = (clip, clip, broken, "--checkpoints", *checkpoints[:2], "--output", tmp_path / "pictures")
-    table = run("predict.py", *given, check=False)
+    table = run_tool("predict", *given, check=False)
     assert table.returncode == 1
     assert table.stderr.endswith("1 of 3 videos could not be read\n")
     assert table.stdout.count(str(clip)) == 2
     assert "skipped" in table.stderr
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["clip.png", "clip_2.png"]
-    lines = run(
-        "predict.py",
+    lines = run_tool(
+        "predict",
         clip.parent,
         "--checkpoints",
         checkpoints[1],
@@ -289,7 +284,7 @@ def test_predict_many_as_table_and_json(run: Run, clip: Path, checkpoints: list[
     assert row["video"] == str(clip)
     assert row["class"] == row["top"][0]["class"] == row["streams"]["mv"]
     assert set(row["ms"]) == {"read", "mv"}
-    failed = run("predict.py", broken, "--checkpoints", checkpoints[0], check=False)
+    failed = run_tool("predict", broken, "--checkpoints", checkpoints[0], check=False)
     assert (failed.returncode, failed.stderr.count("\n")) == (2, 1)
 
 

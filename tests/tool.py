@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
+import runpy
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 from unittest.mock import patch
 
-from coviar_mocrop.cli import run
-
 TOOLS = Path(__file__).parent.parent / "tools"
+
+
+class Done(NamedTuple):
+    """What a command left behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_tool(name: str, *arguments: object, check: bool = True) -> Done:
+    """Run ``tools/NAME.py``; unless ``check`` is False, it must succeed."""
+    path = str(TOOLS / f"{name}.py")
+    out, errors, code = io.StringIO(), io.StringIO(), 0
+    with (
+        patch.object(sys, "argv", [path, *map(str, arguments)]),
+        redirect_stdout(out),
+        redirect_stderr(errors),
+    ):
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as end:
+            code = int(end.code or 0)
+    done = Done(code, out.getvalue(), errors.getvalue())
+    assert not check or code == 0, done
+    return done
 
 
 def tool(name: str, *arguments: object, ok: bool = True) -> str:
@@ -25,26 +50,10 @@ def tool(name: str, *arguments: object, ok: bool = True) -> str:
     Returns:
         What it printed to stdout, or its line of error.
     """
-    path = TOOLS / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"tools_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    out, errors, code = io.StringIO(), io.StringIO(), 0
-    with (
-        patch.object(sys, "argv", [str(path), *map(str, arguments)]),
-        redirect_stdout(out),
-        redirect_stderr(errors),
-    ):
-        try:
-            run(module.main)
-        except SystemExit as end:
-            code = int(end.code or 0)
+    done = run_tool(name, *arguments, check=ok)
     if ok:
-        assert code == 0, errors.getvalue()
-        return out.getvalue()
-    assert code == 2, (out.getvalue(), errors.getvalue())
-    lines = [line for line in errors.getvalue().splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, errors.getvalue()
+        return done.stdout
+    assert done.returncode == 2, done
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done
     return lines[0]

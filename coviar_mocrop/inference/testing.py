@@ -118,11 +118,11 @@ def score_checkpoints(
         CheckpointError: two checkpoints are of the same stream, or of different classes.
         CoviarMocropError: of whatever kind the input deserves.
     """
-    streams = load_streams(checkpoints, overrides)
+    paths = find_checkpoints(checkpoints)
+    streams = load_streams(paths, overrides)
     scores = score_streams(list(streams.values()), group=group)
-    for (name, scored), checkpoint in zip(scores.items(), find_checkpoints(checkpoints), strict=True):
-        assert name in streams
-        scored.settings["checkpoint"] = os.fspath(checkpoint)
+    for name, path in zip(streams, paths, strict=True):
+        scores[name].settings["checkpoint"] = os.fspath(path)
     return scores
 
 
