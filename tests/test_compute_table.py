@@ -98,7 +98,7 @@ def test_latencies_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row["share_in_time"] == pytest.approx(row["saving_time"] / row["saving_flops"])
 
 
-def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tool(tmp_path: Path) -> None:
     small = ("--classes", 5, "--full-size", 64, "--reduced-size", 32)
     done = run_tool("compute_table", "--output", tmp_path, *small)
     assert "| GFLOPs per frame | baseline (64) | efficiency (32) | attention (64) | published | saved |" in done.stdout

@@ -115,9 +115,7 @@ def test_any_stream_with_the_module_shows_its_motion(tmp_path: Path) -> None:
             inspect_motion(video, stream_of())
 
 
-def test_show_crop_writes_the_motion_beside_the_box(
-    demo: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_show_crop_writes_the_motion_beside_the_box(demo: Path, trained: Path, tmp_path: Path) -> None:
     clip = next((demo / "videos").rglob("*.mp4"))
     done = run_tool("show_crop", clip, "--output", tmp_path / "crop.png", "--checkpoint", trained)
     assert "crop_motion.png: 2 steps" in done.stdout
