@@ -6,6 +6,7 @@ several does nothing.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -77,10 +78,25 @@ def choose_runtime(settings: TrainConfig, local_rank: int = 0) -> Runtime:
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.deterministic = True  # same seed, same bits
+    else:
+        _keep_freed_memory()
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(device) else "fp32"
     return Runtime(device, _DTYPES[precision], settings.channels_last, settings.compile, settings.frames_at_once)
+
+
+def _keep_freed_memory() -> None:
+    """Let the process keep the memory of large tensors for the next ones, where the C library is glibc.
+
+    It would hand them back to the system, which fills them with zeros anew for every layer of every step: 15 % of the
+    time of training a ResNet-18 on a CPU.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        trim_threshold, mmap_threshold = -1, -3  # names in malloc.h
+        library = ctypes.CDLL(None)
+        library.mallopt(mmap_threshold, 2**30)
+        library.mallopt(trim_threshold, 2**31 - 1)
 
 
 def _computes_in_bf16(device: torch.device) -> bool:
