@@ -110,13 +110,15 @@ class Accuracy:
     """Accuracy of scores.
 
     Attributes:
-        top1, top5: shares of clips in [0, 1].
+        top1: share of clips in [0, 1].
+        top5: share of clips whose class is among the five best, in [0, 1]; None for five classes or fewer, of which
+            that is true whatever the scores are.
         per_class: float64 [classes], top-1 of each class; NaN for a class without clips.
         confusion: int64 [classes, classes], true class by row, predicted by column.
     """
 
     top1: float
-    top5: float
+    top5: float | None
     per_class: NDArray[np.float64]
     confusion: NDArray[np.int64]
 
@@ -130,4 +132,5 @@ def measure(scores: Scores) -> Accuracy:
     np.add.at(confusion, (scores.labels, ranked[:, 0]), 1)
     with np.errstate(invalid="ignore"):
         per_class = np.diag(confusion) / confusion.sum(axis=1)
-    return Accuracy(float(hits[:, 0].mean()), float(hits[:, :5].any(axis=1).mean()), per_class, confusion)
+    top5 = float(hits[:, :5].any(axis=1).mean()) if classes > 5 else None
+    return Accuracy(float(hits[:, 0].mean()), top5, per_class, confusion)

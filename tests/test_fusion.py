@@ -173,7 +173,7 @@ def test_measures_by_hand() -> None:
     assert accuracy.per_class[:3].tolist() == [0.5, 1.0, 0.0]
     assert np.isnan(accuracy.per_class[3])
     alone = measure(make_scores(classes=1))
-    assert (alone.top1, alone.top5, alone.confusion.tolist()) == (1.0, 1.0, [[12]])
+    assert (alone.top1, alone.confusion.tolist()) == (1.0, [[12]])
 
 
 @settings(max_examples=25, derandomize=True)
@@ -183,7 +183,10 @@ def test_measures_are_those_of_torch(seed: int, classes: int) -> None:
     values, labels, accuracy = torch.from_numpy(scores.scores), torch.from_numpy(scores.labels), measure(scores)
     best = values.topk(min(5, classes)).indices
     assert accuracy.top1 == pytest.approx(float((best[:, 0] == labels).double().mean()))
-    assert accuracy.top5 == pytest.approx(float((best == labels[:, None]).any(dim=1).double().mean()))
+    if classes > 5:
+        assert accuracy.top5 == pytest.approx(float((best == labels[:, None]).any(dim=1).double().mean()))
+    else:
+        assert accuracy.top5 is None
     assert accuracy.confusion.sum() == 30 and accuracy.confusion.trace() == round(30 * accuracy.top1)
 
 
@@ -202,6 +205,12 @@ def test_compare_writes_the_contract_and_merges_settings(tmp_path: Path) -> None
     for name in ("confusion_baseline.png", "accuracy_against_gflops.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "per_class_attention.csv").read_text().startswith("class,clips,residual,mv,iframe,fused")
+
+
+@pytest.mark.parametrize(("classes", "known"), [(5, False), (6, True)])
+def test_top5_of_five_classes_or_fewer_is_left_out(tmp_path: Path, classes: int, known: bool) -> None:
+    (entry,) = compare({"mv": make_scores(classes=classes)}, tmp_path)["settings"].values()
+    assert ["top5" in row for row in (entry["streams"]["mv"], entry["fused"])] == [known, known]
 
 
 def test_tensorboard_runs_carry_the_same_tags(tmp_path: Path) -> None:

@@ -31,8 +31,7 @@ def setting_results(
     entries = {name: _entry(accuracies[name], scores.settings) for name, scores in streams.items()}
     costs = ("gflops_per_frame", "gflops_per_clip", "ms_per_clip")
     fused = {
-        "top1": accuracies["fused"].top1,
-        "top5": accuracies["fused"].top5,
+        **_top(accuracies["fused"]),
         **{cost: sum(entry[cost] for entry in entries.values()) for cost in costs},
         "weights": dict(weights),
     }
@@ -66,10 +65,14 @@ def _entry(accuracy: Accuracy, settings: Mapping[str, Any]) -> dict[str, Any]:
     costs = ("gflops_per_frame", "gflops_per_clip", "ms_read", "ms_network")
     measured = {name: float(settings.get(name, 0.0)) for name in costs}
     return {
-        "top1": accuracy.top1,
-        "top5": accuracy.top5,
+        **_top(accuracy),
         **measured,
         "ms_per_clip": measured["ms_read"] + measured["ms_network"],
         "backbone": settings.get("backbone", ""),
         **{name: settings.get(name, 0) for name in ("size", "segments", "crops")},
     }
+
+
+def _top(accuracy: Accuracy) -> dict[str, float]:
+    """Top-1, and top-5 where there are more than five classes."""
+    return {"top1": accuracy.top1, **({} if accuracy.top5 is None else {"top5": accuracy.top5})}
