@@ -53,7 +53,7 @@ def test_no_index_is_kept_of_what_may_change(tmp_path: Path) -> None:
 
 def test_transcoding_an_open_file(tmp_path: Path) -> None:
     path = record(wandering(6, 64, 48, 3), tmp_path / "clip.mp4", b_frames=2)
-    assert transcode(io.BytesIO(path.read_bytes()), tmp_path / "memory.mp4") == 6
+    assert transcode(io.BytesIO(path.read_bytes()), tmp_path / "memory.mp4").num_frames == 6
     transcode(path, tmp_path / "path.mp4")
     assert (tmp_path / "memory.mp4").read_bytes() == (tmp_path / "path.mp4").read_bytes()
 

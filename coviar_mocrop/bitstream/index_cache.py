@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from coviar_mocrop.bitstream.packets import PacketTable
 from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.files import atomic_write
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 def load(folder: str | os.PathLike[str], path: str) -> tuple[PacketTable, FrameIndex, int] | None:
@@ -25,9 +23,9 @@ def load(folder: str | os.PathLike[str], path: str) -> tuple[PacketTable, FrameI
     """
     try:
         with np.load(_place(folder, path), allow_pickle=False) as kept:
-            columns = {name: kept[name] for name in ("pts", "dts", "key", "discard", "checksum")}
+            columns = {name: kept[name] for name in ("pts", "dts", "key", "discard", "corrupt", "checksum")}
             order, starts, rotation = kept["order"], kept["starts"], int(kept["rotation"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except Exception:  # a damaged zip file makes zipfile, zlib and numpy raise nearly anything
         return None
     table = PacketTable(**columns)
     count = len(table)
@@ -48,6 +46,7 @@ def save(folder: str | os.PathLike[str], path: str, table: PacketTable, index: F
                 dts=table.dts,
                 key=table.key,
                 discard=table.discard,
+                corrupt=table.corrupt,
                 checksum=table.checksum,
                 order=index.packet_of_frame,
                 starts=index.key_packets,

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from coviar_mocrop.bitstream.packets import name_of
+from coviar_mocrop.bitstream.container import name_of, url_of
 from coviar_mocrop.bitstream.pyav_reader import PyavReader
+from coviar_mocrop.bitstream.remote import is_address
 from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE, DecodedFrame, Source, Span, no_vectors
 from coviar_mocrop.errors import VideoError
 
@@ -46,8 +47,9 @@ class MvextractorReader:
         self.path = name_of(path)
         self._pyav = pyav
         self._counted = False
-        if not isinstance(path, (str, os.PathLike)):
-            raise VideoError(f"{self.path}: mvextractor cannot read an open file; use backend='pyav'")
+        if is_address(path) or not isinstance(path, (str, os.PathLike)):
+            kind = "address" if is_address(path) else "open file"
+            raise VideoError(f"{self.path}: mvextractor cannot read an {kind}; use backend='pyav'")
         if not is_available():
             raise VideoError(
                 f"{self.path}: backend mvextractor is not installed (Linux x86-64, Python up to 3.13: "
@@ -87,7 +89,7 @@ class MvextractorReader:
 
         capture: Any = VideoCap()
         try:
-            if not capture.open(self.path):
+            if not capture.open(url_of(self.path)):
                 raise VideoError(f"{self.path}: mvextractor cannot open it; use backend='pyav'")
             capture.set_decode_frames(False)
             while True:
@@ -102,6 +104,7 @@ class MvextractorReader:
             capture.release()
 
     def _require_every_frame(self) -> None:
+        self._pyav.refuse_large_frames()  # mvextractor knows no limit
         count = sum(1 for _ in self._pass())
         expected = self._pyav.index.num_frames
         if count != expected:
@@ -118,10 +121,11 @@ class MvextractorReader:
 class _Frame:
     """A row of vectors from mvextractor, and PyAV's frame where pixels are needed."""
 
-    __slots__ = ("_picture", "_rows", "is_b", "number")
+    __slots__ = ("_picture", "_rows", "is_b", "is_damaged", "number")
 
     def __init__(self, number: int, is_b: bool, rows: NDArray[np.int32] | None, picture: DecodedFrame | None) -> None:
         self.number, self.is_b = number, is_b
+        self.is_damaged = picture is not None and picture.is_damaged
         self._rows, self._picture = rows, picture
 
     def vectors(self) -> NDArray[np.void]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 
 import av
-import av.error
 import numpy as np
 from av.container.input import InputContainer
 from av.stream import Stream
 from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream import h264
+from coviar_mocrop.bitstream.container import name_of, open_container, watched
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
 
@@ -40,6 +40,7 @@ class PacketTable:
         dts: int64, decoding times, likewise.
         key: bool, whether decoding can start here (the recovery points of intra refresh are none).
         discard: bool, whether the container's edit list hides it.
+        corrupt: bool, whether the container says that it is damaged (bytes are missing).
         checksum: uint32, CRC-32 of the data; empty if not taken.
     """
 
@@ -47,6 +48,7 @@ class PacketTable:
     dts: NDArray[np.int64]
     key: NDArray[np.bool_]
     discard: NDArray[np.bool_]
+    corrupt: NDArray[np.bool_]
     checksum: NDArray[np.uint32]
 
     def __len__(self) -> int:
@@ -107,16 +109,13 @@ class PacketStore:
         parts: list[PacketTable] = []
         kept: list[av.Packet] = []
         size = 0
-        try:
+        with watched(self._file):
             for packet in _with_data(self._source, stream):
                 kept.append(packet)
                 size += packet.size
                 if size > KEEP_BYTES and len(kept) >= _AT_A_TIME:
                     parts.append(_table(kept, length_size, checksums=True))
                     kept.clear()
-        except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
-            # IndexError: a stream that appears on the way; ValueError: an open file that was closed
-            raise VideoError(f"{self.path}: is damaged ({reason(error)})") from error
         parts.append(_table(kept, length_size, checksums=checksums or size > KEEP_BYTES))
         if size <= KEEP_BYTES:
             for number, packet in enumerate(kept):
@@ -160,7 +159,7 @@ class PacketStore:
         if position < 0:
             return None
         key = int(self._keys[position])
-        try:
+        with suppress(VideoError), watched(self._file):
             if not max(min(key, number - _NEAR), 0) <= self._next <= number:
                 self._next = -1
                 times = [int(time) for time in (self.table.pts[key], self.table.dts[key]) if time != NO_TIME]
@@ -170,11 +169,10 @@ class PacketStore:
                 self._source.seek(min(times), stream=stream)
                 self._demuxed = _with_data(self._source, stream)
             return self._read_on(number)
-        except (av.error.FFmpegError, OSError, ValueError, IndexError):
-            return None
+        return None
 
     def _read_from_start(self, number: int) -> av.Packet:
-        try:
+        with watched(self._file, "can no longer be read ({}); open it again"):
             if self._again is None or not 0 <= self._next <= number:
                 if self._again is not None:
                     self._again.close()
@@ -182,8 +180,6 @@ class PacketStore:
                 self._demuxed = _with_data(self._again, self._again.streams[self._stream_index])
                 self._next = 0
             packet = self._read_on(number)
-        except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
-            raise VideoError(f"{self.path}: can no longer be read ({reason(error)}); open it again") from error
         if packet is None:
             raise VideoError(f"{self.path}: has changed since it was opened; open it again")
         return packet
@@ -225,27 +221,9 @@ def _table(packets: Sequence[av.Packet], length_size: int | None, *, checksums: 
         dts=np.array([NO_TIME if packet.dts is None else packet.dts for packet in packets], np.int64),
         key=np.array(keys, np.bool_),
         discard=np.array([packet.is_discard for packet in packets], np.bool_),
+        corrupt=np.array([packet.is_corrupt for packet in packets], np.bool_),
         checksum=np.array([zlib.crc32(packet) for packet in packets] if checksums else [], np.uint32),
     )
-
-
-def name_of(source: Source) -> str:
-    """What to call a source in messages."""
-    if isinstance(source, (str, os.PathLike)):
-        return os.fspath(source)
-    name = getattr(source, "name", None)
-    return name if isinstance(name, str) else "<open file>"
-
-
-def open_container(source: Source) -> InputContainer:
-    """Open a path, or an open file from its start."""
-    if isinstance(source, (str, os.PathLike)):
-        return av.open(os.fspath(source))
-    if not hasattr(source, "read"):
-        raise TypeError(f"{type(source).__name__} is no video; give a path or a file opened for reading bytes")
-    if source.seekable():
-        source.seek(0)
-    return av.open(source, "r")
 
 
 def _with_data(container: InputContainer, stream: Stream) -> Iterator[av.Packet]:
@@ -255,8 +233,3 @@ def _with_data(container: InputContainer, stream: Stream) -> Iterator[av.Packet]
 
 def _times(packet: av.Packet) -> tuple[int, int]:
     return (NO_TIME if packet.pts is None else packet.pts, NO_TIME if packet.dts is None else packet.dts)
-
-
-def reason(error: Exception) -> str:
-    """Why, without the number and the path that FFmpeg's errors repeat."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+from contextlib import ExitStack
+from typing import IO, Any, cast
 
 import av
 import av.error
@@ -22,13 +23,15 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream import index_cache as disk
+from coviar_mocrop.bitstream.container import MAX_FRAME_PIXELS, claimed_size, name_of, open_container, watched
 from coviar_mocrop.bitstream.index import (
     FrameIndex,
     has_true_times,
     index_from_order,
     index_from_packets,
 )
-from coviar_mocrop.bitstream.packets import PacketStore, name_of, open_container, reason
+from coviar_mocrop.bitstream.packets import PacketStore
+from coviar_mocrop.bitstream.remote import RemoteFile, is_address
 from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE, DecodedFrame, Source, Span, no_vectors
 from coviar_mocrop.errors import VideoError
 
@@ -40,48 +43,46 @@ VECTOR_CODECS = frozenset(
 
 _LARGEST = 16384  # what H.264's highest level allows; coordinates are 16 bit numbers
 _B_PICTURE = 3  # AV_PICTURE_TYPE_B
+_UNSPECIFIED = {"colorspace": 2, "color_range": 0}  # AVCOL_SPC_UNSPECIFIED, AVCOL_RANGE_UNSPECIFIED
 
 
 class PyavReader:
     """Opens a file, indexes its best video stream and decodes spans of it."""
 
-    def __init__(self, path: Source, index_cache: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Source,
+        index_cache: str | os.PathLike[str] | None = None,
+        max_frame_pixels: int = MAX_FRAME_PIXELS,
+    ) -> None:
         """Open and index ``path``.
 
         Args:
-            path: any container FFmpeg reads, or a raw stream; or an open file that holds one.
-            index_cache: folder where the index is looked up and kept; None, or an open file: indexed anew.
+            path: a video file, an http or https address, or an open file; see
+                :func:`~coviar_mocrop.bitstream.open_video`.
+            index_cache: folder where the index is looked up and kept; None, an address or an open file: indexed anew.
+            max_frame_pixels: larger frames are refused before memory is allocated for them.
 
         Raises:
-            VideoError: the file is missing, unreadable, no video, or holds no decodable frame.
+            VideoError: the file is missing, unreadable, no video, too large, or holds no decodable frame.
         """
         self.path = name_of(path)
-        if not isinstance(path, (str, os.PathLike)):
+        self._limit = max_frame_pixels
+        if is_address(path) or not isinstance(path, (str, os.PathLike)):
             index_cache = None  # nothing tells whether it is still the same
         # One converter for all frames, without threads: a converter with threads that outlives a fork (in a data
         # loading worker) waits for them for ever when it is freed.
         self._reformatter = VideoReformatter()
-        if os.path.isdir(self.path):
-            raise VideoError(f"{self.path}: is a folder; give a video file")
-        try:
-            self._container = open_container(path)
-        except FileNotFoundError as error:
-            raise VideoError(
-                f"{self.path}: no such file; check the path (in a list: data.root and the list)"
-            ) from error
-        except PermissionError as error:
-            raise VideoError(f"{self.path}: no permission to read it") from error
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            if os.path.isfile(self.path) and not os.path.getsize(self.path):
-                raise VideoError(f"{self.path}: is empty; copy or download it again") from error
-            raise VideoError(f"{self.path}: is not a readable video ({reason(error)})") from error
-        try:
-            self._open_stream(path, index_cache)
-        except BaseException:
-            self._container.close()
-            raise
+        with ExitStack() as opened:
+            self._source = path
+            if is_address(path):
+                self._source = cast("IO[bytes]", opened.enter_context(RemoteFile(self.path)))
+            self._container = opened.enter_context(open_container(self._source, max_frame_pixels))
+            with watched(self._source):
+                self._open_stream(index_cache)
+            self._opened = opened.pop_all()
 
-    def _open_stream(self, source: Source, cache: str | os.PathLike[str] | None) -> None:
+    def _open_stream(self, cache: str | os.PathLike[str] | None) -> None:
         stream = self._container.streams.best("video")
         if stream is None or stream.codec_context is None:
             raise VideoError(f"{self.path}: holds no video stream that can be decoded")
@@ -95,14 +96,17 @@ class PyavReader:
         self.width, self.height = context.width, context.height
         self.frame_rate = float(getattr(stream, "average_rate", None) or 0.0)
         self._reorders = bool(context.has_b_frames)
+        if not self.width or not self.height:
+            claimed = claimed_size(lambda: open_container(self._source, self._limit).close())
+            self._require_size(*(claimed or (0, 0)))
+            raise VideoError(f"{self.path}: holds no video frame; copy or download it again")
+        self._require_size(self.width, self.height)
         known = None if cache is None else disk.load(cache, self.path)
         self._packets = PacketStore(
-            source, self._container, stream, known=known[0] if known else None, checksums=cache is not None
+            self._source, self._container, stream, known=known[0] if known else None, checksums=cache is not None
         )
-        if not len(self._packets.table) or not self.width or not self.height:
+        if not len(self._packets.table):
             raise VideoError(f"{self.path}: holds no video frame; copy or download it again")
-        if max(self.width, self.height) > _LARGEST:
-            raise VideoError(f"{self.path}: claims {self.width}x{self.height} pixels; it is damaged, copy it again")
         if known is not None:
             _, self.index, self.rotation = known
             return
@@ -110,6 +114,15 @@ class PyavReader:
         self.rotation = self._find_rotation()
         if cache is not None:
             disk.save(cache, self.path, self._packets.table, self.index, self.rotation)
+
+    def _require_size(self, width: int, height: int) -> None:
+        if max(width, height) > _LARGEST:
+            raise VideoError(f"{self.path}: claims {width}x{height} pixels; it is damaged, copy it again")
+        if width * height > self._limit:
+            raise VideoError(
+                f"{self.path}: has frames of {width}x{height} pixels, more than max_frame_pixels={self._limit} allows; "
+                "raise the limit (in a configuration: data.max_frame_pixels) or scale the video down"
+            )
 
     def _make_index(self) -> FrameIndex:
         table = self._packets.table
@@ -179,56 +192,96 @@ class PyavReader:
             except av.error.EOFError:
                 break
             except av.error.FFmpegError:
+                self._refuse_large(packet, decoder)
                 continue
             for frame in frames:
                 assert isinstance(frame, VideoFrame)
                 yield frame
 
+    def _refuse_large(self, packet: av.Packet | None, decoder: VideoCodecContext) -> None:
+        """Raise if a packet did not decode because its frame is too large."""
+        size = decoder.width, decoder.height
+        if 0 < size[0] * size[1] <= self._limit:
+            return
+        if not all(size):  # most decoders forget the size that they refuse, but log it
+            size = claimed_size(lambda: self._decoder(vectors=False, pixels=False).decode(packet)) or (0, 0)
+        self._require_size(*size)
+
     def frames(self, spans: Sequence[Span]) -> Iterator[DecodedFrame]:
         """See :class:`~coviar_mocrop.bitstream.types.Reader`."""
-        for first, last, vectors, pixels in spans:
-            # A new decoder for each, because flushing leaves damaged headers behind, and a read must not depend on
-            # others. For the same reason the decoder is given the packets of the whole GOP until the last frame has
-            # come out: drained before, it may give frames of a damaged stream that it drops when it goes on.
-            decoder = self._decoder(vectors=vectors, pixels=pixels)
-            packets = self.index.packets(*self.index.key_span(first), leading=self.codec == "mpeg4")
-            if self._reorders and self.codec != "h264":
-                # These decoders export the vectors of a reference frame only when the next one pushes it out, not
-                # when drained. The key frame once more does that; its second appearance is dropped below.
-                packets += packets[:1]
-            decoded = self._decode(packets, decoder)
-            latest = -1
-            for frame in decoded:
-                number = -1 if frame.pts is None else int(self.index.frame_of_packet[frame.pts])
-                if number <= latest or number < first:
-                    continue
-                if number <= last or latest < 0:
-                    if (frame.width, frame.height) != (self.width, self.height):
-                        raise VideoError(
-                            f"{self.path}: frame {number} is {frame.width}x{frame.height}, the first "
-                            f"{self.width}x{self.height}; transcode the video to one size"
-                        )
-                    yield _Frame(number, frame, self._reformatter)
-                latest = number
-                if number >= last:
-                    break
-            decoded.close()
+        with watched(self._source):
+            for span in spans:
+                yield from self._frames_of(span)
+
+    def _frames_of(self, span: Span) -> Iterator[DecodedFrame]:
+        first, last, vectors, pixels = span
+        # A new decoder for each, because flushing leaves damaged headers behind, and a read must not depend on
+        # others. For the same reason the decoder is given the packets of the whole GOP until the last frame has
+        # come out: drained before, it may give frames of a damaged stream that it drops when it goes on.
+        decoder = self._decoder(vectors=vectors, pixels=pixels)
+        packets = self.index.packets(*self.index.key_span(first), leading=self.codec == "mpeg4")
+        if self._reorders and self.codec != "h264":
+            # These decoders export the vectors of a reference frame only when the next one pushes it out, not
+            # when drained. The key frame once more does that; its second appearance is dropped below.
+            packets += packets[:1]
+        decoded = self._decode(packets, decoder)
+        latest = -1
+        for frame in decoded:
+            number = -1 if frame.pts is None else int(self.index.frame_of_packet[frame.pts])
+            if number <= latest or number < first:
+                continue
+            if number <= last or latest < 0:
+                if (frame.width, frame.height) != (self.width, self.height):
+                    raise VideoError(
+                        f"{self.path}: frame {number} is {frame.width}x{frame.height}, the first "
+                        f"{self.width}x{self.height}; transcode the video to one size"
+                    )
+                yield _Frame(number, frame, self, bool(self._packets.table.corrupt[frame.pts]))
+            latest = number
+            if number >= last:
+                break
+        decoded.close()
+
+    def convert(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """The picture of a frame: see :meth:`~coviar_mocrop.bitstream.types.DecodedFrame.rgb`."""
+        with watched(self._source, "has frames that cannot be converted to RGB ({})"):
+            try:
+                converted = self._reformatter.reformat(frame, format="rgb24", threads=1)
+            except av.error.FFmpegError:  # a colour description that makes no sense, or that FFmpeg does not convert
+                for name, value in _UNSPECIFIED.items():
+                    setattr(frame, name, value)
+                converted = self._reformatter.reformat(frame, format="rgb24", threads=1)
+            plane = converted.planes[0]
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(converted.height, plane.line_size)
+        rows.flags.writeable = False
+        return rows
+
+    def refuse_large_frames(self) -> None:
+        """Decode the key frames alone; the size does not change elsewhere.
+
+        Raises:
+            VideoError: one of them is too large.
+        """
+        with watched(self._source):
+            for _ in self._decode(self.index.key_packets.tolist(), self._decoder(vectors=False, pixels=False)):
+                pass
 
     def close(self) -> None:
         """Free the file and its packets."""
         self._packets.close()
-        self._container.close()
+        self._opened.close()
 
 
 class _Frame:
     """One of PyAV's frames; nothing is converted before it is asked for, and no picture twice."""
 
-    __slots__ = ("_frame", "_reformatter", "_rgb", "is_b", "number")
+    __slots__ = ("_frame", "_reader", "_rgb", "is_b", "is_damaged", "number")
 
-    def __init__(self, number: int, frame: VideoFrame, reformatter: VideoReformatter) -> None:
+    def __init__(self, number: int, frame: VideoFrame, reader: PyavReader, corrupt: bool) -> None:
         self.number = number
         self.is_b = frame.pict_type == _B_PICTURE
-        self._frame, self._reformatter = frame, reformatter
+        self.is_damaged = corrupt or frame.is_corrupt
+        self._frame, self._reader = frame, reader
         self._rgb: NDArray[np.uint8] | None = None
 
     def vectors(self) -> NDArray[np.void]:
@@ -241,10 +294,7 @@ class _Frame:
 
     def rgb(self) -> NDArray[np.uint8]:
         if self._rgb is None:
-            frame = self._reformatter.reformat(self._frame, format="rgb24", threads=1)
-            plane = frame.planes[0]
-            self._rgb = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
-            self._rgb.flags.writeable = False
+            self._rgb = self._reader.convert(self._frame)
         return self._rgb
 
 

@@ -8,9 +8,9 @@ that one encoding in twenty of a 64x48 clip differed from the others.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import av
 import av.error
@@ -20,6 +20,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from coviar_mocrop.bitstream.container import MAX_FRAME_PIXELS
 from coviar_mocrop.bitstream.types import Source, Span, picture_of
 from coviar_mocrop.errors import VideoError
 from coviar_mocrop.files import atomic_write
@@ -27,6 +28,19 @@ from coviar_mocrop.files import atomic_write
 Codec = Literal["h264", "mpeg4"]
 CANONICAL_SIZE = (340, 256)
 """Width and height that CoViAR resizes every video to."""
+
+
+class Transcoded(NamedTuple):
+    """What :func:`transcode` did.
+
+    Attributes:
+        num_frames: frames written.
+        damaged_frames: frames of the source that are damaged or do not decode; see
+            :attr:`~coviar_mocrop.bitstream.Video.damaged_frames`.
+    """
+
+    num_frames: int
+    damaged_frames: int
 
 
 def encode(
@@ -106,19 +120,21 @@ def transcode(
     size: tuple[int, int] | None = CANONICAL_SIZE,
     gop: int = 12,
     quality: int | None = None,
-) -> int:
+    max_frame_pixels: int = MAX_FRAME_PIXELS,
+) -> Transcoded:
     """Transcode any video to the canonical form; sound is dropped, rotation metadata is applied.
 
     Args:
-        source: path of, or open file with, any video FFmpeg decodes, HEVC, VP9 and AV1 included.
+        source: path or address of, or open file with, any video FFmpeg decodes, HEVC, VP9 and AV1 included.
         target: file to write, whole or not at all.
         codec: ``h264`` or ``mpeg4`` (Part 2).
         size: (width, height) as displayed; None keeps the source's.
         gop: frames from one key frame to the next.
         quality: see :func:`encode`.
+        max_frame_pixels: larger frames are refused; see :func:`~coviar_mocrop.bitstream.open_video`.
 
     Returns:
-        The number of frames written.
+        How many frames were written, and how many were damaged.
 
     Raises:
         VideoError: the source cannot be read, or the target not be encoded.
@@ -126,15 +142,20 @@ def transcode(
     from coviar_mocrop.bitstream.pyav_reader import PyavReader
     from coviar_mocrop.bitstream.rotate import rotate_picture
 
-    reader = PyavReader(source)
+    reader = PyavReader(source, max_frame_pixels=max_frame_pixels)
     try:
         keys = reader.index.key_frames.tolist()
         spans = [Span(*reader.index.key_span(key), vectors=False, pixels=True) for key in keys]
-        pictures = (
-            np.ascontiguousarray(rotate_picture(picture_of(frame.rgb(), reader.width), reader.rotation))
-            for frame in reader.frames(spans)
-        )
+        sound = 0
+
+        def pictures() -> Iterator[NDArray[np.uint8]]:
+            nonlocal sound
+            for frame in reader.frames(spans):
+                sound += not frame.is_damaged
+                yield np.ascontiguousarray(rotate_picture(picture_of(frame.rgb(), reader.width), reader.rotation))
+
         rate = reader.frame_rate or 25.0
-        return encode(pictures, target, codec=codec, size=size, frame_rate=rate, gop=gop, quality=quality)
+        written = encode(pictures(), target, codec=codec, size=size, frame_rate=rate, gop=gop, quality=quality)
+        return Transcoded(written, reader.index.num_frames - sound)
     finally:
         reader.close()

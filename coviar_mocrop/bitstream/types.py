@@ -113,6 +113,8 @@ class DecodedFrame(Protocol):
     number: int
     """Position in display order."""
     is_b: bool
+    is_damaged: bool
+    """Whether the decoder, or the container, says that data are missing or wrong."""
 
     def vectors(self) -> NDArray[np.void]:
         """Motion vectors, read-only; the padding between the fields may hold anything."""

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from coviar_mocrop.bitstream.container import MAX_FRAME_PIXELS, name_of
 from coviar_mocrop.bitstream.frame_view import FrameView, Pass
 from coviar_mocrop.bitstream.mvextractor_reader import MvextractorReader
-from coviar_mocrop.bitstream.packets import name_of
 from coviar_mocrop.bitstream.pyav_reader import VECTOR_CODECS, PyavReader
 from coviar_mocrop.bitstream.types import KINDS, DecodedFrame, Gop, Kind, Reader, Source, Span, VideoInfo, no_vectors
 from coviar_mocrop.errors import NoMotionVectorsError, VideoError
@@ -29,12 +29,14 @@ def open_video(
     anchor_every: int | None = 12,
     *,
     index_cache: str | os.PathLike[str] | None = None,
+    max_frame_pixels: int = MAX_FRAME_PIXELS,
 ) -> Video:
     """Open a video for reading what its codec stored.
 
     Args:
-        path: any container FFmpeg reads, or a raw MPEG-4 or H.264 stream; or a file opened for reading bytes that
-            holds one (``io.BytesIO``), which must stay open as long as the video and serve nothing else meanwhile.
+        path: a video file (mp4, Matroska, AVI, MPEG-TS and others, or a raw stream), an http or https address of one,
+            or a file opened for reading bytes (``io.BytesIO``), which must stay open as long as the video and serve
+            nothing else meanwhile. Formats that refer to other files, such as playlists, are refused.
         backend: whose motion vectors. ``pyav``: one thread, only the GOPs that are needed, the same bytes every
             time. ``mvextractor``: from the start of the file, with several threads; the same vectors where the
             stream has no B-frames and no damage, wrong ones that vary where it has. ``auto`` takes PyAV: it is as
@@ -44,11 +46,20 @@ def open_video(
         index_cache: folder in which the index of every video is kept, a few kilobytes each; with it a video is
             opened without going through its packets, and only those of the GOPs asked for are read. None: no
             such folder, all packets are gone through.
+        max_frame_pixels: frames of more pixels (width x height) are refused before memory is allocated for them,
+            also where the size changes on the way.
 
     Raises:
-        VideoError: the file is missing, empty, unreadable, no video, or without a decodable frame.
+        VideoError: the file is missing, empty, unreadable, no video, too large, or without a decodable frame; or the
+            connection to the server broke.
     """
-    return Video(path, backend=backend, anchor_every=anchor_every, index_cache=index_cache)
+    return Video(
+        path,
+        backend=backend,
+        anchor_every=anchor_every,
+        index_cache=index_cache,
+        max_frame_pixels=max_frame_pixels,
+    )
 
 
 class Video:
@@ -71,6 +82,7 @@ class Video:
         backend: Backend,
         anchor_every: int | None,
         index_cache: str | os.PathLike[str] | None = None,
+        max_frame_pixels: int = MAX_FRAME_PIXELS,
     ) -> None:
         """See :func:`open_video`."""
         if backend not in ("auto", "pyav", "mvextractor"):
@@ -78,7 +90,8 @@ class Video:
         if anchor_every is not None and anchor_every < 1:
             raise VideoError(f"anchor_every is {anchor_every}; give 1 or more frames, or None")
         self.path = name_of(path)
-        self._pyav = PyavReader(path, index_cache)
+        self._damaged: set[int] = set()
+        self._pyav = PyavReader(path, index_cache, max_frame_pixels)
         self._index = self._pyav.index
         self._rotation = self._pyav.rotation
         reordered = self._index.reordered
@@ -113,6 +126,15 @@ class Video:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def damaged_frames(self) -> int:
+        """How many of the frames decoded so far are damaged: concealed by the decoder, or replaced by another frame.
+
+        Frames that refer to a damaged one can show the same errors, and are not counted. Damage that happens to decode
+        is not noticed (docs/bitstream.md says how much that is).
+        """
+        return len(self._damaged)
 
     def close(self) -> None:
         """Free the file."""
@@ -336,6 +358,8 @@ class Video:
                 ahead = ahead or next(frames, None)
                 if ahead is not None and ahead.number == number:
                     held, ahead = ahead, None
+                    if held.is_damaged:
+                        self._damaged.add(number)
                     yield held
                     continue
                 held = held or ahead  # at the start of a GOP, the first that does decode
@@ -344,6 +368,7 @@ class Video:
                         f"{self.path}: frames {span.first} to {end} cannot be decoded; the file is damaged, "
                         "copy it again or leave it out of the list"
                     )
+                self._damaged.add(number)
                 yield _Repeated(number, held)
             if ahead is not None and ahead.number <= end:
                 ahead = None
@@ -367,6 +392,7 @@ class _Repeated:
     """In place of a frame that does not decode: the picture of another one, without motion."""
 
     is_b = True  # nothing refers to it
+    is_damaged = True
 
     def __init__(self, number: int, shown: DecodedFrame) -> None:
         self.number = number

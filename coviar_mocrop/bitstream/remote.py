@@ -1,0 +1,160 @@
+"""Files on web servers, read like local ones."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from http.client import HTTPException, HTTPResponse
+from typing import IO
+
+from coviar_mocrop.bitstream.types import Source
+from coviar_mocrop.errors import VideoError
+
+TIMEOUT = 20.0
+"""Seconds without an answer after which a server is given up."""
+
+_TRIES = 3
+_DELIMITERS = "%/:=&?~#+!$,;'@()*[]"  # of addresses; all other special characters are escaped
+
+
+def is_address(source: Source) -> bool:
+    """Whether ``source`` is an http or https address."""
+    return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
+
+
+class RemoteFile(io.RawIOBase):
+    """A file on a web server, open for reading bytes.
+
+    If the server can send parts of a file (byte ranges), only the parts that are read are transferred. Otherwise the
+    whole file is downloaded into a temporary file first. A broken connection is opened again where it broke.
+
+    Reading does not raise, because FFmpeg would take an error for the end of the file. It gives nothing more, and
+    ``broken`` says why.
+
+    Attributes:
+        name: the address.
+        broken: what ended the connection for good; empty while it works.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Connect.
+
+        Raises:
+            VideoError: the server cannot be reached or does not have the file, or the download broke.
+        """
+        self.name = address
+        self.broken = ""
+        self._position = self._size = 0
+        self._local: IO[bytes] | None = None
+        try:
+            self._response: HTTPResponse | None = self._request(0)
+            if self._response.status == 206:
+                self._size = int(self._response.headers["Content-Range"].rpartition("/")[2])
+                return
+        except urllib.error.HTTPError as error:
+            raise VideoError(
+                f"{address}: the server does not give it ({error.code} {error.reason}); check the address"
+            ) from error
+        except (OSError, HTTPException, ValueError, TypeError) as error:
+            raise VideoError(
+                f"{address}: cannot be reached ({_reason(error)}); check the address and the network"
+            ) from error
+        try:
+            self._download(self._response)
+        except (OSError, HTTPException, ValueError) as error:
+            self.broken = _reason(error)
+            self.close()
+            raise VideoError(connection_problem(self)) from error
+
+    def _request(self, start: int) -> HTTPResponse:
+        """Ask for the file from byte ``start`` on."""
+        request = urllib.request.Request(urllib.parse.quote(self.name, safe=_DELIMITERS))
+        request.add_header("Range", f"bytes={start}-")
+        response: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
+        return response
+
+    def _download(self, response: HTTPResponse) -> None:
+        self._local = tempfile.TemporaryFile()  # noqa: SIM115, closed with this
+        shutil.copyfileobj(response, self._local)
+        expected = response.headers["Content-Length"]
+        if expected is not None and self._local.tell() != int(expected):
+            raise OSError(f"{self._local.tell()} of {expected} bytes came")
+        self._local.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to ``size`` bytes; nothing at the end, or once the connection is ``broken``."""
+        if self._local is not None:
+            return self._local.read(size)
+        wanted = self._size - self._position
+        wanted = wanted if size < 0 else min(size, wanted)
+        for _ in range(_TRIES):
+            if wanted <= 0 or self.broken:
+                return b""
+            try:
+                if self._response is None:
+                    self._response = self._request(self._position)
+                    if self._response.status != 206:
+                        raise OSError(f"the server answers {self._response.status} instead of 206")
+                data = self._response.read(wanted)
+                if data:
+                    self._position += len(data)
+                    return data
+                problem = f"{self._position} of {self._size} bytes came"
+            except (OSError, HTTPException, ValueError) as error:
+                problem = _reason(error)
+            self._disconnect()
+        self.broken = problem
+        return b""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to another position; nothing is transferred before the next read."""
+        if self._local is not None:
+            return self._local.seek(offset, whence)
+        position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        if position != self._position:
+            self._disconnect()
+            self._position = max(position, 0)
+        return self._position
+
+    def tell(self) -> int:
+        """Position in bytes."""
+        return self._position if self._local is None else self._local.tell()
+
+    def seekable(self) -> bool:
+        """Whether it can be sought in: always."""
+        return True
+
+    def readable(self) -> bool:
+        """Whether it can be read: always."""
+        return True
+
+    def close(self) -> None:
+        """End the connection."""
+        self._disconnect()
+        if self._local is not None:
+            self._local.close()
+        super().close()
+
+    def _disconnect(self) -> None:
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+
+def connection_problem(source: object) -> str:
+    """The message for a source whose connection broke; empty for all others."""
+    if not isinstance(source, RemoteFile) or not source.broken:
+        return ""
+    return f"{source.name}: the connection broke ({source.broken}); try again, or download the file first"
+
+
+def _reason(error: Exception) -> str:
+    while isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
+        error = error.reason
+    if isinstance(error, TimeoutError):
+        return f"no answer within {TIMEOUT:.0f} s"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
