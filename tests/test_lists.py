@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coviar_mocrop.datasets.lists import Clip, read_classes, read_list, write_list
+from coviar_mocrop.datasets.lists import Clip, format_classes, format_list, read_classes, read_list
 from coviar_mocrop.errors import ListError
 
 CLASSES = ("jump", "run")
@@ -14,7 +14,9 @@ CLASSES = ("jump", "run")
 
 def test_lists_come_back_as_written(tmp_path: Path) -> None:
     clips = [Clip("a folder/b c.mp4", "jump", 0), Clip("d.mp4", "run", 1)]
-    write_list(tmp_path / "l.txt", clips)
+    (tmp_path / "l.txt").write_text(format_list(clips))
+    (tmp_path / "classes.txt").write_text(format_classes(CLASSES))
+    assert read_classes(tmp_path / "classes.txt") == CLASSES
     assert read_list(tmp_path / "l.txt", CLASSES).clips == tuple(clips)
 
 

@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
+import json
 import os
+import runpy
 import shlex
-import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import av
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+import yaml
+from tool import run_tool, tool
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared, form_of_folder
-from coviar_mocrop.datasets.folder import divide, index_folder, prepare_folder, read_groups
+from coviar_mocrop.datasets.folder import index_folder, prepare_folder, read_groups
 from coviar_mocrop.datasets.lists import Clip, read_classes, read_list
 from coviar_mocrop.datasets.official import UCF101_COUNTS, prepare_hmdb51, prepare_ucf101
+from coviar_mocrop.datasets.splits import SIDES, Side
 from coviar_mocrop.errors import CoviarMocropError, DataError
 
 PROJECT = Path(__file__).resolve().parent.parent
 TOOL = PROJECT / "tools" / "prepare_data.py"
 UCF101_CLASSES = PROJECT / "data_lists" / "ucf101" / "classes.txt"
 HMDB51_CLASSES = PROJECT / "data_lists" / "hmdb51" / "classes.txt"
-SKIP = Handling(on_error="skip", progress=False)
-RAISE = Handling(progress=False)
-UNCHECKED = Handling(check=False, progress=False)
+SKIP = Handling(on_error="skip", progress=False, overwrite=True)
+RAISE = Handling(progress=False, overwrite=True)
+UNCHECKED = Handling(check=False, progress=False, overwrite=True)
 
 
 def moving(frames: int = 5) -> list[np.ndarray]:
@@ -56,31 +58,41 @@ def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def copy(source: Path, target: Path, note: str) -> None:
+    """Copy an MP4 file and add a box that no reader looks at, so that files of different notes differ."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    box = struct.pack(">I4s", 8 + len(note.encode()), b"free") + note.encode()
+    target.write_bytes(source.read_bytes() + box)
+
+
 @pytest.fixture
 def tree(tmp_path: Path, clip_file: Path) -> Callable[..., Path]:
-    """Makes a folder per class: ``tree(run=3, jump=["a.mp4", "deep/b.avi"])``."""
+    """Makes a folder per class: ``tree({"run": 3, "jump": ["a.mp4", "deep/b.avi"]})``. No two files are the same."""
 
     def make(classes: Mapping[str, int | list[str]], root: Path = tmp_path / "videos") -> Path:
         for folder, members in classes.items():
             names = [f"{n:02}.mp4" for n in range(members)] if isinstance(members, int) else members
             for name in names:
-                path = root / folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(clip_file, path)
+                copy(clip_file, root / folder / name, f"{folder}/{name}")
         return root
 
     return make
 
 
-def read_back(prepared: Prepared, split: int = 1) -> tuple[tuple[Clip, ...], tuple[Clip, ...]]:
-    """The lists as training reads them; what they name is there."""
+def read_back(prepared: Prepared, split: int = 1) -> dict[Side, list[str]]:
+    """The paths in the lists of a split, which are as training reads them; what they name is there."""
     classes = read_classes(prepared.lists / "classes.txt")
     assert classes == prepared.classes
-    sides = tuple(read_list(prepared.lists / f"{side}_split{split}.txt", classes).clips for side in ("train", "test"))
-    for clips, same in zip(sides, prepared.splits[split - 1], strict=True):
-        assert sorted(clips) == sorted(same)
-        assert all((prepared.root / clip.path).is_file() for clip in clips)
-    return sides[0], sides[1]
+    paths: dict[Side, list[str]] = {}
+    for side in SIDES:
+        file = prepared.lists / f"{side}_split{split}.txt"
+        clips = list(prepared.splits[split - 1].get(side, ()))
+        assert file.exists() == bool(clips)
+        if clips:
+            assert list(read_list(file, classes).clips) == clips
+            assert all((prepared.root / clip.path).is_file() for clip in clips)
+            paths[side] = [clip.path for clip in clips]
+    return paths
 
 
 def write_groups(path: Path, group_of: Mapping[str, str]) -> Path:
@@ -91,82 +103,157 @@ def write_groups(path: Path, group_of: Mapping[str, str]) -> Path:
     return path
 
 
-# -- dividing --------------------------------------------------------------------------------------------
-
-GROUPS = st.dictionaries(
-    st.text("abcdef", min_size=1, max_size=3),
-    st.dictionaries(st.sampled_from("xyz"), st.integers(1, 6), min_size=1, max_size=2),
-    min_size=2,
-    max_size=12,
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(GROUPS, st.sampled_from([(0.3, 0.7), (0.5, 0.5), (0.25, 0.25, 0.25, 0.25)]), st.integers(0, 5))
-def test_divide_gives_each_group_one_part_whatever_the_order(
-    sizes: dict[str, dict[str, int]], shares: tuple[float, ...], seed: int
-) -> None:
-    part_of = divide(sizes, shares, seed)
-    assert part_of.keys() == sizes.keys()
-    assert set(part_of.values()) <= set(range(len(shares)))
-    assert divide(dict(reversed(sizes.items())), shares, seed) == part_of
-
-
-@settings(max_examples=60, deadline=None)
-@example(2, 2, 0.125, 0)
-@given(st.integers(2, 30), st.integers(1, 6), st.floats(0.1, 0.9), st.integers(0, 9))
-def test_single_clips_come_as_near_to_the_share_as_can_be(clips: int, classes: int, share: float, seed: int) -> None:
-    sizes = {f"{name}/{n}": {f"c{name}": 1} for name in range(classes) for n in range(clips)}
-    part_of = divide(sizes, [share, 1 - share], seed)
-    for name in range(classes):
-        held_out = sum(part_of[f"{name}/{n}"] == 0 for n in range(clips))
-        assert abs(held_out - share * clips) <= 1
-        assert 0 < held_out < clips
-
-
-def test_groups_of_both_classes_come_near_to_share_and_balance() -> None:
-    generator = np.random.default_rng(3)
-    sizes = {f"g{n}": {"a": int(generator.integers(1, 9)), "b": int(generator.integers(1, 9))} for n in range(30)}
-    part_of = divide(sizes, [0.3, 0.7], 0)
-    for name in "ab":
-        held_out = sum(sizes[group][name] for group, part in part_of.items() if part == 0)
-        assert held_out == pytest.approx(0.3 * sum(counts[name] for counts in sizes.values()), abs=2)
-
-
-def test_seeds_differ() -> None:
-    sizes = {f"a/{n}": {"a": 1} for n in range(20)}
-    assert len({tuple(sorted(divide(sizes, [0.5, 0.5], seed).items())) for seed in range(4)}) == 4
-
-
 # -- folder ----------------------------------------------------------------------------------------------
 
 
-def test_folder_writes_lists_that_read_back(tree: Callable[..., Path], tmp_path: Path) -> None:
+def test_folder_writes_lists_that_read_back(
+    tree: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     root = tree({"jumping jack": ["first try.mp4", "deep er/b.mp4", "c.MP4", "d.mp4"], "Run": 4, "notes": []})
     (root / "notes").mkdir()
     (root / "notes" / "readme.txt").write_text("no video")
     (root / "Run" / ".hidden.mp4").write_text("a temporary file")
-    prepared = prepare_folder(root, tmp_path / "lists", test_share=0.25, handling=RAISE)
-    train, test = read_back(prepared)
+    prepared = prepare_folder(root, tmp_path / "lists", test_share=0.25, val_share=0, handling=RAISE)
+    paths = read_back(prepared)
     assert prepared.classes == ("jumping_jack", "Run")
     assert prepared.root == root
-    assert len(train) == 6
-    assert [clip.class_name for clip in test] == ["jumping_jack", "Run"]
-    assert {clip.path for clip in train + test if clip.label == 0} == {
+    assert {side: len(clips) for side, clips in paths.items()} == {"train": 6, "test": 2}
+    assert [clip.class_name for clip in prepared.splits[0]["test"]] == ["jumping_jack", "Run"]
+    assert {path for path in paths["train"] + paths["test"] if not path.startswith("Run")} == {
         "jumping jack/first try.mp4",
         "jumping jack/deep er/b.mp4",
         "jumping jack/c.MP4",
         "jumping jack/d.mp4",
     }
-    again = prepare_folder(root, tmp_path / "again", test_share=0.25, handling=RAISE)
-    assert read_back(again) == (train, test)
+    again = prepare_folder(root, tmp_path / "again", test_share=0.25, val_share=0, handling=RAISE)
+    assert read_back(again) == paths
+    assert f"{root}: no video in notes, so no class is made of that" in caplog.text
+
+
+def test_validation_is_held_out_of_the_training_side(tree: Callable[..., Path], tmp_path: Path) -> None:
+    root = tree({"a": 20, "b": 10})
+    whole = read_back(prepare_folder(root, tmp_path / "whole", val_share=0, handling=UNCHECKED))
+    for share, counts in ((None, [2, 1]), (0.5, [7, 4])):
+        paths = read_back(prepare_folder(root, tmp_path / "lists", val_share=share, handling=UNCHECKED))
+        assert paths["test"] == whole["test"]
+        assert sorted(paths["train"] + paths["val"]) == whole["train"]
+        held_out = [sum(path.startswith(name) for path in paths["val"]) for name in "ab"]
+        assert held_out == pytest.approx(counts, abs=1)
+        assert all(held_out)
+    with pytest.raises(DataError, match=r"validation share 1.0: give a number from 0 \(none\) to below 1"):
+        prepare_folder(root, tmp_path / "lists", val_share=1.0, handling=UNCHECKED)
+
+
+def test_too_few_clips_for_validation(
+    tree: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = read_back(prepare_folder(tree({"a": 12, "b": 2}), tmp_path / "lists", handling=UNCHECKED))
+    assert sum(path.startswith("b/") for path in paths["train"]) == 1
+    assert all(path.startswith("a/") for path in paths["val"])
+    assert caplog.text.count("no validation clip of b") == 1
+    caplog.clear()
+    prepared = prepare_folder(tree({"a": 2, "b": 2}, tmp_path / "few"), tmp_path / "lists", handling=UNCHECKED)
+    assert read_back(prepared).keys() == {"train", "test"}
+    assert caplog.text.count("no validation clip of a, b") == 1
+
+
+def test_folders_that_are_divided_already(tree: Callable[..., Path], tmp_path: Path) -> None:
+    def prepare(root: Path, **options: Any) -> dict[Side, list[str]]:
+        return read_back(prepare_folder(root, tmp_path / "lists", handling=UNCHECKED, **options))
+
+    def fails(root: Path, message: str, **options: Any) -> None:
+        with pytest.raises(DataError, match=message):
+            prepare(root, **options)
+
+    for name in ("val", "valid", "Validation"):
+        given = {
+            "train/a b": 3,
+            "train/c": 3,
+            f"{name}/a b": 2,
+            f"{name}/c": 1,
+            "test/c": 1,
+            "test/a b": ["deep/x.mp4"],
+        }
+        root = tree(given, tmp_path / name)
+        assert prepare(root) == {
+            "train": [f"train/{folder}/{n:02}.mp4" for folder in ("a b", "c") for n in range(3)],
+            "val": [f"{name}/a b/00.mp4", f"{name}/a b/01.mp4", f"{name}/c/00.mp4"],
+            "test": ["test/a b/deep/x.mp4", "test/c/00.mp4"],
+        }
+    assert read_classes(tmp_path / "lists" / "classes.txt") == ("a_b", "c")
+    fails(root, "is divided into test and train and val already; leave out folds", folds=3)
+    fails(root, "leave out a test share", test_share=0.3)
+    fails(root, "leave out a validation share", val_share=0.2)
+    # validation clips are held out where there are none
+    root = tree({"train/a": 6, "train/b": 6, "test/a": 2, "test/b": 2}, tmp_path / "two")
+    group_of = {path: path for path in (clip.path for clip in index_folder(root)[1])}
+    groups = write_groups(tmp_path / "groups.csv", group_of)
+    paths = prepare(root)
+    assert prepare(root, groups=groups, group_column="camera") == paths
+    assert {side: len(clips) for side, clips in paths.items()} == {"train": 10, "val": 2, "test": 4}
+    assert prepare(root, val_share=0).keys() == {"train", "test"}
+    fails(root, "leave out a test share", test_share=0.3)
+    across = {**group_of, "test/a/00.mp4": "train/a/01.mp4"}
+    options = {"groups": write_groups(tmp_path / "groups.csv", across), "group_column": "camera"}
+    fails(root, "test/a/00.mp4 and train/a/01.mp4 are of one group, train/a/01.mp4, but on two sides", **options)
+    # there need be no test clips
+    assert prepare(tree({"train/a": 2, "train/b": 2, "val/a": 1}, tmp_path / "no_test")).keys() == {"train", "val"}
+    # classes that happen to be named so
+    assert len(prepare(tree({"train": 4, "test": 4}, tmp_path / "names"))["train"]) > 2
+    twice = tree({"train/a": 2, "train/b": 2, "val/a": 1, "valid/b": 1}, tmp_path / "twice")
+    fails(twice, "divided into train and val and valid, two of which are for one side")
+    fails(tree({"train/a": 2, "test/b": 2, "test": 1}, tmp_path / "loose"), "test/00.mp4 is in no class folder")
+    fails(tree({"train/a": 2, "test/b": 2, "extra": 1}, tmp_path / "more"), "and extra is none of them")
+
+
+def test_a_file_is_on_one_side(tree: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tree({"train/a": 3, "train/b": 3, "test/a": 3, "test/b": 3})
+    (root / "train" / "b" / "copy.mp4").write_bytes((root / "train" / "a" / "00.mp4").read_bytes())
+    prepare_folder(root, tmp_path / "lists", val_share=0, handling=UNCHECKED)
+    assert "1 files are copies of others, such as train/b/copy.mp4 of train/a/00.mp4" in caplog.text
+    same_size = bytearray((root / "train" / "a" / "01.mp4").read_bytes())
+    same_size[-1] ^= 1
+    (root / "test" / "a" / "01.mp4").write_bytes(same_size)
+    prepare_folder(root, tmp_path / "lists", val_share=0, handling=UNCHECKED)
+    (root / "test" / "b" / "copy.mp4").write_bytes((root / "train" / "b" / "00.mp4").read_bytes())
+    for handling in (RAISE, SKIP):
+        with pytest.raises(DataError) as caught:
+            prepare_folder(root, tmp_path / "lists", val_share=0, handling=handling)
+        assert str(caught.value) == (
+            f"{root}: test/b/copy.mp4 (test) and train/b/00.mp4 (training) hold the same bytes; remove one of the two"
+        )
+    (root / "test" / "b" / "other.mp4").write_bytes((root / "train" / "b" / "01.mp4").read_bytes())
+    with pytest.raises(DataError, match="the same bytes, and 1 more such pairs; remove"):
+        prepare_folder(root, tmp_path / "lists", val_share=0, handling=UNCHECKED)
+
+
+def test_other_lists_are_not_replaced(tree: Callable[..., Path], tmp_path: Path) -> None:
+    root, lists = tree({"a": 8, "b": 8}), tmp_path / "lists"
+    careful = Handling(check=False, progress=False)
+
+    def texts() -> dict[str, str]:
+        return {path.name: path.read_text() for path in lists.iterdir()}
+
+    prepare_folder(root, lists, handling=careful)
+    before = texts()
+    prepare_folder(root, lists, handling=careful)  # the same lists
+    canonical = Canonical(tmp_path / "canonical")
+    changes: list[dict[str, Any]] = [{"seed": 1}, {"val_share": 0}, {"canonical": canonical, "test_share": 0.5}]
+    for options in changes:
+        with pytest.raises(DataError, match=f"^{lists}: already holds other lists .*; give --overwrite"):
+            prepare_folder(root, lists, handling=careful, **options)
+    assert not canonical.folder.exists()  # refused before the work
+    assert texts() == before
+    prepare_folder(root, lists, seed=1, val_share=0, handling=UNCHECKED)
+    assert texts().keys() == before.keys() - {"val_split1.txt"}
+    assert texts()["test_split1.txt"] != before["test_split1.txt"]
 
 
 def test_a_single_clip_cannot_be_on_both_sides(
     tree: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     prepare_folder(tree({"a": 1, "b": 3, "c": 1}), tmp_path / "lists", handling=UNCHECKED)
-    assert "only one clip in a and 1 more: it can be learned from or tested on, not both" in caplog.text
+    assert "only one clip of a, c: it can be learned from or tested on, not both" in caplog.text
     caplog.clear()
     prepare_folder(tree({"a": 2, "b": 2}, tmp_path / "enough"), tmp_path / "lists", handling=UNCHECKED)
     assert "only one" not in caplog.text
@@ -178,15 +265,15 @@ def test_folds_test_each_clip_once_and_old_splits_go(tree: Callable[..., Path], 
     everything = {clip.path for clip in index_folder(root)[1]}
     tested: list[str] = []
     for split in (1, 2, 3):
-        train, test = read_back(prepared, split)
-        assert {clip.path for clip in train} == everything - {clip.path for clip in test}
-        assert {clip.class_name for clip in test} == {"a", "b"}
-        tested += [clip.path for clip in test]
+        paths = read_back(prepared, split)
+        assert sorted(paths["train"] + paths["val"] + paths["test"]) == sorted(everything)
+        assert {path[0] for path in paths["train"]} == {path[0] for path in paths["test"]} == {"a", "b"}
+        tested += paths["test"]
     assert sorted(tested) == sorted(everything)
     prepare_folder(root, tmp_path / "lists", folds=2, handling=UNCHECKED)
     assert sorted(path.name for path in (tmp_path / "lists").iterdir()) == [
         "classes.txt",
-        *(f"{side}_split{split}.txt" for side in ("test", "train") for split in (1, 2)),
+        *(f"{side}_split{split}.txt" for side in ("test", "train", "val") for split in (1, 2)),
     ]
 
 
@@ -199,9 +286,9 @@ def test_groups_stay_whole(tree: Callable[..., Path], tmp_path: Path) -> None:
             root, tmp_path / "lists", groups=file, group_column="camera", folds=folds, handling=UNCHECKED
         )
         for split in range(1, len(prepared.splits) + 1):
-            train, test = read_back(prepared, split)
-            assert train and test
-            assert not {group_of[clip.path] for clip in train} & {group_of[clip.path] for clip in test}
+            groups = [{group_of[path] for path in paths} for paths in read_back(prepared, split).values()]
+            assert len(groups) == 3
+            assert len(set().union(*groups)) == sum(map(len, groups)) == 5
 
 
 @pytest.mark.parametrize(
@@ -237,15 +324,18 @@ def test_folder_mistakes(tree: Callable[..., Path], tmp_path: Path) -> None:
             prepare_folder(root, tmp_path / "lists", handling=UNCHECKED, **options)  # type: ignore[arg-type]
 
     fails(tree({"a b": 1, "a_b": 1}, tmp_path / "clash"), "both give the class a_b")
-    fails(tree({"a": 2}, tmp_path / "single"), "one class only")
+    fails(tree({"alone": 2}, tmp_path / "single"), "one class only")
     fails(tree({"a": 2, "#b": 2}, tmp_path / "comment"), "cannot stand in a list")
     fails(tmp_path / "none", "no such folder")
     fine = tree({"a": 2, "b": 2}, tmp_path / "fine")
     fails(fine / "a", "no folder in it holds a video")
+    (tree({"a": 2, "b": 1}, tmp_path / "broken") / "b" / "00.mp4").write_text("no video")
+    with pytest.raises(DataError, match="only videos of one class, a, can be used; add others"):
+        prepare_folder(tmp_path / "broken", tmp_path / "lists", handling=SKIP)
     fails(fine, "4 clips in 4 groups cannot be divided into 5", folds=5)
     fails(fine, "test share 1.5", test_share=1.5)
     fails(fine, "1 folds", folds=1)
-    os.symlink(tmp_path / "single" / "a", fine / "elsewhere")
+    os.symlink(tmp_path / "single" / "alone", fine / "elsewhere")
     fails(fine, "leaves the data root")
     linked = Handling(check=False, progress=False, follow_links=True)
     assert len(prepare_folder(fine, tmp_path / "lists", handling=linked).classes) == 3
@@ -290,8 +380,7 @@ def test_check_names_what_cannot_be_used(spoilt: Path, tmp_path: Path, caplog: p
         assert str(spoilt / path) in prepared.left_out[path]
         assert part in prepared.left_out[path]
         assert prepared.left_out[path] in caplog.text
-    train, test = read_back(prepared)
-    assert len(train + test) == 5
+    assert sum(map(len, read_back(prepared).values())) == 5
     with pytest.raises(DataError, match=r"6 of 11 videos cannot be used.*--on-error skip") as caught:
         prepare_folder(spoilt, tmp_path / "lists", handling=RAISE)
     assert "\n" not in str(caught.value)
@@ -312,9 +401,9 @@ def test_transcode_mends_reports_and_resumes(spoilt: Path, tmp_path: Path) -> No
 
     prepared = prepare()
     assert list(prepared.left_out) == ["bad/cut.mp4", "bad/empty.mp4", "bad/single.mp4", "bad/text.mp4"]
-    train, test = read_back(prepared)
+    paths = read_back(prepared)
     assert prepared.root == canonical.folder
-    assert {clip.path for clip in train + test} >= {"bad/no_vectors.mp4", "bad/all_key.mp4"}
+    assert set().union(*paths.values()) >= {"bad/no_vectors.mp4", "bad/all_key.mp4"}
     with open_video(canonical.folder / "bad" / "no_vectors.mp4") as video:
         assert (video.info.codec, video.info.width, video.info.has_b_frames) == ("h264", 32, False)
 
@@ -322,7 +411,7 @@ def test_transcode_mends_reports_and_resumes(spoilt: Path, tmp_path: Path) -> No
         return {path.name: path.stat().st_mtime_ns for path in canonical.folder.rglob("*.mp4")}
 
     before = times()
-    assert read_back(prepare()) == (train, test)
+    assert read_back(prepare()) == paths
     assert times() == before
     source = spoilt / "good" / "00.mp4"
     later = before["00.mp4"] + 10**9
@@ -341,34 +430,23 @@ def test_form_of_a_transcoded_folder(tree: Callable[..., Path], tmp_path: Path) 
         assert form_of_folder(tmp_path / "out") is None
 
 
-def test_single_files_to_the_canonical_form(
-    tool: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    spoilt: Path,
-    clip_file: Path,
-    tmp_path: Path,
-) -> None:
+def test_single_files_to_the_canonical_form(spoilt: Path, clip_file: Path, tmp_path: Path) -> None:
     bad, out = spoilt / "bad", tmp_path / "out"
-    assert call(tool, monkeypatch, "transcode", bad / "no_vectors.avi", out / "one.mp4", "--size", "32x32") == 0
+    tool("prepare_data", "transcode", bad / "no_vectors.avi", out / "one.mp4", "--size", "32x32")
     with open_video(out / "one.mp4") as video:
         assert (video.info.codec, video.info.width, video.info.num_frames) == ("h264", 32, 3)
     # a folder and a file: all that can be is done, the rest is named, the exit code tells
-    capsys.readouterr()
-    assert call(tool, monkeypatch, "transcode", spoilt, clip_file, out / "many", "--codec", "mpeg4") == 1
-    told = capsys.readouterr()
+    done = run_tool("prepare_data", "transcode", spoilt, clip_file, out / "many", "--codec", "mpeg4", check=False)
+    assert done.returncode == 1
     assert sorted(path.relative_to(out / "many").as_posix() for path in (out / "many").rglob("*.mp4")) == [
         *("bad/00.mp4", "bad/01.mp4", "bad/all_key.mp4", "bad/no_vectors.mp4", "bad/single.mp4", "clip.mp4"),
         *("good/00.mp4", "good/01.mp4", "good/02.mp4"),
     ]
-    assert told.out.count(" -> ") == 9
-    assert told.err.count("skipped ") == 3
+    assert done.stdout.count(" -> ") == 9
+    assert done.stderr.count("skipped ") == 3
 
     def refused(*given: str | Path) -> str:
-        assert call(tool, monkeypatch, "transcode", *given) == 2
-        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert len(errors) == 1
-        return errors[0]
+        return tool("prepare_data", "transcode", *given, ok=False)
 
     assert "would replace the video" in refused(clip_file, clip_file.parent)
     assert "names one video for several" in refused(bad / "00.mp4", bad / "01.mp4", out / "two.mp4")
@@ -423,15 +501,47 @@ def test_ucf101_rule(tree: Callable[..., Path], tmp_path: Path, caplog: pytest.L
     )
     prepared = prepare_ucf101(root, tmp_path / "lists", UCF101_CLASSES, allow_incomplete=True, handling=RAISE)
     for split, held_out in ((1, (1, 7)), (2, (8, 14)), (3, (15, 21))):
-        train, test = read_back(prepared, split)
-        assert [clip.path for clip in test] == [
+        paths = read_back(prepared, split)
+        assert paths["test"] == [
             *(f"HandstandPushups/v_HandStandPushups_g{group:02}_c01.avi" for group in held_out),
             *(f"YoYo/v_YoYo_g{group:02}_c02.avi" for group in held_out),
         ]
-        assert {clip[1:] for clip in test} == {("HandstandPushups", 36), ("YoYo", 100)}
-        assert len(train) == 12
+        assert {clip[1:] for clip in prepared.splits[split - 1]["test"]} == {("HandstandPushups", 36), ("YoYo", 100)}
+        assert {side: len(clips) for side, clips in paths.items()} == {"train": 12, "test": 4}
     assert "no videos of 99 classes" in caplog.text
     assert "split 1 expected 9537/3783, found 12/4" in caplog.text
+
+
+def test_ucf101_holds_out_whole_groups(
+    tree: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = {
+        name: [f"v_{name}_g{group:02}_c{clip:02}.avi" for group in range(1, 26) for clip in range(1, 1 + group % 3 + 1)]
+        for name in ("Archery", "YoYo")
+    }
+    root = tree(files)
+
+    def prepare(**options: Any) -> Prepared:
+        return prepare_ucf101(
+            root, tmp_path / "lists", UCF101_CLASSES, allow_incomplete=True, handling=UNCHECKED, **options
+        )
+
+    whole = [read_back(prepare(), split) for split in (1, 2, 3)]
+    assert all(paths.keys() == {"train", "test"} for paths in whole)
+    prepared = prepare(val_share=0.2)
+    for split, official in enumerate(whole, 1):
+        paths = read_back(prepared, split)
+        assert paths["test"] == official["test"]
+        assert sorted(paths["train"] + paths["val"]) == official["train"]
+        groups = [{path.rpartition("_c")[0] for path in paths[side]} for side in ("train", "val")]
+        assert not groups[0] & groups[1]
+        for name in files:
+            held_out = sum(path.startswith(name) for path in paths["val"])
+            assert held_out == pytest.approx(0.1 * len(official["train"]), abs=2)
+    # the lists stay the official ones, even if they share a file
+    (root / whole[0]["test"][0]).write_bytes((root / whole[0]["train"][0]).read_bytes())
+    prepare()
+    assert "(training) hold the same bytes" in caplog.text or "(test) hold the same bytes" in caplog.text
 
 
 def test_ucf101_mistakes(tree: Callable[..., Path], tmp_path: Path) -> None:
@@ -477,7 +587,7 @@ def test_hmdb51_splits(tree: Callable[..., Path], tmp_path: Path) -> None:
     canonical = Canonical(tmp_path / "canonical", codec="mpeg4", size=(32, 32))
     for options, suffix in (({}, "avi"), ({"canonical": canonical}, "mp4")):
         prepared = prepare(allow_incomplete=True, **options)
-        sides = [tuple([clip.path for clip in side] for side in read_back(prepared, split)) for split in (1, 2, 3)]
+        sides = [tuple(read_back(prepared, split).values()) for split in (1, 2, 3)]
         a, b, d = (f"ride_bike/{name}.{suffix}" for name in ("#1_a", "b&c", "d"))
         x, y = (f"wave/{name}.{suffix}" for name in "xy")
         assert sides == [([a, x], [b, y]), ([b, d, x], [a, y]), ([a, d, y], [b, x])]
@@ -490,6 +600,34 @@ def test_hmdb51_splits(tree: Callable[..., Path], tmp_path: Path) -> None:
     (splits / "wave_test_split2.txt").unlink()
     with pytest.raises(DataError, match=r"wave_test_split2.txt: no such file"):
         prepare(allow_incomplete=True)
+
+
+def test_hmdb51_holds_out_whole_source_videos(tree: Callable[..., Path], tmp_path: Path) -> None:
+    """A file is named <source video>_<class>_<attributes>_<number>; one source video can have clips of two classes."""
+    names = {
+        "shoot_ball": [f"Ball_{n % 9}_shoot_ball_f_cm_np1_ba_med_{n}.avi" for n in range(24)],
+        "wave": [f"Ball_{n % 9}_wave_u_nm_np1_fr_goo_{n}.avi" for n in range(24)],
+    }
+    sides = [1] * 18 + [2] * 4 + [0] * 2
+    lines = {
+        name: [f"{file} {k} {k} {k}" for file, k in zip(files, sides, strict=True)] for name, files in names.items()
+    }
+    splits = hmdb51_splits(tmp_path / "splits", lines)
+
+    def prepare(**options: Any) -> dict[Side, list[str]]:
+        options |= {"allow_incomplete": True, "handling": UNCHECKED}
+        return read_back(prepare_hmdb51(tree(names), splits, tmp_path / "lists", HMDB51_CLASSES, **options))
+
+    whole, paths = prepare(), prepare(val_share=0.2)
+    assert whole.keys() == {"train", "test"}
+    assert paths["test"] == whole["test"]
+    assert sorted(paths["train"] + paths["val"]) == whole["train"]
+    videos = [{path.split("/")[1][:6] for path in paths[side]} for side in ("train", "val")]
+    assert len(videos[0]) + len(videos[1]) == len(videos[0] | videos[1]) == 9
+    assert {path.split("/")[0] for path in paths["val"]} == set(names)
+    none = hmdb51_splits(tmp_path / "none", {name: [f"{file} 0 0 0" for file in names[name]] for name in names})
+    with pytest.raises(DataError, match="the official splits use none of its videos"):
+        prepare_hmdb51(tree(names), none, tmp_path / "lists", HMDB51_CLASSES, allow_incomplete=True)
 
 
 def test_hmdb51_names_what_does_not_fit(tree: Callable[..., Path], tmp_path: Path) -> None:
@@ -512,83 +650,109 @@ def test_hmdb51_names_what_does_not_fit(tree: Callable[..., Path], tmp_path: Pat
 # -- the tool --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("prepare_data", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def call(tool: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
-    monkeypatch.setattr(sys, "argv", ["prepare_data.py", *map(str, arguments)])
-    try:
-        tool.run(tool.main)
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
-
-
 @pytest.mark.parametrize("kind", [None, "demo", "folder", "ucf101", "hmdb51", "transcode"])
-def test_help(
-    tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str | None
-) -> None:
-    assert call(tool, monkeypatch, *([kind] if kind else []), "--help") == 0
-    assert "examples:" in capsys.readouterr().out
+def test_help(kind: str | None) -> None:
+    assert "examples:" in tool("prepare_data", *([kind] if kind else []), "--help")
 
 
-def test_tool_prepares_a_folder(
-    tool: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tree: Callable[..., Path],
-    tmp_path: Path,
-) -> None:
-    root = tree({"a": 4, "b": 4}, tmp_path / "my videos")
+def commands(said: str) -> list[list[str]]:
+    """The words of the commands that prepare_data prints at its end."""
+    lines = said.split("next:\n")[1].replace("\\\n", "").splitlines()
+    return [shlex.split(line) for line in lines]
+
+
+def test_tool_prepares_a_folder(tree: Callable[..., Path], tmp_path: Path) -> None:
+    root = tree({"a": 8, "b": 8}, tmp_path / "my videos")
     lists = tmp_path / "lists" / "mine"
     options = ["--name", "mine", "--lists", tmp_path / "lists", "--transcode", tmp_path / "the form", "--size", "keep"]
-    assert call(tool, monkeypatch, "folder", root, *options, "--test-share", "0.25") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[1:6]] == [
-        ["split", "1", "train", "test"],
-        ["a", "3", "1"],
-        ["b", "3", "1"],
-        ["all", "6", "2"],
+    said = tool("prepare_data", "folder", root, *options, "--test-share", "0.25")
+    assert [line.split() for line in said.splitlines()[1:6]] == [
+        ["split", "1", "train", "val", "test"],
+        ["a", "5", "1", "2"],
+        ["b", "5", "1", "2"],
+        ["all", "10", "2", "4"],
         ["next:"],
     ]
-    train, fuse = (shlex.split(line) for line in "\n".join(lines[6:]).replace("\\\n", "").splitlines())
+    train, fuse, predict = commands(said)
     assert train == [
         *("python", "tools/train_stream.py", "--config", "configs/folder.yaml", "--set"),
-        *(f"data.root={tmp_path / 'the form'}", f"data.train_list={lists / 'train_split1.txt'}"),
-        *(f"data.test_list={lists / 'test_split1.txt'}", f"data.classes={lists / 'classes.txt'}"),
-        *("--output", "runs/mine"),
+        *(f"data.root={tmp_path / 'the form'}", f"data.classes={lists / 'classes.txt'}"),
+        *(f"data.{side}_list={lists}/{side}_split1.txt" for side in SIDES),
     ]
-    assert fuse == ["python", "tools/fuse.py", "--checkpoints", "runs/mine", "--output", "runs/mine/fused"]
-    assert call(tool, monkeypatch, "folder", root, *options, "--folds", "2") == 0
+    fused = ["--output", "runs/mine/fused"]
+    assert fuse == ["python", "tools/fuse.py", "--checkpoints", "runs/mine", "--tune", *fused]
+    clip = (lists / "test_split1.txt").read_text().split()[0]
+    assert predict == ["python", "tools/predict.py", f"{tmp_path / 'the form'}/{clip}", "--checkpoints", "runs/mine"]
+    tool("prepare_data", "folder", root, *options, "--folds", "2", "--overwrite")
     assert (lists / "test_split2.txt").exists()
-    assert "a class has       2..2      2..2" in capsys.readouterr().out
+    said = tool("prepare_data", "folder", root, *options, "--folds", "2", "--val-share", "0", "--overwrite")
+    assert not (lists / "val_split2.txt").exists()
+    assert "a class has       4..4       4..4" in said
+    assert "data.val_list=null" in commands(said)[0]
+    assert "--tune" not in commands(said)[1]
+    refused = tool("prepare_data", "folder", root, *options, ok=False)
+    assert refused.startswith(f"error: {lists}: already holds other lists (test_split1.txt and ")
     for wrong in (["--size", "340"], ["--name", "../x"], ["--workers", "0"], ["--folds", "2", "--test-share", "0.2"]):
-        assert call(tool, monkeypatch, "folder", root, *options, *wrong) == 2
+        assert run_tool("prepare_data", "folder", root, *options, *wrong, check=False).returncode == 2
 
 
 @pytest.mark.parametrize("kind", ["demo", "ucf101", "hmdb51"])
-def test_the_command_printed_next_has_a_configuration_of_its_own(
-    tool: ModuleType, capsys: pytest.CaptureFixture[str], kind: str
-) -> None:
-    tool.report(kind, Prepared(Path("data"), Path("lists"), ("a",), (([], []),), {}))
-    assert f"--config configs/{kind}.yaml" in capsys.readouterr().out
-    assert (PROJECT / f"configs/{kind}.yaml").is_file()
+def test_a_data_set_of_its_own_configuration_needs_no_settings(tmp_path: Path, kind: str) -> None:
+    report = runpy.run_path(str(TOOL))["next_commands"]
+    clip = Clip("a/b.mp4", "a", 0)
+    values = yaml.safe_load((PROJECT / f"configs/{kind}.yaml").read_text())["data"]
+    split: dict[Side, list[Clip]] = {side: [clip] for side in SIDES if values.get(f"{side}_list")}
+    train = report(kind, Prepared(Path("data", kind), Path("data_lists", kind), ("a",), (split,), {}), False)[0]
+    assert train == f"python tools/train_stream.py --config configs/{kind}.yaml"
 
 
-def test_tool_makes_the_demo(
-    tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.usefixtures("no_figures")
+def test_the_commands_printed_next_work(
+    tree: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """From a folder of links, in a folder that is not the project's, with names that a shell and YAML would change."""
+    monkeypatch.chdir(tmp_path)
+    real = tree({"a": 8, "b": 8}, tmp_path / "real")
+    root = Path("2024 #1: videos")
+    for path in real.rglob("*.mp4"):
+        link = root / path.relative_to(real)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    said = tool(
+        "prepare_data", "folder", root, "--name", "on", "--lists", "l", "--follow-links", "--test-share", "0.25"
+    )
+    small = ["input.full_size=32", "input.reduced_size=32", "input.segments=1", "input.test_segments=1"]
+    small += ["model.backbone=mobilenet_v3_small", "train.epochs=1", "train.batch_size=4", "data.workers=0"]
+    more = {"train_stream": ["--streams", "mv", "iframe", "--set", *small], "fuse": [], "predict": ["--json"]}
+    done = {}
+    for (python, script, *arguments), (name, extra) in zip(commands(said), more.items(), strict=True):
+        assert (python, Path(script)) == ("python", PROJECT / "tools" / f"{name}.py")
+        done[name] = tool(name, *arguments, *extra)
+    assert (tmp_path / "runs/on/fused/results.json").exists()
+    assert set(json.loads(done["predict"])["streams"]) == {"mv", "iframe"}
+
+
+def test_tool_makes_the_demo(tmp_path: Path) -> None:
     folders = ["--output", tmp_path / "videos", "--lists", tmp_path / "lists"]
-    assert call(tool, monkeypatch, "demo", *folders, "--train-clips", "2", "--test-clips", "1") == 0
-    out = capsys.readouterr().out
+
+    def make(*options: object, ok: bool = True) -> str:
+        return tool("prepare_data", "demo", *folders, "--train-clips", "2", "--test-clips", "1", *options, ok=ok)
+
+    out = make()
     assert f"demo: 8 classes, lists in {tmp_path / 'lists'}, videos in {tmp_path / 'videos'}" in out
     assert ["all", "2", "1"] in [line.split() for line in out.splitlines()]
+    assert not (tmp_path / "lists/val_split1.txt").exists()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*_???.mp4")}
+    lists = {path: path.read_text() for path in (tmp_path / "lists").iterdir()}
+    assert make() == out  # the lists are the same
+    out = make("--val-clips", "3")
+    assert ["all", "2", "3", "1"] in [line.split() for line in out.splitlines()]
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path: path.read_text() for path in lists} == lists
+    names = [line.split()[0] for line in (tmp_path / "lists/val_split1.txt").read_text().splitlines()]
+    clips = [(tmp_path / "videos" / name).read_bytes() for name in names]
+    assert len({*clips, *before.values()}) == 6
+    assert "already holds other lists (val_split1.txt)" in make(ok=False)
 
 
 def test_tool_ends_in_one_line(tmp_path: Path) -> None:

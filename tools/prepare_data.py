@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE
 from coviar_mocrop.cli import parser, run
@@ -15,11 +19,13 @@ from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared
 from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.datasets.folder import prepare_folder
 from coviar_mocrop.datasets.official import prepare_hmdb51, prepare_ucf101
+from coviar_mocrop.datasets.splits import SIDES, list_name
 from coviar_mocrop.datasets.transcoding import transcode_files
 from coviar_mocrop.errors import DataError
 
 PROJECT = Path(__file__).resolve().parent.parent
 CLASSES_SHOWN = 20
+LINE, BREAK = 110, " \\\n    "
 
 EXAMPLES = """\
   # a small synthetic data set, to try everything out
@@ -36,7 +42,10 @@ EXAMPLES = """\
   python tools/prepare_data.py transcode phone.mov phone.mp4"""
 
 FOLDER_EXAMPLES = """\
-  # 30 % of each class for testing; the videos stay as they are
+  # 30 % of each class for testing, 15 % of the others for validation; the videos stay as they are
+  python tools/prepare_data.py folder my_videos --name mine
+
+  # videos in my_videos/train/jump/, my_videos/val/jump/, my_videos/test/jump/, ...: the lists follow these folders
   python tools/prepare_data.py folder my_videos --name mine
 
   # 5 folds: train_split1.txt ... test_split5.txt, every clip tested once
@@ -52,12 +61,12 @@ OFFICIAL_EXAMPLES = """\
   # the form that CoViAR uses, MPEG-4 at 340x256 with a key frame every 12 frames
   python tools/prepare_data.py {command} --transcode data/{name}
 
-  # the videos of the archive as they are
-  python tools/prepare_data.py {command}"""
+  # the videos of the archive as they are; 15 % of the training clips become a validation list, in whole source videos
+  python tools/prepare_data.py {command} --val-share 0.15"""
 
 DEMO_EXAMPLES = """\
   python tools/prepare_data.py demo
-  python tools/prepare_data.py demo --output data/tiny --lists data_lists/tiny --train-clips 32 --test-clips 16"""
+  python tools/prepare_data.py demo --output data/tiny --lists data_lists/tiny --train-clips 32 --val-clips 8"""
 
 TRANSCODE_EXAMPLES = """\
   python tools/prepare_data.py transcode phone.mov phone.mp4
@@ -97,15 +106,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--train-clips", type=positive, default=192, metavar="N", help="number of training clips (%(default)s)"
     )
     demo.add_argument("--test-clips", type=positive, default=96, metavar="N", help="number of test clips (%(default)s)")
+    demo.add_argument(
+        "--val-clips", type=not_negative, default=0, metavar="N", help="number of validation clips (%(default)s)"
+    )
     demo.add_argument("--seed", type=int, default=0, help="random seed of the clips (%(default)s)")
     demo.add_argument("--workers", type=positive, default=2, help="number of threads (%(default)s)")
+    add_overwrite(demo)
     demo.set_defaults(prepare=demo_command)
 
     folder = add(
         "folder",
         "your own videos, a folder per class",
         "The classes are named like the folders (a space becomes _). Videos may be in subfolders.\n"
-        "Writes LISTS/NAME/classes.txt, train_split1.txt and test_split1.txt (with --folds, K of each).",
+        "Writes LISTS/NAME/classes.txt and train_, val_ and test_split1.txt (with --folds, K of each).\n"
+        "If SOURCE holds train/, val/ (or valid/, validation/) and test/, with a folder per class in each, the lists\n"
+        "follow them; without val/, validation clips are held out of train/. The same file on two sides is an error.",
         FOLDER_EXAMPLES,
     )
     folder.add_argument("source", type=Path, help="folder that holds a folder of videos per class")
@@ -125,7 +140,14 @@ def build_parser() -> argparse.ArgumentParser:
     division = folder.add_mutually_exclusive_group()
     division.add_argument("--folds", type=int, metavar="K", help="write K splits; each clip is tested in one")
     division.add_argument(
-        "--test-share", type=float, default=0.3, metavar="SHARE", help="share of the clips to test on (%(default)s)"
+        "--test-share", type=float, metavar="SHARE", help="share of the clips of each class to test on (0.3)"
+    )
+    folder.add_argument(
+        "--val-share",
+        type=float,
+        metavar="SHARE",
+        help="share of the training clips of each class and split to hold out for validation, in whole groups; "
+        "training chooses its best epoch on them; 0: none (0.15)",
     )
     folder.add_argument("--seed", type=int, default=0, help="random seed of the division (%(default)s)")
     add_common(folder, codec="h264")
@@ -149,8 +171,19 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         help="folder of the unpacked official splits, brush_hair_test_split1.txt, ...",
     )
-    for official in (ucf101, hmdb51):
+    for official, groups in (
+        (ucf101, "groups, gNN in the file names"),
+        (hmdb51, "source videos, as the files name them"),
+    ):
         official.add_argument("source", type=Path, help="folder of the unpacked archive")
+        official.add_argument(
+            "--val-share",
+            type=float,
+            default=0.0,
+            metavar="SHARE",
+            help="share of the official training clips of each class to hold out for validation, in whole "
+            f"{groups}; 0 keeps the official lists whole (%(default)s)",
+        )
         official.add_argument(
             "--allow-incomplete", action="store_true", help="warn of missing classes and clips instead of stopping"
         )
@@ -206,6 +239,12 @@ def add_common(arguments: argparse.ArgumentParser, *, codec: str) -> None:
         action="store_true",
         help="allow symbolic links that leave the data folder (train with data.follow_links=true)",
     )
+    add_overwrite(arguments)
+
+
+def add_overwrite(arguments: argparse.ArgumentParser) -> None:
+    """Add ``--overwrite``."""
+    arguments.add_argument("--overwrite", action="store_true", help="replace lists of this name that differ")
 
 
 def positive(text: str) -> int:
@@ -213,6 +252,14 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("give 1 or more")
+    return number
+
+
+def not_negative(text: str) -> int:
+    """Parse a whole number from 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("give 0 or more")
     return number
 
 
@@ -241,6 +288,7 @@ def common(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
         on_error=arguments.on_error,
         workers=arguments.workers,
         follow_links=arguments.follow_links,
+        overwrite=arguments.overwrite,
     )
     return {"lists": arguments.lists / name, "canonical": canonical, "handling": handling}
 
@@ -252,8 +300,10 @@ def demo_command(arguments: argparse.Namespace) -> None:
         arguments.lists,
         train_clips=arguments.train_clips,
         test_clips=arguments.test_clips,
+        val_clips=arguments.val_clips,
         seed=arguments.seed,
         workers=arguments.workers,
+        overwrite=arguments.overwrite,
     )
     report("demo", prepared)
 
@@ -266,10 +316,11 @@ def folder_command(arguments: argparse.Namespace) -> None:
         group_column=arguments.group_column,
         folds=arguments.folds,
         test_share=arguments.test_share,
+        val_share=arguments.val_share,
         seed=arguments.seed,
         **common(arguments, arguments.name),
     )
-    report(arguments.name, prepared)
+    report(arguments.name, prepared, follow_links=arguments.follow_links and not arguments.transcode)
 
 
 def official_command(arguments: argparse.Namespace) -> None:
@@ -277,13 +328,15 @@ def official_command(arguments: argparse.Namespace) -> None:
     name = arguments.kind
     options = {
         "classes_file": PROJECT / "data_lists" / name / "classes.txt",
+        "val_share": arguments.val_share,
         "allow_incomplete": arguments.allow_incomplete,
         **common(arguments, name),
     }
     if name == "ucf101":
-        report(name, prepare_ucf101(arguments.source, **options))
+        prepared = prepare_ucf101(arguments.source, **options)
     else:
-        report(name, prepare_hmdb51(arguments.source, arguments.splits, **options))
+        prepared = prepare_hmdb51(arguments.source, arguments.splits, **options)
+    report(name, prepared, follow_links=arguments.follow_links and not arguments.transcode)
 
 
 def transcode_command(arguments: argparse.Namespace) -> None:
@@ -308,41 +361,90 @@ def transcode_command(arguments: argparse.Namespace) -> None:
         raise SystemExit(1)
 
 
-def report(name: str, prepared: Prepared) -> None:
+def report(name: str, prepared: Prepared, *, follow_links: bool = False) -> None:
     """Print the number of clips per class and side, and the commands to run next."""
     print(f"{name}: {len(prepared.classes)} classes, lists in {prepared.lists}, videos in {prepared.root}")
     if prepared.left_out:
         print(f"left out: {len(prepared.left_out)} videos that cannot be used (named above)")
     width = max(len("a class has"), *(len(class_name) + 2 for class_name in prepared.classes))
     for number, split in enumerate(prepared.splits, 1):
-        counts = [Counter(clip.class_name for clip in side) for side in split]
+        sides = [side for side in SIDES if side in split]
+        counts = [Counter(clip.class_name for clip in split[side]) for side in sides]
         table = {f"  {class_name}": [count[class_name] for count in counts] for class_name in prepared.classes}
-        print(f"{f'split {number}':{width}}  {'train':>9} {'test':>9}")
+        print(row(f"split {number}", sides, width))
         if len(prepared.splits) == 1 and len(prepared.classes) <= CLASSES_SHOWN:
-            rows: dict[str, list[Any]] = dict(table)
+            for title, numbers in table.items():
+                print(row(title, numbers, width))
         else:
-            rows = {"  a class has": [f"{min(side)}..{max(side)}" for side in zip(*table.values(), strict=True)]}
-        for title, (train, test) in {**rows, "  all": [len(side) for side in split]}.items():
-            print(f"{title:{width}}  {train:>9} {test:>9}")
-    config = Path("configs") / f"{name}.yaml"
-    if not (PROJECT / config).exists():
-        config = Path("configs/folder.yaml")
-    settings = {
-        "data.root": prepared.root,
-        "data.train_list": prepared.lists / "train_split1.txt",
-        "data.test_list": prepared.lists / "test_split1.txt",
-        "data.classes": prepared.lists / "classes.txt",
-    }
-    output = Path("runs") / name
-    lines = [
-        f"python tools/train_stream.py --config {config} --set",
-        *(f"  {shlex.quote(f'{key}={value}')}" for key, value in settings.items()),
-        f"  --output {shlex.quote(str(output))}",
-    ]
-    print("next:\n  " + " \\\n  ".join(lines))
-    print(
-        f"  python tools/fuse.py --checkpoints {shlex.quote(str(output))} --output {shlex.quote(str(output / 'fused'))}"
-    )
+            ranges = [f"{min(side)}..{max(side)}" for side in zip(*table.values(), strict=True)]
+            print(row("  a class has", ranges, width))
+        print(row("  all", [len(split[side]) for side in sides], width))
+    print("next:")
+    for command in next_commands(name, prepared, follow_links):
+        print(f"  {command}")
+
+
+def row(title: str, cells: Sequence[object], width: int) -> str:
+    """A line of the table of counts."""
+    return f"{title:{width}}" + "".join(f"  {cell!s:>9}" for cell in cells)
+
+
+def next_commands(name: str, prepared: Prepared, follow_links: bool) -> list[str]:
+    """The commands that train on split 1 of a data set, fuse the streams and classify one of its videos.
+
+    Args:
+        name: of the data set. If ``configs/NAME.yaml`` exists it is used, else ``configs/folder.yaml``.
+        prepared: the data set.
+        follow_links: whether its videos are links that leave the data root.
+    """
+    config = PROJECT / "configs" / f"{name}.yaml"
+    if not config.exists():
+        config = PROJECT / "configs" / "folder.yaml"
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    split = prepared.splits[0]
+    wanted: dict[str, Any] = {"root": prepared.root.as_posix(), "classes": (prepared.lists / "classes.txt").as_posix()}
+    for side in SIDES:
+        wanted[f"{side}_list"] = (prepared.lists / list_name(side)).as_posix() if split.get(side) else None
+    if follow_links:
+        wanted["follow_links"] = True
+    data = values.get("data", {})
+    settings = [f"data.{key}={to_yaml(value)}" for key, value in wanted.items() if data.get(key) != value]
+    output = f"runs/{name}"
+    train = ["train_stream.py", "--config", in_project(config)]
+    if settings:
+        train += ["--set", *settings]
+    if values.get("output") != output:
+        train += ["--output", output]
+    commands = [train]
+    if split.get("test"):
+        tune = ["--tune"] if split.get("val") else []
+        commands.append(["fuse.py", "--checkpoints", output, *tune, "--output", f"{output}/fused"])
+    clip = next(clip for side in ("test", "val", "train") for clip in split.get(side, ()))
+    commands.append(["predict.py", (prepared.root / clip.path).as_posix(), "--checkpoints", output])
+    return [in_lines(["python", in_project(PROJECT / "tools" / tool), *options]) for tool, *options in commands]
+
+
+def in_lines(words: Sequence[str]) -> str:
+    """A command as a shell takes it; a long one has a line for each setting."""
+    line = shlex.join(words)
+    if len(line) <= LINE:
+        return line
+    breaks = ("data.", "--output")
+    return "".join(f"{BREAK if word.startswith(breaks) else ' '}{shlex.quote(word)}" for word in words).lstrip()
+
+
+def in_project(path: Path) -> str:
+    """A file of the project, as the current folder names it."""
+    return (path.relative_to(PROJECT) if Path.cwd() == PROJECT else path).as_posix()
+
+
+def to_yaml(value: str | bool | None) -> str:
+    """A value of ``--set``, in one line of YAML; quoted where the plain text means something else."""
+    try:
+        plain = isinstance(value, str) and yaml.safe_load(value) == value
+    except yaml.YAMLError:
+        plain = False
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
 
 
 if __name__ == "__main__":

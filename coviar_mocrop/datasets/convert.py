@@ -1,4 +1,4 @@
-"""What preparing any data set shares: the canonical form, the check, writing the lists."""
+"""What preparing any data set shares: the canonical form, the check of the videos, the splits."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ from tqdm import tqdm
 
 from coviar_mocrop.bitstream import open_video, transcode
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE, Codec
-from coviar_mocrop.datasets.lists import Clip, write_classes, write_list
+from coviar_mocrop.datasets.lists import Clip, DataRoot
+from coviar_mocrop.datasets.splits import (
+    Side,
+    Sides,
+    Split,
+    find_leak,
+    require_replaceable,
+    same_files,
+    write_splits,
+)
 from coviar_mocrop.errors import DataError, NoMotionVectorsError, VideoError
-from coviar_mocrop.files import DataRoot, write_json
+from coviar_mocrop.files import write_json
 
 RECORD = "transcode.json"
 """The file in a folder of transcoded videos that says what they were made from, and how."""
 
 _GOP = 12
 _SHOWN = 20
-
-Side = Literal["train", "test"] | None
-"""Where a clip is in a split; None: it is not used."""
-Split = tuple[list[Clip], list[Clip]]
-"""The training and the test clips of a split."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ class Handling:
         workers: number of videos processed at the same time.
         progress: show a bar.
         follow_links: whether videos that are not transcoded may be symbolic links out of the data folder.
+        overwrite: whether lists in the folder may be replaced by others.
     """
 
     check: bool = True
@@ -66,6 +71,7 @@ class Handling:
     workers: int = 2
     progress: bool = True
     follow_links: bool = False
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Prepared:
 
     Attributes:
         root: folder that the paths in the lists start from.
-        lists: folder of ``classes.txt`` and ``{train,test}_split<k>.txt``.
+        lists: folder of ``classes.txt`` and ``{train,val,test}_split<k>.txt``.
         classes: names by label.
         splits: split 1, 2, ...
         left_out: why videos cannot be used, by their path in the source.
@@ -87,43 +93,64 @@ class Prepared:
     left_out: dict[str, str]
 
 
-def some(names: Sequence[str], most: int = 1) -> str:
-    """The first ``most`` names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def prepare(
     source: str | os.PathLike[str],
     lists: str | os.PathLike[str],
     classes: tuple[str, ...],
     clips: Sequence[Clip],
-    sides_of: Callable[[Sequence[Clip]], Mapping[str, Sequence[Side]]],
+    sides: Sequence[Side],
+    sides_of: Callable[[Sequence[Clip]], Sides],
     canonical: Canonical | None = None,
     handling: Handling | None = None,
+    *,
+    official: bool = False,
 ) -> Prepared:
     """Transcode and check the clips of a data set, divide those that can be used, and write the lists.
 
     Args:
         source: data root of ``clips``.
-        lists: folder to write ``classes.txt`` and ``{train,test}_split<k>.txt`` to.
+        lists: folder to write ``classes.txt`` and ``{train,val,test}_split<k>.txt`` to.
         classes: names by label.
         clips: all clips.
-        sides_of: gives the side in each split, by the clip's path, of the clips that can be used.
+        sides: the sides that each split should have.
+        sides_of: divides the clips that can be used.
         canonical: transcode to this first; the lists then refer to its folder.
-        handling: checks, workers, what to do about videos that cannot be used.
+        handling: checks, workers, what to do about videos that cannot be used and about lists that are there.
+        official: the division is a published one: a file that is on two of its sides is a warning, not an error.
 
     Raises:
-        DataError: a clip cannot be used and ``on_error`` is ``raise``, or none can; or the folder for the transcoded
-            videos is in use for something else.
+        DataError: a clip cannot be used and ``on_error`` is ``raise``, or none can; the folder for the transcoded
+            videos is in use for something else; two sides of a split share a file; or the lists there are others.
     """
     source, lists, handling = Path(source), Path(lists), handling or Handling()
     if canonical is None:
-        root, targets, failed = source, {clip.path: clip for clip in clips}, {}
+        root, targets = source, {clip.path: clip for clip in clips}
         below = DataRoot(root, follow_links=handling.follow_links)
         for path in targets:
             below.find(path)  # raises what training would raise later
     else:
         root, targets = canonical.folder, _targets(source, clips)
+    same = same_files(source, targets)
+
+    def divided(usable: Sequence[Clip]) -> tuple[Sides, tuple[Split, ...]]:
+        side_of = sides_of(usable)
+        if not official and (leak := find_leak(same, side_of)):
+            raise DataError(f"{source}: {leak}; remove one of the two")
+        ordered = sorted(usable, key=lambda clip: (clip.label, targets[clip.path].path))
+        splits = tuple(
+            {side: [targets[clip.path] for clip in ordered if side_of[clip.path][number] == side] for side in sides}
+            for number in range(len(side_of[ordered[0].path]))
+        )
+        if not handling.overwrite:
+            require_replaceable(lists, classes, splits)
+        return side_of, splits
+
+    if handling.on_error == "raise":  # all clips are used, or none: what would be refused in the end is refused now
+        divided(clips)
+    else:
+        sides_of(clips)
+    failed: dict[str, str] = {}
+    if canonical is not None:
         _claim(source, canonical)
         todo = [path for path, clip in targets.items() if not _is_current(source / path, root / clip.path)]
         if len(todo) < len(targets):
@@ -138,16 +165,14 @@ def prepare(
         failed |= for_each(lambda path: check_video(root / targets[path].path), left, "checking", handling)
     left_out = {path: failed[path] for path in targets if path in failed}
     _report(source, left_out, len(targets), handling)
-    usable = [clip for clip in clips if clip.path not in failed]
-    sides = sides_of(usable)
-    splits = []
-    for number in range(len(next(iter(sides.values())))):
-        train, test = (
-            [targets[clip.path] for clip in usable if sides[clip.path][number] == side] for side in ("train", "test")
-        )
-        splits.append((train, test))
-    _write(lists, classes, splits)
-    return Prepared(root, lists, classes, tuple(splits), left_out)
+    side_of, splits = divided([clip for clip in clips if clip.path not in failed])
+    if leak := find_leak(same, side_of):
+        _log.warning("%s: %s", source, leak)
+    if copies := [used for paths in same if len(used := [path for path in paths if path in side_of]) > 1]:
+        number = sum(len(used) - 1 for used in copies)
+        _log.warning("%s: %d files are copies of others, such as %s of %s", source, number, *copies[0][1::-1])
+    write_splits(lists, classes, splits)
+    return Prepared(root, lists, classes, splits, left_out)
 
 
 def check_video(path: str | os.PathLike[str]) -> None:
@@ -259,20 +284,3 @@ def _report(source: Path, failed: Mapping[str, str], total: int, handling: Handl
             f"{source}: {len(failed)} of {total} videos cannot be used; mend or remove them{advice}. "
             f"The first: {next(iter(failed.values()))}"
         )
-
-
-def _write(lists: Path, classes: Sequence[str], splits: Sequence[Split]) -> None:
-    """Write the lists; those of an earlier run with more splits are removed, because mixed splits would leak."""
-    write_classes(lists / "classes.txt", classes)
-    for number, split in enumerate(splits, 1):
-        for side, clips in zip(("train", "test"), split, strict=True):
-            write_list(lists / f"{side}_split{number}.txt", sorted(clips, key=lambda clip: (clip.label, clip.path)))
-            there = {clip.class_name for clip in clips}
-            if absent := [name for name in classes if name not in there]:
-                _log.warning("split %d: no %s clip of %s", number, side, some(absent, _SHOWN))
-    number = len(splits) + 1
-    while stale := [path for side in ("train", "test") if (path := lists / f"{side}_split{number}.txt").exists()]:
-        for path in stale:
-            path.unlink()
-            _log.info("%s: removed, it belongs to an earlier division", path)
-        number += 1

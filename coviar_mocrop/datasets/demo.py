@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from coviar_mocrop.bitstream.transcode import Codec, encode
 from coviar_mocrop.datasets.convert import Prepared
-from coviar_mocrop.datasets.lists import Clip, write_classes, write_list
+from coviar_mocrop.datasets.lists import Clip
+from coviar_mocrop.datasets.splits import Side, require_replaceable, write_splits
 from coviar_mocrop.files import write_json
 
 SCENES = ("rows", "columns")
@@ -33,29 +34,36 @@ def make_demo(
     *,
     train_clips: int = 192,
     test_clips: int = 96,
+    val_clips: int = 0,
     seed: int = 0,
     workers: int = 2,
     progress: bool = True,
+    overwrite: bool = False,
 ) -> Prepared:
     """Write the demo clips and their lists. Clips that were made with the same numbers before are kept.
 
     Args:
         output: data root; clips go to ``output/<class>/``.
-        lists: folder of ``classes.txt``, ``train_split1.txt`` and ``test_split1.txt``.
+        lists: folder of ``classes.txt`` and ``{train,val,test}_split1.txt``.
         train_clips: number of training clips. The 8 classes take turns, so a multiple of 8 gives equal numbers.
         test_clips: number of test clips.
+        val_clips: number of validation clips. The training and test clips do not depend on it.
         seed: random seed of all clips.
         workers: number of threads that encode. Does not affect results.
         progress: show a bar.
+        overwrite: whether lists in the folder may be replaced by others.
+
+    Raises:
+        DataError: other lists are there and ``overwrite`` is not set.
     """
     classes = [f"{scene}_{motion}" for scene in SCENES for motion in MOTIONS]
-    clips = {
-        part: [_clip(part, number, classes) for number in range(count)]
-        for part, count in (("train", train_clips), ("test", test_clips))
-    }
+    counts: dict[Side, int] = {"train": train_clips, "test": test_clips, "val": val_clips}  # numbered in this order
+    split = {part: [_clip(part, number, classes) for number in range(count)] for part, count in counts.items() if count}
+    if not overwrite:
+        require_replaceable(lists, classes, [split])
     made = {"format": _FORMAT, "seed": seed, "train_clips": train_clips, "test_clips": test_clips}
     marker = output / "demo.json"
-    everything = clips["train"] + clips["test"]
+    everything = [clip for part in split.values() for clip in part]
     complete = marker.exists() and all((output / clip.path).exists() for clip in everything)
     if not complete or json.loads(marker.read_text()) != made:
 
@@ -70,10 +78,8 @@ def make_demo(
             for _ in tqdm(done, "demo clips", len(everything), unit="clip", disable=not progress):
                 pass
         write_json(marker, made)
-    write_classes(lists / "classes.txt", classes)
-    for part, chosen in clips.items():
-        write_list(lists / f"{part}_split1.txt", chosen)
-    return Prepared(output, lists, tuple(classes), ((clips["train"], clips["test"]),), {})
+    write_splits(lists, classes, [split])
+    return Prepared(output, lists, tuple(classes), (split,), {})
 
 
 def render(class_name: str, generator: np.random.Generator) -> NDArray[np.uint8]:

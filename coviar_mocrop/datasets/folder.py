@@ -1,31 +1,33 @@
-"""A user's own data set: a folder per class, divided into train and test by share, by group or into folds."""
+"""A user's own data set: a folder per class, divided into training, validation and test by share, by group or into
+folds, or divided already."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import logging
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from coviar_mocrop.datasets.convert import (
-    Canonical,
-    Handling,
-    Prepared,
-    Side,
-    prepare,
-    some,
-)
+from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared, prepare
 from coviar_mocrop.datasets.lists import Clip
+from coviar_mocrop.datasets.splits import SIDES, Side, Sides, divide, group_sizes, hold_out, some
 from coviar_mocrop.datasets.videos import videos_by_folder
 from coviar_mocrop.errors import DataError
 
+_SIDE_FOLDERS: dict[str, Side] = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+"""What the folders of a source that is divided already are named."""
+_SHOWN = 20
+
 _log = logging.getLogger(__name__)
-_SWAPS_UP_TO = 300
-_EMPTY = 4
-"""Cost of a class missing in a part: more than single clips can gain in evenness by leaving it out."""
 
 
 def prepare_folder(
@@ -35,56 +37,94 @@ def prepare_folder(
     groups: str | os.PathLike[str] | None = None,
     group_column: str = "source_video",
     folds: int | None = None,
-    test_share: float = 0.3,
+    test_share: float | None = None,
+    val_share: float | None = None,
     seed: int = 0,
     canonical: Canonical | None = None,
     handling: Handling | None = None,
 ) -> Prepared:
     """Index ``source/<class>/**/<video>``, transcode and check the videos, and write their lists.
 
+    A source of ``train/<class>/``, ``val/<class>/`` (or ``valid``, ``validation``) and ``test/<class>/`` is divided
+    already, and the lists follow it. Without ``val``, validation clips are held out of ``train``.
+
     Args:
         source: folder of a folder per class; spaces in their names become ``_`` in the class names.
-        lists: folder to write ``classes.txt`` and ``{train,test}_split<k>.txt`` to.
+        lists: folder to write ``classes.txt`` and ``{train,val,test}_split<k>.txt`` to.
         groups: CSV file with the columns ``path`` (below ``source``) and ``group_column``. The clips of one group,
             for instance cut from one source video, all go to one side. None: every clip is a group of its own.
         group_column: column of ``groups`` that names the group.
         folds: write this many splits; each clip is tested in one of them. None: one split, by ``test_share``.
-        test_share: share of each class, as near as whole groups allow, that is held out for testing.
+        test_share: share of each class, as near as whole groups allow, that is held out for testing (default 0.3).
+        val_share: share of the training clips of each class and split, as near as whole groups allow, that is held
+            out for validation (default 0.15; 0: none).
         seed: decides the division, together with the paths and the groups.
         canonical: see :func:`~coviar_mocrop.datasets.convert.prepare`.
         handling: see there.
 
     Raises:
-        DataError: the folder, the CSV file or a video is not as expected, or a side would be empty.
+        DataError: the folder, the CSV file or a video is not as expected, or the training or test side would be empty;
+            or a share or folds are given for what is divided already.
     """
-    classes, clips = index_folder(source)
+    classes, clips, given = index_folder(source)
     group_of = {clip.path: clip.path for clip in clips}
     if groups is not None:
         group_of = read_groups(groups, group_column, [clip.path for clip in clips])
-    shares = _shares(folds, test_share)
+    present = set(given.values())
+    asked = {"folds": folds, "a test share": test_share, "a validation share": val_share if "val" in present else None}
+    if given and (option := next((name for name, value in asked.items() if value is not None), None)):
+        raise DataError(
+            f"{os.fspath(source)}: is divided into {' and '.join(sorted(present))} already; leave out {option}"
+        )
+    shares = _shares(folds, 0.3 if test_share is None else test_share)
+    if val_share is None:
+        val_share = 0.0 if "val" in present else 0.15
 
-    def sides_of(usable: Sequence[Clip]) -> dict[str, list[Side]]:
-        part_of = _divide_clips(usable, group_of, shares, seed)
-        return {
-            clip.path: ["test" if part_of[group_of[clip.path]] == part else "train" for part in range(folds or 1)]
-            for clip in usable
-        }
+    def sides_of(usable: Sequence[Clip]) -> Sides:
+        if len({clip.class_name for clip in usable}) < 2:
+            raise DataError(
+                f"{os.fspath(source)}: only videos of one class, {usable[0].class_name}, can be used; add others"
+            )
+        sides: dict[str, list[Side | None]]
+        if given:
+            sides = {clip.path: [given[clip.path]] for clip in usable}
+        else:
+            part_of = _divide_clips(usable, group_of, shares, seed)
+            sides = {
+                clip.path: ["test" if part_of[group_of[clip.path]] == part else "train" for part in range(folds or 1)]
+                for clip in usable
+            }
+        return hold_out(usable, sides, group_of, val_share, seed)
 
-    sides_of(clips)  # what cannot be divided is refused before the videos are transcoded
-    prepared = prepare(source, lists, classes, clips, sides_of, canonical, handling)
-    usable = [clip for clip in clips if clip.path not in prepared.left_out]
-    _warn_of_single(usable, group_of, "clip" if groups is None else "group of clips")
+    if given:
+        _require_whole_groups(clips, group_of, given)
+    wanted = [side for side in SIDES if side in (present or {"train", "test"}) or (side == "val" and val_share)]
+    prepared = prepare(source, lists, classes, clips, wanted, sides_of, canonical, handling)
+    if not given:
+        usable = [clip for clip in clips if clip.path not in prepared.left_out]
+        _warn_of_single(usable, group_of, "clip" if groups is None else "group of clips")
     return prepared
 
 
-def index_folder(source: str | os.PathLike[str]) -> tuple[tuple[str, ...], list[Clip]]:
-    """The classes of a folder-per-class data set, sorted without regard to case, and its clips.
+def index_folder(source: str | os.PathLike[str]) -> tuple[tuple[str, ...], list[Clip], dict[str, Side]]:
+    """The classes of a folder-per-class data set, sorted without regard to case, its clips, and their given sides.
+
+    Returns:
+        The class names, the clips, and by path the side of each clip, where the source is divided already.
 
     Raises:
         DataError: there are fewer than two classes, or two folders give one class name.
     """
-    folder_of: dict[str, str] = {}
     videos = videos_by_folder(source)
+    given: dict[str, Side] = {}
+    if side_of_folder := _given_sides(source, videos):
+        by_class: defaultdict[str, list[str]] = defaultdict(list)
+        for side_folder, side in side_of_folder.items():
+            for folder, paths in videos_by_folder(Path(source, side_folder)).items():
+                by_class[folder] += [f"{side_folder}/{path}" for path in paths]
+                given |= {f"{side_folder}/{path}": side for path in paths}
+        videos = by_class
+    folder_of: dict[str, str] = {}
     for folder in videos:
         name = re.sub(r"\s", "_", folder)
         if name in folder_of:
@@ -99,7 +139,24 @@ def index_folder(source: str | os.PathLike[str]) -> tuple[tuple[str, ...], list[
             "that holds a folder per class"
         )
     classes = tuple(sorted(folder_of, key=lambda name: (name.lower(), name)))
-    return classes, [Clip(path, name, label) for label, name in enumerate(classes) for path in videos[folder_of[name]]]
+    clips = [Clip(path, name, label) for label, name in enumerate(classes) for path in videos[folder_of[name]]]
+    return classes, clips, given
+
+
+def _given_sides(source: str | os.PathLike[str], videos: Mapping[str, Sequence[str]]) -> dict[str, Side]:
+    """The side of each folder, if the folders are sides of class folders; else nothing."""
+    side_of = {folder: _SIDE_FOLDERS[folder.lower()] for folder in videos if folder.lower() in _SIDE_FOLDERS}
+    flat = [path for folder in side_of for path in videos[folder] if path.count("/") < 2]
+    if "train" not in side_of.values() or len(side_of) < 2 or len(flat) == sum(len(videos[name]) for name in side_of):
+        return {}
+    named = f"{os.fspath(source)}: is divided into {' and '.join(side_of)}"
+    if len(set(side_of.values())) < len(side_of):
+        raise DataError(f"{named}, two of which are for one side; move their class folders into one")
+    if flat:
+        raise DataError(f"{named}, but {flat[0]} is in no class folder of its side; move it into one")
+    if other := [folder for folder in videos if folder not in side_of]:
+        raise DataError(f"{named}, and {some(other)} is none of them; move it elsewhere")
+    return side_of
 
 
 def read_groups(file: str | os.PathLike[str], column: str, paths: Sequence[str]) -> dict[str, str]:
@@ -139,79 +196,6 @@ def read_groups(file: str | os.PathLike[str], column: str, paths: Sequence[str])
     return group_of
 
 
-def divide(sizes: Mapping[str, Mapping[str, int]], shares: Sequence[float], seed: int) -> dict[str, int]:
-    """Divide groups of clips into parts, so that each part gets near its share of every class and of all clips.
-
-    Groups in an order drawn from the seed go, one by one, to where they fit best; then single groups move and
-    pairs change places as long as that brings the parts nearer to their shares.
-
-    Args:
-        sizes: of each group, its clips per class. A clip on its own is a group of one.
-        shares: of each part; they sum to 1.
-        seed: decides which of many about equally good divisions it is. The order of ``sizes`` does not matter.
-
-    Returns:
-        The part of each group. A part can come out empty where there are few groups.
-    """
-    every: str | None = None  # as a class that all clips are of: keeps rounding errors from adding up
-    rows: dict[str, dict[str | None, int]] = {
-        group: {**{name: clips for name, clips in classes.items() if clips}, every: sum(classes.values())}
-        for group, classes in sizes.items()
-    }
-    total: Counter[str | None] = Counter()
-    for row in rows.values():
-        total.update(row)
-    parts = range(len(shares))
-    have: list[Counter[str | None]] = [Counter() for _ in parts]
-    part_of: dict[str, int] = {}
-
-    def cost(part: int, name: str | None, clips: int) -> float:
-        off = clips - shares[part] * total[name]
-        return off * off / total[name] + _EMPTY * (clips == 0)
-
-    def change(part: int, row: Mapping[str | None, int], sign: int) -> float:
-        now = have[part]
-        return sum(cost(part, name, now[name] + sign * n) - cost(part, name, now[name]) for name, n in row.items())
-
-    def move(row: Mapping[str | None, int], start: int, end: int) -> None:
-        for name, clips in row.items():
-            have[start][name] -= clips
-            have[end][name] += clips
-
-    order = sorted(rows, key=lambda group: (_drawn(seed, group), group))
-    for group in order:
-        costs = [change(part, rows[group], 1) for part in parts]
-        part_of[group] = costs.index(min(costs))
-        have[part_of[group]].update(rows[group])
-    better = True
-    while better:
-        better = False
-        for group in order:
-            start, row = part_of[group], rows[group]
-            costs = [0.0 if end == start else change(start, row, -1) + change(end, row, 1) for end in parts]
-            if min(costs) < -1e-9:
-                part_of[group] = costs.index(min(costs))
-                move(row, start, part_of[group])
-                better = True
-        # among many groups single moves are enough, and pairs too many
-        for number, first in enumerate(order if len(order) <= _SWAPS_UP_TO else ()):
-            for second in order[:number]:
-                one, other = part_of[first], part_of[second]
-                if one == other:
-                    continue
-                a, b = rows[first], rows[second]
-                row = {name: a.get(name, 0) - b.get(name, 0) for name in a | b}
-                if change(one, row, -1) + change(other, row, 1) < -1e-9:
-                    part_of[first], part_of[second] = other, one
-                    move(row, one, other)
-                    better = True
-    return part_of
-
-
-def _drawn(seed: int, group: str) -> bytes:
-    return hashlib.blake2b(f"{seed}/{group}".encode(), digest_size=8).digest()
-
-
 def _shares(folds: int | None, test_share: float) -> list[float]:
     if folds is not None:
         if folds < 2:
@@ -225,9 +209,7 @@ def _shares(folds: int | None, test_share: float) -> list[float]:
 def _divide_clips(
     clips: Sequence[Clip], group_of: Mapping[str, str], shares: Sequence[float], seed: int
 ) -> dict[str, int]:
-    sizes: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for clip in clips:
-        sizes[group_of[clip.path]][clip.class_name] += 1
+    sizes = group_sizes(clips, group_of)
     part_of = divide(sizes, shares, seed)
     if len(set(part_of.values())) < len(shares):
         raise DataError(
@@ -237,9 +219,22 @@ def _divide_clips(
     return part_of
 
 
+def _require_whole_groups(clips: Sequence[Clip], group_of: Mapping[str, str], given: Mapping[str, Side]) -> None:
+    first: dict[str, str] = {}
+    for clip in clips:
+        path = first.setdefault(group_of[clip.path], clip.path)
+        if given[path] != given[clip.path]:
+            raise DataError(
+                f"{path} and {clip.path} are of one group, {group_of[path]}, but on two sides; move one of them, or "
+                "leave out the groups"
+            )
+
+
 def _warn_of_single(clips: Sequence[Clip], group_of: Mapping[str, str], what: str) -> None:
     groups: defaultdict[str, set[str]] = defaultdict(set)
     for clip in clips:
         groups[clip.class_name].add(group_of[clip.path])
     if single := [name for name, members in groups.items() if len(members) == 1]:
-        _log.warning("only one %s in %s: it can be learned from or tested on, not both; add videos", what, some(single))
+        _log.warning(
+            "only one %s of %s: it can be learned from or tested on, not both; add videos", what, some(single, _SHOWN)
+        )

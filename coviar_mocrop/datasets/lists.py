@@ -1,15 +1,16 @@
-"""Video lists: one clip a line, ``path class label``; class lists: one name a line."""
+"""Video lists, one clip a line: ``path class label``; class lists, one name a line; the data root."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from coviar_mocrop.errors import ListError
-from coviar_mocrop.files import write_text
+from coviar_mocrop.errors import DataError, ListError
 
 
 class Clip(NamedTuple):
@@ -35,6 +36,12 @@ class VideoList:
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    @property
+    def digest(self) -> str:
+        """BLAKE2 over all clips and labels, in their order: 32 hexadecimal digits."""
+        text = "".join(f"{clip.path}\n{clip.label}\n" for clip in self.clips)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -81,14 +88,14 @@ def read_list(path: str | os.PathLike[str], classes: Iterable[str]) -> VideoList
     return VideoList(tuple(clips), names)
 
 
-def write_list(path: str | os.PathLike[str], clips: Iterable[Clip]) -> None:
-    """Write a video list, whole or not at all."""
-    write_text(path, "".join(f"{clip.path} {clip.class_name} {clip.label}\n" for clip in clips))
+def format_list(clips: Iterable[Clip]) -> str:
+    """The text of a video list."""
+    return "".join(f"{clip.path} {clip.class_name} {clip.label}\n" for clip in clips)
 
 
-def write_classes(path: str | os.PathLike[str], classes: Iterable[str]) -> None:
-    """Write a class list, whole or not at all."""
-    write_text(path, "".join(f"{name}\n" for name in classes))
+def format_classes(classes: Iterable[str]) -> str:
+    """The text of a class list."""
+    return "".join(f"{name}\n" for name in classes)
 
 
 def _lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
@@ -100,3 +107,72 @@ def _lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
         raise ListError(f"{path}: cannot be read as text ({error})") from error
     stripped = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
     return [(number, line) for number, line in stripped if line and not line.startswith("#")]
+
+
+class DataRoot:
+    """A folder that list entries must stay below.
+
+    The real path of each subfolder is looked up once, so that 100 000 entries cost one system call each.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, follow_links: bool = False) -> None:
+        """Name the folder. Nothing is read yet.
+
+        Args:
+            path: the data root.
+            follow_links: whether symbolic links below it may lead elsewhere.
+        """
+        self.path = os.fspath(path)
+        self.follow_links = follow_links
+        self._folders: dict[str, str] = {}
+
+    def find(self, entry: str) -> tuple[str, os.stat_result | None]:
+        """Join an entry to the root, refusing whatever would leave it.
+
+        Args:
+            entry: a path as it stands in a video list, with forward slashes.
+
+        Returns:
+            The path, and the status of the file that it leads to, None if there is none.
+
+        Raises:
+            DataError: the entry is absolute, or leaves the root by ``..`` or by a symbolic link.
+        """
+        name = entry[entry.rfind("/") + 1 :]
+        folder = entry[: len(entry) - len(name)]
+        if name in ("", ".", "..") or os.path.basename(name) != name:  # no file name: all of it is taken as a folder
+            folder, name = entry, ""
+        start = self._folders.get(folder)
+        if start is None:
+            start = os.path.join(self.path, folder)
+            if not self._allows(folder, start):
+                raise self._leaves(entry)
+            if ".." in folder:  # resolved as it was checked, even behind a folder that does not exist
+                start = os.path.realpath(start)
+            self._folders[folder] = start
+        path = os.path.join(start, name)
+        try:
+            facts = os.lstat(path)
+            if stat.S_ISLNK(facts.st_mode):
+                if not self.follow_links and not self._holds(path):
+                    raise self._leaves(entry)
+                facts = os.stat(path)
+        except (OSError, ValueError):  # ValueError: a name with a zero byte
+            return path, None
+        return path, facts
+
+    def _allows(self, folder: str, path: str) -> bool:
+        if os.path.isabs(folder) or os.path.splitdrive(folder)[0]:
+            return False
+        return ".." not in Path(folder).parts if self.follow_links else self._holds(path)
+
+    def _holds(self, path: str) -> bool:
+        try:
+            root, real = os.path.realpath(self.path), os.path.realpath(path)
+        except ValueError:  # a name with a zero byte
+            return False
+        return real == root or real.startswith(os.path.join(root, ""))
+
+    def _leaves(self, entry: str) -> DataError:
+        hint = "" if self.follow_links else " (data.follow_links=true allows symbolic links that lead elsewhere)"
+        return DataError(f"{entry}: leaves the data root {self.path}; list entries must lie below it{hint}")

@@ -8,9 +8,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared, Side, prepare, some
+from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared, prepare
 from coviar_mocrop.datasets.lists import Clip, read_classes
+from coviar_mocrop.datasets.splits import Side, Sides, hold_out, some
 from coviar_mocrop.datasets.videos import videos_by_folder
 from coviar_mocrop.errors import DataError
 
@@ -22,7 +24,7 @@ _SPLITS = (1, 2, 3)
 _GROUPS = 25
 _GROUPS_IN_TEST = 7
 _SHOWN = 10
-_SIDES: dict[str, Side] = {"0": None, "1": "train", "2": "test"}
+_SIDES: dict[str, Side | None] = {"0": None, "1": "train", "2": "test"}
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ def prepare_ucf101(
     lists: str | os.PathLike[str],
     classes_file: str | os.PathLike[str],
     *,
+    val_share: float = 0.0,
     allow_incomplete: bool = False,
     canonical: Canonical | None = None,
     handling: Handling | None = None,
@@ -40,8 +43,10 @@ def prepare_ucf101(
 
     Args:
         source: folder of ``<Class>/v_<Class>_g<group>_c<clip>.avi``; another suffix will do.
-        lists: folder to write ``classes.txt`` and ``{train,test}_split<k>.txt`` to.
+        lists: folder to write ``classes.txt`` and ``{train,val,test}_split<k>.txt`` to.
         classes_file: the 101 class names.
+        val_share: share of the training clips of each class, as near as whole groups (``g<group>`` of the file name)
+            allow, that is held out for validation; 0 keeps the official training lists whole.
         allow_incomplete: warn of missing classes and clips instead of raising.
         canonical: see :func:`~coviar_mocrop.datasets.convert.prepare`.
         handling: see there.
@@ -50,8 +55,11 @@ def prepare_ucf101(
         DataError: classes or clips are missing or unknown, or a video cannot be used.
     """
     classes, clips = _index(source, classes_file, allow_incomplete)
-    sides = {clip.path: _ucf101_sides(source, clip) for clip in clips}
-    return _prepare(source, lists, classes, clips, sides, UCF101_COUNTS, allow_incomplete, canonical, handling)
+    groups = {clip.path: _ucf101_group(source, clip) for clip in clips}
+    sides = {path: _ucf101_sides(group) for path, group in groups.items()}
+    group_of = {clip.path: f"{clip.class_name}/{groups[clip.path]}" for clip in clips}
+    division = _Division(sides, group_of, val_share, UCF101_COUNTS)
+    return _prepare(source, lists, classes, clips, division, allow_incomplete, canonical, handling)
 
 
 def prepare_hmdb51(
@@ -60,6 +68,7 @@ def prepare_hmdb51(
     lists: str | os.PathLike[str],
     classes_file: str | os.PathLike[str],
     *,
+    val_share: float = 0.0,
     allow_incomplete: bool = False,
     canonical: Canonical | None = None,
     handling: Handling | None = None,
@@ -69,8 +78,10 @@ def prepare_hmdb51(
     Args:
         source: folder of ``<class>/<video>.avi``; another suffix will do.
         split_folder: the unpacked official splits, ``<class>_test_split<k>.txt`` of lines ``file 0|1|2``.
-        lists: folder to write ``classes.txt`` and ``{train,test}_split<k>.txt`` to.
+        lists: folder to write ``classes.txt`` and ``{train,val,test}_split<k>.txt`` to.
         classes_file: the 51 class names.
+        val_share: share of the training clips of each class, as near as whole source videos allow, that is held out
+            for validation; 0 keeps the official training lists whole. A file is named ``<source video>_<class>_...``.
         allow_incomplete: warn of missing classes and clips instead of raising.
         canonical: see :func:`~coviar_mocrop.datasets.convert.prepare`.
         handling: see there.
@@ -84,7 +95,7 @@ def prepare_hmdb51(
     path_by_class: defaultdict[str, dict[str, str]] = defaultdict(dict)  # class -> stem -> path
     for clip in clips:
         path_by_class[clip.class_name][PurePosixPath(clip.path).stem] = clip.path
-    sides: dict[str, list[Side]] = {clip.path: [] for clip in clips}
+    sides: dict[str, list[Side | None]] = {clip.path: [] for clip in clips}
     unnamed, absent = [], []
     for name, path_of in path_by_class.items():
         for split in _SPLITS:
@@ -97,7 +108,9 @@ def prepare_hmdb51(
     named = some(absent, _SHOWN)
     _complain(source, f"the splits name videos that are not there: {named}", absent, allow_incomplete)
     _complain(source, f"the splits do not name {some(unnamed, _SHOWN)}", unnamed, allow_incomplete)
-    return _prepare(source, lists, classes, clips, sides, HMDB51_COUNTS, allow_incomplete, canonical, handling)
+    group_of = {clip.path: _hmdb51_source_video(clip) for clip in clips}
+    division = _Division(sides, group_of, val_share, HMDB51_COUNTS)
+    return _prepare(source, lists, classes, clips, division, allow_incomplete, canonical, handling)
 
 
 def _index(
@@ -128,7 +141,7 @@ def _index(
     return classes, clips
 
 
-def _ucf101_sides(source: str | os.PathLike[str], clip: Clip) -> list[Side]:
+def _ucf101_group(source: str | os.PathLike[str], clip: Clip) -> int:
     stem = PurePosixPath(clip.path).stem
     # without regard to case: the files in HandstandPushups say HandStandPushups
     match = re.fullmatch(rf"v_{re.escape(clip.class_name)}_g(\d\d)_c\d\d", stem, re.IGNORECASE)
@@ -138,10 +151,20 @@ def _ucf101_sides(source: str | os.PathLike[str], clip: Clip) -> list[Side]:
             f"{os.fspath(source)}: {clip.path} is not named v_{clip.class_name}_g<01 to {_GROUPS}>_c<number>; "
             "it is no clip of UCF101, remove it"
         )
+    return group
+
+
+def _ucf101_sides(group: int) -> list[Side]:
     return ["test" if (group - 1) // _GROUPS_IN_TEST == split - 1 else "train" for split in _SPLITS]
 
 
-def _read_hmdb51_split(file: Path) -> dict[str, Side]:
+def _hmdb51_source_video(clip: Clip) -> str:
+    """The title in ``<title>_<class>_<attributes>_<number>``; clips of several classes can be of one film."""
+    stem = PurePosixPath(clip.path).stem.lower()
+    return stem.rpartition(f"_{clip.class_name.lower()}_")[0] or stem
+
+
+def _read_hmdb51_split(file: Path) -> dict[str, Side | None]:
     """By file name without suffix, the side it is on."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -149,7 +172,7 @@ def _read_hmdb51_split(file: Path) -> dict[str, Side]:
         raise DataError(f"{file}: no such file; unpack the official splits of HMDB51 there") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as text ({error})") from error
-    said: dict[str, Side] = {}
+    said: dict[str, Side | None] = {}
     for number, line in enumerate(lines, 1):
         parts = line.rsplit(maxsplit=1)
         if not parts:
@@ -160,26 +183,43 @@ def _read_hmdb51_split(file: Path) -> dict[str, Side]:
     return said
 
 
+class _Division(NamedTuple):
+    """What is known of a data set's official division."""
+
+    sides: Sides
+    group_of: Mapping[str, str]
+    val_share: float
+    counts: Sequence[tuple[int, int]]
+    """Train and test clips of the complete data set, by split."""
+
+
 def _prepare(
     source: str | os.PathLike[str],
     lists: str | os.PathLike[str],
     classes: tuple[str, ...],
     clips: Sequence[Clip],
-    sides: Mapping[str, Sequence[Side]],
-    expected: Sequence[tuple[int, int]],
+    division: _Division,
     allow_incomplete: bool,
     canonical: Canonical | None,
     handling: Handling | None,
 ) -> Prepared:
     """What both data sets share once it is known which clip is on which side of which split."""
+    official, group_of, val_share, expected = division
     wrong = []
     for split, counts in enumerate(expected):
-        found = Counter(sides[clip.path][split] for clip in clips)
+        found = Counter(official[clip.path][split] for clip in clips)
         if (found["train"], found["test"]) != counts:
             wrong.append(f"split {split + 1} expected {counts[0]}/{counts[1]}, found {found['train']}/{found['test']}")
     _complain(source, f"train/test clips differ from the official ones: {'; '.join(wrong)}", wrong, allow_incomplete)
-    used = [clip for clip in clips if any(sides[clip.path])]
-    return prepare(source, lists, classes, used, lambda usable: sides, canonical, handling)
+    used = [clip for clip in clips if any(official[clip.path])]
+    if not used:
+        raise DataError(f"{os.fspath(source)}: the official splits use none of its videos; unpack the archive again")
+    wanted: list[Side] = ["train", "val", "test"] if val_share else ["train", "test"]
+
+    def sides_of(usable: Sequence[Clip]) -> Sides:
+        return hold_out(usable, official, group_of, val_share)
+
+    return prepare(source, lists, classes, used, wanted, sides_of, canonical, handling, official=True)
 
 
 def _complain(source: str | os.PathLike[str], problem: str, about: Sequence[str], allow_incomplete: bool) -> None:

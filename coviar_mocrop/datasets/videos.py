@@ -6,6 +6,7 @@ import logging
 import os
 from pathlib import Path
 
+from coviar_mocrop.datasets.splits import some
 from coviar_mocrop.errors import DataError
 
 VIDEO_SUFFIXES = frozenset(
@@ -31,11 +32,11 @@ def videos_by_folder(root: str | os.PathLike[str]) -> dict[str, list[str]]:
     for name in sorted(next(os.walk(base, onerror=_refuse))[1]):
         if name.startswith("."):
             continue
-        videos = [path.relative_to(base).as_posix() for path in videos_below(base / name)]
-        if videos:
-            found[name] = videos
-        else:
-            _log.info("%s: holds no video, so it is no class", base / name)
+        found[name] = [path.relative_to(base).as_posix() for path in videos_below(base / name)]
+    empty = [name for name, videos in found.items() if not videos]
+    found = {name: videos for name, videos in found.items() if videos}
+    if found and empty:
+        _log.warning("%s: no video in %s, so no class is made of that", base, some(empty, 20))
     if not found:
         raise DataError(f"{base}: no folder in it holds a video; expected {base}/<class>/<video>")
     for path in (path for videos in found.values() for path in videos):
