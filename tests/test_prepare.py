@@ -181,9 +181,9 @@ def test_folders_that_are_divided_already(tree: Callable[..., Path], tmp_path: P
             "test": ["test/a b/deep/x.mp4", "test/c/00.mp4"],
         }
     assert read_classes(tmp_path / "lists" / "classes.txt") == ("a_b", "c")
-    fails(root, "is divided into test and train and val already; leave out folds", folds=3)
-    fails(root, "leave out a test share", test_share=0.3)
-    fails(root, "leave out a validation share", val_share=0.2)
+    fails(root, "is divided into train, val, test already; leave out --folds", folds=3)
+    fails(root, "leave out --test-share", test_share=0.3)
+    fails(root, "leave out --val-share", val_share=0.2)
     # validation clips are held out where there are none
     root = tree({"train/a": 6, "train/b": 6, "test/a": 2, "test/b": 2}, tmp_path / "two")
     group_of = {path: path for path in (clip.path for clip in index_folder(root)[1])}
@@ -192,7 +192,7 @@ def test_folders_that_are_divided_already(tree: Callable[..., Path], tmp_path: P
     assert prepare(root, groups=groups, group_column="camera") == paths
     assert {side: len(clips) for side, clips in paths.items()} == {"train": 10, "val": 2, "test": 4}
     assert prepare(root, val_share=0).keys() == {"train", "test"}
-    fails(root, "leave out a test share", test_share=0.3)
+    fails(root, "leave out --test-share", test_share=0.3)
     across = {**group_of, "test/a/00.mp4": "train/a/01.mp4"}
     options = {"groups": write_groups(tmp_path / "groups.csv", across), "group_column": "camera"}
     fails(root, "test/a/00.mp4 and train/a/01.mp4 are of one group, train/a/01.mp4, but on two sides", **options)
@@ -210,7 +210,7 @@ def test_a_file_is_on_one_side(tree: Callable[..., Path], tmp_path: Path, caplog
     root = tree({"train/a": 3, "train/b": 3, "test/a": 3, "test/b": 3})
     (root / "train" / "b" / "copy.mp4").write_bytes((root / "train" / "a" / "00.mp4").read_bytes())
     prepare_folder(root, tmp_path / "lists", val_share=0, handling=UNCHECKED)
-    assert "1 files are copies of others, such as train/b/copy.mp4 of train/a/00.mp4" in caplog.text
+    assert "holds 1 copies of other files, such as train/b/copy.mp4 of train/a/00.mp4" in caplog.text
     same_size = bytearray((root / "train" / "a" / "01.mp4").read_bytes())
     same_size[-1] ^= 1
     (root / "test" / "a" / "01.mp4").write_bytes(same_size)

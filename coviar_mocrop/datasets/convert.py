@@ -170,7 +170,7 @@ def prepare(
         _log.warning("%s: %s", source, leak)
     if copies := [used for paths in same if len(used := [path for path in paths if path in side_of]) > 1]:
         number = sum(len(used) - 1 for used in copies)
-        _log.warning("%s: %d files are copies of others, such as %s of %s", source, number, *copies[0][1::-1])
+        _log.warning("%s: holds %d copies of other files, such as %s of %s", source, number, *copies[0][1::-1])
     write_splits(lists, classes, splits)
     return Prepared(root, lists, classes, splits, left_out)
 

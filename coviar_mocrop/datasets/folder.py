@@ -70,12 +70,10 @@ def prepare_folder(
     group_of = {clip.path: clip.path for clip in clips}
     if groups is not None:
         group_of = read_groups(groups, group_column, [clip.path for clip in clips])
-    present = set(given.values())
-    asked = {"folds": folds, "a test share": test_share, "a validation share": val_share if "val" in present else None}
+    present = [side for side in SIDES if side in given.values()]
+    asked = {"--folds": folds, "--test-share": test_share, "--val-share": val_share if "val" in present else None}
     if given and (option := next((name for name, value in asked.items() if value is not None), None)):
-        raise DataError(
-            f"{os.fspath(source)}: is divided into {' and '.join(sorted(present))} already; leave out {option}"
-        )
+        raise DataError(f"{os.fspath(source)}: is divided into {', '.join(present)} already; leave out {option}")
     shares = _shares(folds, 0.3 if test_share is None else test_share)
     if val_share is None:
         val_share = 0.0 if "val" in present else 0.15
@@ -98,7 +96,7 @@ def prepare_folder(
 
     if given:
         _require_whole_groups(clips, group_of, given)
-    wanted = [side for side in SIDES if side in (present or {"train", "test"}) or (side == "val" and val_share)]
+    wanted = [side for side in SIDES if side in (present or ("train", "test")) or (side == "val" and val_share)]
     prepared = prepare(source, lists, classes, clips, wanted, sides_of, canonical, handling)
     if not given:
         usable = [clip for clip in clips if clip.path not in prepared.left_out]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coviar_mocrop.bitstream import transcode
+from coviar_mocrop.bitstream.remote import file_name, is_address
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE, Codec
 from coviar_mocrop.datasets.convert import Handling, for_each
 from coviar_mocrop.datasets.videos import VIDEO_SUFFIXES, videos_below
@@ -16,14 +17,17 @@ _CONTAINERS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".m4v", ".h264"})
 """Suffixes of files that the canonical codecs can be written to."""
 
 
-def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Files as they are, and the videos below folders, in order; hidden files there are left out.
+def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[Path | str]:
+    """Files and addresses as they are, and the videos below folders, in order; hidden files there are left out.
 
     Raises:
         DataError: a folder holds no video.
     """
-    found: list[Path] = []
-    for path in map(Path, paths):
+    found: list[Path | str] = []
+    for path in map(_as_source, paths):
+        if isinstance(path, str):
+            found.append(path)
+            continue
         videos = videos_below(path) if path.is_dir() else [path]
         if not videos:
             raise DataError(f"{path}: holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
@@ -38,11 +42,11 @@ def transcode_files(
     codec: Codec = "h264",
     size: tuple[int, int] | None = CANONICAL_SIZE,
     handling: Handling | None = None,
-) -> tuple[dict[Path, Path], dict[str, str]]:
+) -> tuple[dict[Path | str, Path], dict[str, str]]:
     """Transcode videos of any codec; see :func:`~coviar_mocrop.bitstream.transcode`.
 
     Args:
-        sources: videos, or folders, whose videos are taken at any depth.
+        sources: videos, http or https addresses of videos, or folders, whose videos are taken at any depth.
         output: for one video a file to write, if it has a suffix; else a folder. A video gets its name there, with
             the suffix .mp4, and keeps its place below the folder that was given.
         codec: ``h264`` or ``mpeg4`` (Part 2).
@@ -56,7 +60,7 @@ def transcode_files(
         DataError: two videos would become one file, one would replace itself, or ``output`` names one file for
             several videos.
     """
-    target_of = _targets([Path(source) for source in sources], Path(output))
+    target_of = _targets([_as_source(source) for source in sources], Path(output))
     names = {str(source): source for source in target_of}
 
     def work(name: str) -> None:
@@ -66,8 +70,13 @@ def transcode_files(
     return {source: target for source, target in target_of.items() if str(source) not in failed}, failed
 
 
-def _targets(sources: Sequence[Path], output: Path) -> dict[Path, Path]:
-    single = len(sources) == 1 and not sources[0].is_dir()
+def _as_source(source: str | os.PathLike[str]) -> Path | str:
+    """A path, or an address as it stands."""
+    return source if isinstance(source, str) and is_address(source) else Path(source)
+
+
+def _targets(sources: Sequence[Path | str], output: Path) -> dict[Path | str, Path]:
+    single = len(sources) == 1 and not Path(sources[0]).is_dir()
     if single and output.suffix and not output.is_dir():
         if output.suffix.lower() not in _CONTAINERS:
             raise DataError(f"{output}: is no kind of video that can be written; use {', '.join(sorted(_CONTAINERS))}")
@@ -77,12 +86,13 @@ def _targets(sources: Sequence[Path], output: Path) -> dict[Path, Path]:
     else:
         target_of = {}
         for source in sources:
-            top = source if source.is_dir() else source.parent
+            is_folder = Path(source).is_dir()
             for video in find_videos([source]):
-                target_of[video] = (output / video.relative_to(top)).with_suffix(".mp4")
-    taken: dict[Path, Path] = {}
+                name = Path(video).relative_to(source) if is_folder else file_name(video)
+                target_of[video] = Path(output, name).with_suffix(".mp4")
+    taken: dict[Path, Path | str] = {}
     for source, target in target_of.items():
-        if target.exists() and source.exists() and os.path.samefile(source, target):
+        if target.exists() and os.path.exists(source) and os.path.samefile(source, target):
             raise DataError(f"{target}: would replace the video that it is made from; choose another folder")
         if target in taken:
             raise DataError(f"{taken[target]} and {source} would both become {target}; transcode them one by one")
