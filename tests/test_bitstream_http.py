@@ -1,7 +1,8 @@
-"""Videos read over http, which FFmpeg does itself."""
+"""Videos on web servers: the same as on disk, and clear errors where the connection breaks."""
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,57 +12,192 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import every_frame, record, wandering
+from tool import tool
 
-from coviar_mocrop.bitstream import open_video, packets
+from coviar_mocrop import load_clip
+from coviar_mocrop.bitstream import open_video, packets, remote, transcode
+from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import VideoError
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    """A server of the test's folder that understands byte ranges, as most do."""
+class Server(ThreadingHTTPServer):
+    """Serves a folder.
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path = tmp_path / self.path.lstrip("/")
-            if not path.is_file():
-                self.send_error(404)
-                return
-            data = path.read_bytes()
+    Attributes:
+        ranges: whether it sends parts of files.
+        length: whether it says how long an answer is.
+        breaks: after how many bytes it ends the connection; None: never.
+        silent: whether it never answers.
+        requests: paths asked for.
+    """
+
+    daemon_threads = True
+    ranges, length, silent = True, True, False
+    breaks: int | None = None
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder, self.requests = folder, list[str]()
+        self.address = f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # the client may leave early
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.requests.append(self.path)
+        path = self.server.folder / self.path.lstrip("/").partition("?")[0]
+        if self.server.silent:
+            threading.Event().wait(3)
+            return
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data, start = path.read_bytes(), 0
+        if self.server.ranges:
             start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        else:
+            self.send_response(200)
+        if self.server.length:
             self.send_header("Content-Length", str(len(data) - start))
-            self.send_header("Accept-Ranges", "bytes")
-            self.end_headers()
-            self.wfile.write(data[start:])
+        self.end_headers()
+        self.wfile.write(data[start : None if self.server.breaks is None else start + self.server.breaks])
 
-        def log_message(self, *text: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    def log_message(self, *text: Any) -> None:
+        pass
 
 
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of the test's folder."""
+    served = Server(tmp_path)
+    threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True).start()
+    yield served
+    served.shutdown()
+    served.server_close()
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return record(wandering(30, 98, 66, 7, noise=4), tmp_path / "clip.mp4", gop=10)
+
+
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("limit", [packets.KEEP_BYTES, 0])
-def test_the_same_over_http(tmp_path: Path, address: str, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = record(wandering(30, 98, 66, 7, noise=4), tmp_path / "clip.mp4", gop=10)
-    with open_video(path) as video:
+def test_the_same_over_http(
+    clip: Path, server: Server, limit: int, ranges: bool, length: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.ranges, server.length = ranges, length
+    with open_video(clip) as video:
         frames = every_frame(video)
         expected = video.get_residuals_at(frames)
     monkeypatch.setattr(packets, "KEEP_BYTES", limit)
     for _ in range(2):
-        with open_video(f"{address}/clip.mp4", index_cache=tmp_path / "cache") as video:
+        with open_video(f"{server.address}/clip.mp4", index_cache=clip.parent / "cache") as video:
             np.testing.assert_array_equal(video.get_residuals_at(frames), expected)
-    assert not (tmp_path / "cache").exists()  # nothing tells whether it is still the same
+    assert not (clip.parent / "cache").exists()  # nothing tells whether it is still the same
 
 
-def test_errors_over_http(tmp_path: Path, address: str) -> None:
+def test_only_parts_are_transferred(tmp_path: Path, server: Server) -> None:
+    """mp4 keeps its index at the end; the 2 MB of no interest between it and the start are left where they are."""
+    path = record(wandering(10, 98, 66, 7), tmp_path / "clip.mp4", gop=10)
+    data = path.read_bytes()
+    at = data.index(b"mdat") - 4
+    free = (2 << 20).to_bytes(4, "big") + b"free" + bytes((2 << 20) - 8)
+    path.write_bytes(data + free + data[:0])
+    assert b"moov" in data[at:]
+    with open_video(f"{server.address}/clip.mp4") as video:
+        assert video.info.num_frames == 10
+    with remote.RemoteFile(f"{server.address}/clip.mp4") as file:
+        file.seek(-(2 << 20), 2)
+        assert file.read(8) == free[:8]
+        assert file.tell() == len(data) + 8
+
+
+def test_an_address_keeps_its_slashes(clip: Path, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    clip = clip.rename(tmp_path / "sub/clip.mp4")
+    address = f"{server.address}/sub//clip.mp4?a=http://b//c&d=%20 e"
+    with open_video(address) as video:
+        assert video.path == address
+    assert server.requests[-1] == "/sub//clip.mp4?a=http://b//c&d=%20%20e"
+    assert load_clip(address, size=32)["mv"].shape == (3, 2, 32, 32)
+    assert transcode(address, tmp_path / "out.mp4").num_frames == 30
+    assert find_videos([address, str(clip)]) == [address, clip]
+    tool("show_crop", address, "--output", tmp_path / "crop.png")
+    tool("prepare_data", "transcode", address, tmp_path / "folder")
+    assert (tmp_path / "folder/clip.mp4").read_bytes() == (tmp_path / "out.mp4").read_bytes()
+    assert {path.partition("?")[0] for path in server.requests} == {"/sub//clip.mp4"}
+
+
+def test_errors_over_http(tmp_path: Path, server: Server) -> None:
     (tmp_path / "text.mp4").write_text("no video\n" * 100)
-    for name in ("none.mp4", "text.mp4"):
-        with pytest.raises(VideoError) as error:
-            open_video(f"{address}/{name}")
-        assert str(error.value).startswith(f"{address}/{name}: ")
+    for name, expected in {"none.mp4": "404", "text.mp4": "is not a readable video"}.items():
+        with pytest.raises(VideoError, match=expected) as error:
+            open_video(f"{server.address}/{name}")
+        assert str(error.value).startswith(f"{server.address}/{name}: ")
         assert "\n" not in str(error.value)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}/clip.mp4"
+        with pytest.raises(VideoError, match=rf"^{address}: cannot be reached \(.*\); check the address"):
+            open_video(address)
+    with pytest.raises(VideoError, match=r"^rtsp://x/y: cannot be read; give a path, or an http or https address"):
+        open_video("rtsp://x/y")
+    with pytest.raises(VideoError, match="address as a string"):
+        open_video(Path("http://x/y"))
+    with pytest.raises(VideoError, match="mvextractor cannot read an address"):
+        open_video(f"{server.address}/{record(wandering(3, 64, 48, 3), tmp_path / 'a.mp4').name}", "mvextractor")
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_connection_that_breaks_is_no_damage(tmp_path: Path, server: Server, ranges: bool) -> None:
+    path = record(wandering(30, 320, 240, 7, noise=60), tmp_path / "clip.mkv", gop=10, quality=5)
+    size = path.stat().st_size
+    assert size > 20 * 30_000
+    server.ranges, server.breaks = ranges, 30_000
+    address = f"{server.address}/clip.mkv"
+    broken = rf"^{address}: the connection broke \(.* of {size} bytes came\); try again, or download the file first$"
+    if ranges:  # each new connection goes on where the last one broke
+        with open_video(address) as video, open_video(path) as local:
+            np.testing.assert_array_equal(video.get_motion_at([25]), local.get_motion_at([25]))
+        server.breaks = 0
+    with pytest.raises(VideoError, match=broken):
+        open_video(address)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_connection_that_breaks_later(
+    tmp_path: Path, server: Server, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not in memory is fetched again."""
+    record(wandering(30, 320, 240, 7, noise=60), tmp_path / "clip.mp4", gop=10, quality=5)
+    monkeypatch.setattr(packets, "KEEP_BYTES", packets.KEEP_BYTES if kept else 0)
+    with open_video(f"{server.address}/clip.mp4") as video:
+        frames = [25, 5, 25]  # the connection that is open still gives what was sent
+        if not kept:
+            server.breaks = 0
+            with pytest.raises(VideoError, match="the connection broke"):
+                _ = [video.get_motion_at([frame]) for frame in frames]
+            return
+        server.silent = True
+        assert len(video.get_motion_at(frames)) == 3
+
+
+def test_a_server_that_does_not_answer(clip: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "TIMEOUT", 0.1)
+    server.silent = True
+    with pytest.raises(VideoError, match="no answer within"):
+        open_video(f"{server.address}/clip.mp4")
+    server.silent = False
+    file = remote.RemoteFile(f"{server.address}/clip.mp4")
+    server.silent = True
+    file.seek(5)
+    assert file.read(5) == b""
+    assert "no answer within" in remote.connection_problem(file)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
 from http.client import HTTPException, HTTPResponse
+from pathlib import Path
 from typing import IO
 
 from coviar_mocrop.bitstream.types import Source
@@ -24,6 +26,12 @@ _DELIMITERS = "%/:=&?~#+!$,;'@()*[]"  # of addresses; all other special characte
 def is_address(source: Source) -> bool:
     """Whether ``source`` is an http or https address."""
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
+
+
+def file_name(source: str | os.PathLike[str]) -> str:
+    """The file's name, without folders; of an address, without server and query."""
+    path = urllib.parse.urlsplit(source).path if isinstance(source, str) and is_address(source) else source
+    return Path(path).name or "video"
 
 
 class RemoteFile(io.RawIOBase):
