@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.messages import did_you_mean, similar
+
+_MOST_SUGGESTED = 3
+
 
 SHARED = ("setting", "mocrop", "data.root", "data.classes", "data.backend", "data.anchor_every", "data.follow_links")
 """Settings in which streams must agree that are read together: they share one reading and one box."""
@@ -36,8 +39,19 @@ class BaseConfig(BaseModel):
 
 
 def first_problem(problems: Sequence[Any]) -> Any:
-    """The problem to report: an unknown key before others, because a misspelled key causes a missing one."""
-    return next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    """The problem to report: an unknown key before others, because a misspelled key causes a missing one.
+
+    A validator of a whole section begins its message with the field that it is about. The problem is then that field's.
+    """
+    problem = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    if problem["type"] != "value_error":
+        return problem
+    field, value = str(problem["ctx"]["error"]).partition(" ")[0].split("."), problem["input"]
+    for part in field:
+        if not isinstance(value, Mapping) or part not in value:
+            return problem
+        value = value[part]
+    return {**problem, "loc": (*problem["loc"], *field), "input": value}
 
 
 def explain(problems: Sequence[Any], model: type[BaseModel], section: str = "", keywords: Sequence[str] = ()) -> str:
@@ -54,40 +68,68 @@ def explain(problems: Sequence[Any], model: type[BaseModel], section: str = "", 
     key = section + ".".join(location)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":
-        valid = [*_fields(model, location[:-1]), *(keywords if len(location) == 1 else ())]
-        near = difflib.get_close_matches(location[-1], valid, 1, cutoff=0.5)
-        near_key = ".".join([*location[:-1], *near])
-        hint = f"did you mean {section + near_key!r}?" if near else f"valid: {', '.join(sorted(valid))}"
-        return f"unknown key {key!r}; {hint}{more}"
+        return f"unknown key {key!r}; {_valid_keys(model, location, section, keywords)}{more}"
     if problem["type"] == "missing":
         return f"key {key!r} is missing{more}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
-    if problem["type"] == "value_error":  # a validator of the whole section: its message says what does not fit
-        message = message.removeprefix("value error, ")
+    if problem["type"] == "value_error":
+        message = str(problem["ctx"]["error"])
         return f"key {key!r}: {message}{more}" if key else f"{message}{more}"
     if problem["type"] in ("model_type", "dict_type"):
         message = "it is a section, with keys of its own"
-    return f"key {key!r} is {problem['input']!r}; {message}{_nearest(problem)}{more}"
+    return f"key {key!r} is {problem['input']!r:.60}; {message}{_nearest(problem)}{more}"
 
 
 def _nearest(problem: Any) -> str:
     """A suggestion where a word is not one of the valid choices."""
     if problem["type"] != "literal_error" or not isinstance(problem["input"], str):
         return ""
-    choices = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
-    near = difflib.get_close_matches(problem["input"], choices, 1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    question = did_you_mean(similar(problem["input"], re.findall(r"'([^']*)'", problem["ctx"]["expected"])))
+    return question and f"; {question}"
 
 
-def _fields(model: Any, section: list[str]) -> list[str]:
-    """The field names of a section of ``model``."""
-    for part in section:
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *get_args(annotation)]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-        if model is None:
-            return []
-    return list(model.model_fields)
+def _valid_keys(model: type[BaseModel], location: Sequence[str], section: str, keywords: Sequence[str]) -> str:
+    """What to write in place of an unknown key: similar keys, or those of its section."""
+    described = {**_keys(model), **dict.fromkeys(keywords, "")}
+    own = [key for key in described if key.split(".")[:-1] == list(location[:-1])]
+    near = _similar_keys(location[-1], own, described)
+    if 0 < len(near) <= _MOST_SUGGESTED:
+        return did_you_mean(section + key for key in near)
+    return f"valid: {', '.join(sorted(map(_name, own)))}"
+
+
+def _similar_keys(word: str, own: Sequence[str], described: Mapping[str, str]) -> list[str]:
+    """The dotted keys that may have been meant.
+
+    Keys of that name come first, in whatever section. Then similar ones of the ``own`` section, then of any section,
+    then those whose description begins with the words of the key.
+    """
+
+    def named(names: Sequence[str], keys: Iterable[str]) -> list[str]:
+        return [key for key in keys if _name(key) in names]
+
+    return (
+        named([word], described)
+        or named(similar(word, map(_name, own)), own)
+        or named(similar(word, map(_name, described)), described)
+        or [key for key, text in described.items() if text.lower().startswith(word.replace("_", " "))]
+    )
+
+
+def _name(key: str) -> str:
+    """The last part of a dotted key."""
+    return key.rpartition(".")[2]
+
+
+def _keys(model: type[BaseModel]) -> dict[str, str]:
+    """The dotted keys of ``model`` and of all its sections, with their descriptions."""
+    keys: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        keys[name] = field.description or ""
+        candidates = [field.annotation, *get_args(field.annotation)]
+        section = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        keys |= {f"{name}.{key}": text for key, text in (_keys(section) if section else {}).items()}
+    return keys
 
 
 def require_shared(configs: Mapping[str, BaseConfig], keys: Sequence[str] = SHARED) -> None:

@@ -21,7 +21,6 @@ A file without ``streams`` describes one run. Its key ``stream`` names the strea
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from pydantic import Field, ValidationError
 from coviar_mocrop.base_config import BaseConfig, explain, first_problem
 from coviar_mocrop.clips.config import DataConfig, InputConfig, Setting
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.messages import did_you_mean, similar
 from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.networks.config import CLIPConfig, ModelConfig
 from coviar_mocrop.training.config import TrainConfig
@@ -249,9 +249,8 @@ def _run_names(parts: Sequence[_Part]) -> list[str]:
 def _unknown_run(source: str, name: str, names: Sequence[str]) -> str:
     if not names:
         return f"{source} describes one run; leave out 'streams.{name}.'"
-    near = difflib.get_close_matches(name, names, 1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? It" if near else "it"
-    return f"{source} has no run {name!r}; {hint} has {', '.join(names)}"
+    question = did_you_mean(similar(name, names))
+    return f"{source} has no run {name!r}; {question + ' It' if question else 'it'} has {', '.join(names)}"
 
 
 def _layers(parts: Sequence[_Part], name: str) -> list[_Layer]:

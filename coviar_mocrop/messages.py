@@ -1,11 +1,35 @@
-"""What other libraries say: their first line, or nothing."""
+"""Parts of messages: what another word may have been meant as, and what other libraries say."""
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import logging
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+
+def similar(word: str, names: Iterable[str]) -> list[str]:
+    """The names that ``word`` may have been meant as; none where no name is similar.
+
+    The closest name in spelling comes before names that contain the word, or that it contains: of ``area_ratio`` and
+    ``sparse``, ``area`` means the first.
+    """
+    names = list(dict.fromkeys(names))
+    close = difflib.get_close_matches(word, names, 1, cutoff=0.75 if len(word) > 2 else 0.5)
+    return close or [name for name in names if _contains(name, word) or _contains(word, name)]
+
+
+def did_you_mean(names: Iterable[str]) -> str:
+    """The question after an unknown word; empty where no name is similar."""
+    listed = " or ".join(map(repr, names))
+    return f"did you mean {listed}?" if listed else ""
+
+
+def _contains(name: str, part: str) -> bool:
+    """Whether ``name`` begins with ``part``, or holds it as a word between underscores or dots."""
+    return bool(re.search(rf"(^|[._]){re.escape(part)}(_|$)", name)) or (len(part) > 2 and name.startswith(part))
 
 
 def first_line(error: BaseException) -> str:
