@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all, and paths that stay inside their root."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
     except OSError as error:
-        raise CoviarMocropError(f"{target}: cannot be written ({error.strerror}); choose another folder") from error
+        raise _refused(target, error) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -42,14 +42,37 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     except OSError as error:
         raise CoviarMocropError(f"{target}: cannot be written ({error.strerror or error})") from error
-    except ValueError as error:
-        if "is not supported" not in str(error):  # what matplotlib says of a suffix it does not know
-            raise
-        raise CoviarMocropError(
-            f"{target}: is no kind of picture that can be written; use .png, .jpg or .pdf"
-        ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: str | os.PathLike[str], *, folder: bool = False) -> None:
+    """Check before work begins that its result can be written. Nothing is changed.
+
+    Args:
+        path: of the file that will be written. The folders above it need not exist.
+        folder: whether ``path`` is a folder, which files will be written to.
+
+    Raises:
+        CoviarMocropError: no file can be written there, or a file's path is that of a folder.
+    """
+    target = Path(path)
+    if not folder and os.path.isdir(target):
+        raise CoviarMocropError(f"{target}: is a folder; give the name of a file")
+    nearest = target if folder else target.parent
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    try:
+        with suppress(FileNotFoundError):
+            os.lstat(target)  # fails where the name is too long, or a part of it is a file
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise _refused(target, error) from error
+
+
+def _refused(target: Path, error: OSError) -> CoviarMocropError:
+    return CoviarMocropError(f"{target}: cannot be written ({error.strerror}); choose another place")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

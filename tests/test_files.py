@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import threading
 from collections.abc import Callable
@@ -12,8 +13,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coviar_mocrop.errors import DataError
-from coviar_mocrop.files import DataRoot, atomic_write, inside, write_text
+from coviar_mocrop.datasets.lists import DataRoot
+from coviar_mocrop.errors import CoviarMocropError, DataError
+from coviar_mocrop.files import atomic_write, require_writable, write_text
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_entries_are_refused_exactly_where_they_lead_out(root: Path, entries: li
         if real.is_file() and not entry.endswith(("/", ".")):
             assert facts is not None
             assert (facts.st_size, facts.st_mtime_ns) == (real.stat().st_size, real.stat().st_mtime_ns)
-        assert inside(root, entry) == Path(path)
+        assert DataRoot(root).find(entry)[0] == path
 
 
 def test_links_are_followed_where_that_is_allowed(root: Path) -> None:
@@ -112,3 +114,27 @@ def test_writing_in_threads_does_not_change_the_umask(tmp_path: Path, monkeypatc
     modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert modes == {stat.S_IMODE(plain.stat().st_mode)}
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for path in ("new", "file", "a/b/new"):
+        require_writable(tmp_path / path)
+    for path in ("", "new", "a/b"):
+        require_writable(tmp_path / path, folder=True)
+    require_writable("file_of_this_folder")
+    for path, says in (("", "is a folder; give the name"), ("file/new", "Not a directory"), ("x" * 300, "too long")):
+        with pytest.raises(CoviarMocropError, match=rf"{re.escape(str(tmp_path / path))}: .*{says}"):
+            require_writable(tmp_path / path)
+    with pytest.raises(CoviarMocropError, match="Not a directory"):
+        require_writable(tmp_path / "file", folder=True)
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(CoviarMocropError, match=r"cannot be written \(Permission denied\)"):
+        require_writable(tmp_path / "file")

@@ -12,11 +12,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 from tool import tool
 
-from coviar_mocrop.errors import CoviarMocropError, ScoreError
-from coviar_mocrop.files import atomic_write
+from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.fusion import common_clips, fuse, measure, resolve_weights
 from coviar_mocrop.scores import Scores, load_scores, save_scores
 from coviar_mocrop.viz.compare import compare
@@ -135,10 +133,13 @@ def test_a_stream_brings_its_own_weight() -> None:
             resolve_weights({"sound": make_scores(fusion_weight=wrong)})
 
 
-def test_a_figure_of_an_unknown_kind_is_one_line() -> None:
-    with pytest.raises(CoviarMocropError, match="no kind of picture"), atomic_write(Path("x.foo")) as temporary:
-        Figure().savefig(temporary)
-    assert not Path("x.foo").exists()
+@pytest.mark.parametrize("name", ["..", "a/b", "", "scores", "overview", "-x"])
+def test_a_run_of_results_has_a_name_of_its_own(tmp_path: Path, name: str) -> None:
+    """It is a folder of the results, and an older one is deleted."""
+    (tmp_path / "kept").touch()
+    with pytest.raises(ScoreError, match="cannot name a run"):
+        compare({"mv": make_scores(setting=name)}, tmp_path / "out")
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
 
 
 def test_bad_weights() -> None:

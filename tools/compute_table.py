@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coviar_mocrop.cli import parser, run
-from coviar_mocrop.files import write_json
+from coviar_mocrop.files import require_writable, write_json
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is not installed with the package
 
@@ -36,6 +36,7 @@ def main() -> None:
     arguments.add_argument("--repeats", type=int, default=15, help="forward passes that are timed (%(default)s)")
     arguments.add_argument("--threads", type=int, default=2, help="of the timing (%(default)s)")
     given = arguments.parse_args()
+    require_writable(given.output, folder=True)
     common = {"classes": given.classes, "full_size": given.full_size, "reduced_size": given.reduced_size}
     table = compute_table(**common)
     measured = latencies(**common, repeats=given.repeats, threads=given.threads) if given.latency else None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coviar_mocrop.cli import add_set_argument, is_main_process, parser, run
 from coviar_mocrop.errors import ScoreError
+from coviar_mocrop.files import require_writable
 from coviar_mocrop.fusion import common_clips, fuse, measure
 from coviar_mocrop.fusion_weights import Scale, require_disjoint, rescale, tune_weights
 from coviar_mocrop.inference.testing import score_checkpoints
@@ -67,6 +68,7 @@ def main() -> None:
         "--common", action="store_true", help="fuse the clips that all files hold, where some were skipped"
     )
     given = arguments.parse_args()
+    require_writable(given.output, folder=True)
     if given.checkpoints:
         streams = _score(given.checkpoints, given.set, given.output)
         if not is_main_process():

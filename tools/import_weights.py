@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from coviar_mocrop.cli import add_set_argument, parser, run
 from coviar_mocrop.config import load_config
+from coviar_mocrop.files import require_writable
 from coviar_mocrop.inference.import_weights import inspect_weights
 
 EXAMPLES = """\
@@ -44,6 +45,7 @@ def main() -> None:
         help="colours a residual network in CoViAR's layout was trained on (default: bgr, as the original code reads)",
     )
     given = arguments.parse_args()
+    require_writable(given.output)
     config = load_config(given.config, given.set, given.streams)
     weights = inspect_weights(given.input, config, ignore=given.ignore, residual_order=given.residual_order)
     print(weights.report(), flush=True)

@@ -13,8 +13,8 @@ from coviar_mocrop.cli import add_set_argument, parser, run
 from coviar_mocrop.datasets.convert import Canonical
 from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import DataError, ScoreError, VideoError
-from coviar_mocrop.files import atomic_write
 from coviar_mocrop.inference.predictor import Prediction, Predictor
+from coviar_mocrop.viz.pictures import PICTURES, require_picture, save_figure
 
 EXAMPLES = """\
   python tools/predict.py clip.mp4 --checkpoints runs/demo --output clip.png
@@ -23,7 +23,6 @@ EXAMPLES = """\
   python tools/predict.py videos/ more.mp4 --checkpoints a/best.pt b/best.pt --json > predictions.jsonl
 """
 BAR = 30
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp"})
 
 
 def main() -> None:
@@ -55,6 +54,8 @@ def main() -> None:
     given = arguments.parse_args()
     videos = find_videos(given.input)
     pictures = _picture_paths(videos, given.output) if given.output else []
+    for picture in pictures:
+        require_picture(picture)
     predictor = Predictor(given.checkpoints, given.set, _weights(given.weights), transcode=given.transcode)
     many = len(videos) > 1
     width = max(len(str(path)) for path in videos)
@@ -93,8 +94,8 @@ def main() -> None:
 def _picture_paths(videos: Sequence[Path], output: Path) -> list[Path]:
     """Where each video's picture goes; equal names are told apart by a number."""
     is_picture = output.suffix.lower() in PICTURES and not output.is_dir()
-    if len(videos) == 1 and (is_picture or (output.suffix and not output.is_dir())):
-        return [output]  # a suffix of no picture is refused when it is written
+    if len(videos) == 1 and output.suffix and not output.is_dir():
+        return [output]
     if is_picture:
         raise DataError(f"--output {output}: names one picture for {len(videos)} videos; give a folder")
     taken = set[str]()
@@ -147,8 +148,7 @@ def _draw(prediction: Prediction, predictor: Predictor, output: Path, given: arg
         f"{short_name(prediction.path)}: {name}, {share:.1%} ({predictor.setting})",
         _times(prediction),
     )
-    with atomic_write(output) as temporary:
-        figure.savefig(temporary)
+    save_figure(figure, output)
     if not given.json:
         print(f"wrote {output}")
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.cli import parser, run
-from coviar_mocrop.files import atomic_write
+from coviar_mocrop.files import require_writable
 from coviar_mocrop.inference.show import annotate_video, inspect_clip, inspect_motion
 from coviar_mocrop.inference.testing import load_stream
 from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.viz.clip_figures import short_name
+from coviar_mocrop.viz.pictures import require_picture, save_figure
 
 EXAMPLES = """\
   python tools/show_crop.py clip.mp4
@@ -48,27 +47,25 @@ def main() -> None:
     ratio = [] if given.area_ratio is None else [f"area_ratio={given.area_ratio}"]
     settings = MoCropSettings.from_items([*given.set, *ratio])
     output = given.output or Path(f"{Path(given.input).stem}_crop.png")
+    require_picture(output)
+    if given.video:
+        require_writable(given.video)
+    stream = load_stream(given.checkpoint) if given.checkpoint else None
     with open_video(given.input) as video:
         view = inspect_clip(video, settings, iframes=given.iframes)
         title = f"{short_name(given.input)}: MoCrop {settings.preset}, box of {view.box.area:.0%} of the frame"
-        _save(view.figure(title), output)
+        save_figure(view.figure(title), output)
         x0, y0, x1, y1 = view.box
         print(f"box: x {x0:.3f} to {x1:.3f}, y {y0:.3f} to {y1:.3f}, {view.box.area:.1%} of the frame; wrote {output}")
         if given.video:
             print(f"wrote {given.video}: {annotate_video(video, given.video, view.box)} frames")
-    if given.checkpoint:
-        stream = load_stream(given.checkpoint)
+    if stream is not None:
         data = stream.config.data
         with open_video(given.input, data.backend, data.anchor_every) as video:
             motion = inspect_motion(video, stream, view.box if stream.config.crops else None)
         picture = output.with_name(f"{output.stem}_motion{output.suffix}")
-        _save(motion.figure(short_name(given.input)), picture)
+        save_figure(motion.figure(short_name(given.input)), picture)
         print(f"wrote {picture}: {len(motion.displacement)} steps, mean confidence {motion.confidence.mean():.2f}")
-
-
-def _save(figure: Figure, output: Path) -> None:
-    with atomic_write(output) as temporary:
-        figure.savefig(temporary)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from coviar_mocrop.cli import add_set_argument, parser, run
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.files import require_writable
 from coviar_mocrop.fusion import measure
 from coviar_mocrop.inference.testing import load_untrained, score_checkpoint, score_streams
 from coviar_mocrop.runtime import process_group
@@ -35,6 +36,7 @@ def main() -> None:
     given = arguments.parse_args()
     if not (given.checkpoint or given.config):
         raise ConfigError("there is nothing to score; give --checkpoint, or --config and --streams zero_shot")
+    require_writable(given.scores)
     with process_group() as group:
         if given.checkpoint:
             scores = score_checkpoint(given.checkpoint, given.set, given.config, group=group)
@@ -45,8 +47,9 @@ def main() -> None:
             return
     save_scores(given.scores, scores)
     accuracy, facts = measure(scores), scores.settings
+    top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.1%}"
     print(
-        f"{facts['stream']}, {facts['setting']}: top-1 {accuracy.top1:.1%}, top-5 {accuracy.top5:.1%} on "
+        f"{facts['stream']}, {facts['setting']}: top-1 {accuracy.top1:.1%}{top5} on "
         f"{len(scores.names)} clips; {facts['gflops_per_frame']:.3f} GFLOPs per frame, "
         f"{facts['gflops_per_clip']:.2f} per clip; {facts['ms_read']:.0f} ms reading and "
         f"{facts['ms_network']:.0f} ms network per clip; wrote {given.scores}"

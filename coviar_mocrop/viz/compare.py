@@ -5,20 +5,24 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import atomic_write
 from coviar_mocrop.fusion import Accuracy, fuse, measure
 from coviar_mocrop.scores import Scores, save_scores
+from coviar_mocrop.viz.pictures import save_figure
 from coviar_mocrop.viz.result_figures import accuracy_flops_figure, confusion_figure
 from coviar_mocrop.viz.results import merge_results, results_table, setting_results
 from coviar_mocrop.viz.tensorboard import add_hparams, new_run
+
+_TAKEN = ("scores", "overview")
+"""Folders of the results that are not a setting's."""
 
 
 def compare(
@@ -48,10 +52,12 @@ def compare(
         The content of ``results.json``.
 
     Raises:
-        ScoreError: the score files do not belong together.
+        ScoreError: the score files do not belong together, or ``setting`` cannot name a folder of the results.
     """
     fused = fuse(streams, weights)
     setting = setting or _common_setting(streams)
+    if not re.fullmatch(r"\w[\w.+-]*", setting) or setting in _TAKEN:
+        raise ScoreError(f"{setting!r} cannot name a run; choose another --setting, of letters, digits, _ . + and -")
     accuracies = {name: measure(scores) for name, scores in {**streams, "fused": fused}.items()}
     entry = setting_results(streams, accuracies, fused.settings["weights"])
     folder, classes = Path(output), fused.classes.tolist()
@@ -61,10 +67,10 @@ def compare(
         name: confusion_figure(accuracy.confusion, classes, f"{name}, {setting}: top-1 {accuracy.top1:.1%}")
         for name, accuracy in accuracies.items()
     }
-    _save(confusions["fused"], folder / f"confusion_{setting}.png")
+    save_figure(confusions["fused"], folder / f"confusion_{setting}.png")
     results = merge_results(folder / "results.json", setting, entry)
     overview = accuracy_flops_figure(results["settings"])
-    _save(overview, folder / "accuracy_against_gflops.png")
+    save_figure(overview, folder / "accuracy_against_gflops.png")
     with new_run(folder, setting) as writer:
         _log_setting(writer, setting, entry)
         for gflops, top1 in _cumulative(streams, entry):
@@ -123,8 +129,3 @@ def _write_per_class(path: Path, classes: list[str], accuracies: Mapping[str, Ac
         for label, name in enumerate(classes):
             shares = [float(accuracy.per_class[label]) for accuracy in accuracies.values()]
             writer.writerow([name, clips[label], *("" if math.isnan(share) else f"{share:.4f}" for share in shares)])
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=110)

@@ -30,7 +30,7 @@ def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str], title
     count = len(classes)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     side = min(max(3.2, 0.34 * count + 2), 16)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    figure = Figure(figsize=(side + 0.8, side), dpi=110, layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axis, shrink=0.8, label="share of the true class")
@@ -55,7 +55,7 @@ def accuracy_flops_figure(results: Mapping[str, Mapping[str, Any]]) -> Figure:
     Args:
         results: by setting, as in ``results.json``: ``{"streams": {name: {...}}, "fused": {...}}``.
     """
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.2), dpi=110, layout="constrained")
     axis = figure.subplots()
     streams = dict.fromkeys(name for result in results.values() for name in result["streams"])
     markers = {name: marker(number) for number, name in enumerate(streams)} | {"fused": "*"}

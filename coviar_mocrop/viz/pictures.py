@@ -1,0 +1,33 @@
+"""Files of pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coviar_mocrop.errors import CoviarMocropError
+from coviar_mocrop.files import atomic_write, require_writable
+
+if TYPE_CHECKING:  # commands that draw only on request do not wait for matplotlib
+    from matplotlib.figure import Figure
+
+PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
+"""Suffixes that a picture may have."""
+
+
+def require_picture(path: str | os.PathLike[str]) -> None:
+    """Check before work begins that a picture can be written to ``path`` when it is done.
+
+    Raises:
+        CoviarMocropError: the suffix is of no picture, or see :func:`~coviar_mocrop.files.require_writable`.
+    """
+    if Path(path).suffix.lower() not in PICTURES:
+        raise CoviarMocropError(f"{path}: is no kind of picture that can be written; use {', '.join(PICTURES)}")
+    require_writable(path)
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure, whole or not at all."""
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary)
