@@ -29,6 +29,17 @@ _DIGEST = "sha256"
 """Name, in the header of our safetensors files, of the digest of their tensors; the format itself has none."""
 
 
+_OTHER_FILES = {
+    ".onnx": "an ONNX program, which ONNX Runtime runs; give the checkpoint or the .safetensors that it was made from",
+    ".pt2": "a torch.export program, which torch.export.load reads; give the checkpoint or the .safetensors that it was "
+    "made from",
+    ".json": "JSON, such as the card of an export; give the .safetensors beside it",
+    ".npz": "a file of arrays, such as the scores that tools/fuse.py --scores reads; give a checkpoint",
+    ".yaml": "a settings file, which --config reads; give a checkpoint",
+}
+"""What files are, by suffix, that are given in place of a checkpoint."""
+
+
 def is_file_name(weights: str | None) -> bool:
     """Whether the setting names a file of weights; else it names published ones, or none."""
     return weights is not None and (os.sep in weights or os.path.splitext(weights)[1] != "")
@@ -53,11 +64,16 @@ def read_tensors(path: str | os.PathLike[str], remedy: str) -> Any:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; {remedy}") from error
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     except IsADirectoryError as error:
         raise CheckpointError(f"{path}: is a folder; give a file in it") from error
     except CheckpointError:
         raise
     except Exception as error:  # torch.load fails in many ways on foreign bytes
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix in _OTHER_FILES:
+            raise CheckpointError(f"{path}: is no checkpoint but {_OTHER_FILES[suffix]}") from error
         refused = re.search(r"(?i:unsupported) (?:global: )?GLOBAL ([\w.]+)", str(error))
         if refused:
             raise CheckpointError(

@@ -26,7 +26,7 @@ from coviar_mocrop.networks.stream_net import StreamNet, create_network
 from coviar_mocrop.streams.base import create_stream
 
 
-def checkpoint(demo: Path, path: Path, kind: str = "mv", backbone: str = "resnet18", seed: int = 0) -> Path:
+def checkpoint(demo: Path, path: Path, kind: str = "mv", backbone: str = "shufflenet_v2_x0_5", seed: int = 0) -> Path:
     """A stream as training leaves it, without training it."""
     torch.manual_seed(seed)
     values = demo_settings(demo, path.parent / "run", stream=kind, model={"backbone": backbone, "dropout": 0.1})
@@ -66,7 +66,7 @@ def test_safetensors_and_card_score_like_the_checkpoint_bit_for_bit(best: Path, 
 def test_the_card_tells_what_a_stranger_needs(best: Path, exported: Path) -> None:
     card = json.loads((exported / "mv.json").read_text())
     stream = load_stream(best)
-    assert (card["stream"], card["backbone"], card["setting"]) == ("mv", "resnet18", "baseline")
+    assert (card["stream"], card["backbone"], card["setting"]) == ("mv", "shufflenet_v2_x0_5", "baseline")
     assert card["classes"] == list(stream.classes)
     assert card["input"]["shape"] == ["clips", "segments", 2, 64, 64]
     assert card["input"]["scaling"]["bound"] == 20
@@ -171,8 +171,13 @@ def test_programs_take_any_number_of_clips_and_segments(demo: Path, tmp_path: Pa
     torch.testing.assert_close(
         torch.from_numpy(session.run(["logits"], {"clips": clips.numpy()})[0]), expected, rtol=1e-4, atol=1e-4
     )
-    for name in (f"{kind}.onnx", f"{kind}.pt2"):  # no trace of where it was made
+    for name, what in ((f"{kind}.onnx", "an ONNX program"), (f"{kind}.pt2", r"a torch\.export program")):
+        # no trace of where it was made
         assert str(Path(__file__).parent.parent).encode() not in (tmp_path / name).read_bytes()
+        with pytest.raises(
+            CheckpointError, match=rf"{name}: is no checkpoint but {what}, which .*; give the checkpoint"
+        ):
+            load_stream(tmp_path / name)
 
 
 class OneClip(nn.Module):
@@ -228,10 +233,10 @@ def test_the_tool(best: Path, tmp_path: Path) -> None:
 
 def test_own_safetensors_start_a_stream_too(best: Path, exported: Path) -> None:
     path = exported / "mv.safetensors"
-    stream = create_network(2, 3, ModelConfig(weights=str(path)), input_norm=True)
+    stream = create_network(2, 3, ModelConfig(backbone="shufflenet_v2_x0_5", weights=str(path)), input_norm=True)
     tensors = read_tensors(path, "")
     torch.testing.assert_close(stream.data_bn.weight, tensors["data_bn.weight"])
-    torch.testing.assert_close(stream.backbone.conv1.weight, tensors["backbone.conv1.weight"])
+    torch.testing.assert_close(stream.backbone.conv5[0].weight, tensors["backbone.conv5.0.weight"])
 
 
 def test_shared_and_odd_tensors_are_written(tmp_path: Path) -> None:
