@@ -72,7 +72,7 @@ def write_settings(folder: Path, streams: list[str]) -> Path:
         "data": {
             "root": str(folder / "videos"),
             "train_list": str(lists / "train_split1.txt"),
-            "test_list": str(lists / "test_split1.txt"),
+            "val_list": str(lists / "test_split1.txt"),
             "classes": str(lists / "classes.txt"),
             "cache": str(folder / "cache"),
             "workers": 0,
@@ -80,7 +80,7 @@ def write_settings(folder: Path, streams: list[str]) -> Path:
         "input": {"full_size": 32, "segments": 1, "test_segments": 1},
         "model": {"backbone": "mobilenet_v3_small", "dropout": 0.2},
         "train": {"epochs": 3, "batch_size": 2, "precision": "fp32", "threads": 1, "save_minutes": 0}
-        | {"mixup": 0.3, "test_every": 1},
+        | {"mixup": 0.3, "val_every": 1},
         "streams": {name: {} for name in streams},
     }
     path = folder / "settings.yaml"

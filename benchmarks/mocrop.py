@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 from coviar_mocrop.bitstream import Video, open_video
 from coviar_mocrop.bitstream.transcode import Codec, encode, transcode
+from coviar_mocrop.datasets.lists import DataRoot
 from coviar_mocrop.errors import ConfigError, DataError
-from coviar_mocrop.files import atomic_write, inside
+from coviar_mocrop.files import atomic_write
 from coviar_mocrop.mocrop import FULL_FRAME, CropBox, MoCropSettings, best_rectangle, estimate_box, frames_to_read
 from coviar_mocrop.viz.tables import markdown_table
 
@@ -203,7 +204,7 @@ def run_real(root: Path, areas: Sequence[float] = REAL_AREAS) -> list[dict[str, 
     return [
         {"path": name, **row}
         for name, marked in tqdm(marks.items(), "marked clips")
-        for row in _measure(inside(root, name), [marked], areas)
+        for row in _measure(Path(DataRoot(root).find(name)[0]), [marked], areas)
     ]
 
 
@@ -214,7 +215,7 @@ def check_marks(root: Path) -> None:
         DataError: they cannot, or are not.
     """
     for name in read_marks(root / "action_boxes.csv"):
-        if not inside(root, name).is_file():
+        if DataRoot(root).find(name)[1] is None:
             raise DataError(f"{root / 'action_boxes.csv'}: names {name}, which is not there; add it or remove the line")
 
 

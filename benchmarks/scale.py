@@ -18,12 +18,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from coviar_mocrop.clips.boxes import box_of_file, open_box_cache
-from coviar_mocrop.clips.cache import State
-from coviar_mocrop.clips.loading import read_batches
+from coviar_mocrop.clips.boxes import box_of_file
+from coviar_mocrop.clips.cache import State, open_box_cache
 from coviar_mocrop.config import Config
+from coviar_mocrop.datasets.lists import DataRoot
 from coviar_mocrop.errors import ConfigError, DataError
-from coviar_mocrop.files import DataRoot
 from coviar_mocrop.runtime import ALONE
 from coviar_mocrop.training.setup import prepare
 from coviar_mocrop.training.trainer import train_step
@@ -69,7 +68,7 @@ def measure_scale(clip: str | os.PathLike[str], entries: int = 100_000, batches:
         start = time.perf_counter()
         training = prepare({"mv": config}, ALONE)
         ready = time.perf_counter()
-        batch = next(read_batches(training.loader))
+        batch = next(iter(training.loader))
         _require_sound(batch.errors)
         train_step(training.trainers[0], [batch.streams["mv"]], batch.size, ALONE)
         stepped = time.perf_counter()
@@ -78,7 +77,7 @@ def measure_scale(clip: str | os.PathLike[str], entries: int = 100_000, batches:
         with tqdm(total=batches, unit="batch", leave=False) as bar:
             while count < batches:
                 training.sampler.epoch += 1
-                for batch in read_batches(training.loader):
+                for batch in training.loader:
                     _require_sound(batch.errors)
                     count += 1
                     bar.update()
@@ -127,7 +126,7 @@ def _long_list(clip: Path, folder: Path, entries: int) -> Config:
     )
     facts = clip.stat()
     entry = (State(facts.st_size, facts.st_mtime_ns), np.array(box_of_file(clip, config.mocrop)))
-    open_box_cache(DataRoot(config.data.root), config.data, config.mocrop).put(dict.fromkeys(names, entry))
+    open_box_cache(config.data, config.mocrop, DataRoot(config.data.root)).put(dict.fromkeys(names, entry))
     return config
 
 

@@ -14,10 +14,6 @@ from coviar_mocrop.messages import did_you_mean, similar
 _MOST_SUGGESTED = 3
 
 
-SHARED = ("setting", "mocrop", "data.root", "data.classes", "data.backend", "data.anchor_every", "data.follow_links")
-"""Settings in which streams must agree that are read together: they share one reading and one box."""
-
-
 class BaseConfig(BaseModel):
     """A section of settings. Its fields cannot be reassigned.
 
@@ -130,33 +126,3 @@ def _keys(model: type[BaseModel]) -> dict[str, str]:
         section = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
         keys |= {f"{name}.{key}": text for key, text in (_keys(section) if section else {}).items()}
     return keys
-
-
-def require_shared(configs: Mapping[str, BaseConfig], keys: Sequence[str] = SHARED) -> None:
-    """Check that streams which are read together agree in ``keys``.
-
-    Raises:
-        ConfigError: they do not; the first difference is named.
-    """
-    (first, config), *others = configs.items()
-    for key in keys:
-        for name, other in others:
-            mine, theirs = _value_of(config, key), _value_of(other, key)
-            if mine != theirs:
-                raise ConfigError(
-                    f"the {first} and the {name} stream differ in {key} ({_short(mine)} against {_short(theirs)}); "
-                    f"streams that are read together share it: set it for all (--set {key}=...), or run them one by one"
-                )
-
-
-def _value_of(config: BaseConfig, key: str) -> Any:
-    """The setting with a dotted name."""
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

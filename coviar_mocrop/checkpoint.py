@@ -1,4 +1,4 @@
-"""Checkpoints and other files of tensors, read and written without running anything that is in them.
+"""Checkpoints, exported streams and other files of tensors, read without running anything that is in them.
 
 Plain tensors and plain values only: PyTorch's own files, and safetensors. Files are written whole or not at all.
 """
@@ -6,12 +6,14 @@ Plain tensors and plain values only: PyTorch's own files, and safetensors. Files
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 import re
 import zipfile
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,14 +27,17 @@ from coviar_mocrop.files import atomic_write
 
 FORMAT = 1
 """Of our checkpoints."""
+CARD_FORMAT = "coviar_mocrop stream"
+CARD_VERSION = 1
+"""Of the JSON card beside the weights of an exported stream, which says all the rest."""
 _DIGEST = "sha256"
 """Name, in the header of our safetensors files, of the digest of their tensors; the format itself has none."""
 
 
 _OTHER_FILES = {
     ".onnx": "an ONNX program, which ONNX Runtime runs; give the checkpoint or the .safetensors that it was made from",
-    ".pt2": "a torch.export program, which torch.export.load reads; give the checkpoint or the .safetensors that it was "
-    "made from",
+    ".pt2": "a torch.export program, which torch.export.load reads; give the checkpoint or the .safetensors that it "
+    "was made from",
     ".json": "JSON, such as the card of an export; give the .safetensors beside it",
     ".npz": "a file of arrays, such as the scores that tools/fuse.py --scores reads; give a checkpoint",
     ".yaml": "a settings file, which --config reads; give a checkpoint",
@@ -106,11 +111,19 @@ def save_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> No
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint of ours.
+    """Read a checkpoint of training, or an exported stream.
+
+    Args:
+        path: of the checkpoint; or of exported weights (``.safetensors``), whose card lies beside them (``.json``).
+
+    Returns:
+        ``model``, ``config`` and ``classes``; of a checkpoint also what else is in it.
 
     Raises:
-        CheckpointError: the file is missing, damaged, unsafe, or not a checkpoint of this project.
+        CheckpointError: a file is missing, damaged, unsafe, not of this project, or does not belong to the other.
     """
+    if Path(path).suffix == ".safetensors":
+        return _load_exported(Path(path))
     content = read_tensors(path, "make a checkpoint with tools/train_stream.py")
     needed = ("format", "model", "config", "classes")
     if not isinstance(content, dict) or any(key not in content for key in needed):
@@ -119,7 +132,47 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         )
     if content["format"] != FORMAT:
         raise CheckpointError(f"{path}: has format {content['format']}, this version reads {FORMAT}")
-    return content
+    return {**content, "config": _known(content["config"])}
+
+
+def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a card.
+
+    Raises:
+        CheckpointError: the file is missing, no JSON, or no card of this version.
+    """
+    try:
+        card = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path}: no such file; the card must lie beside the weights. Weights without one: tools/import_weights.py"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: is no JSON that can be read ({error}); export anew") from error
+    if not isinstance(card, dict) or card.get("format") != CARD_FORMAT:
+        raise CheckpointError(f"{path}: is not the card of a stream; tools/export.py makes one")
+    if card.get("version") != CARD_VERSION:
+        raise CheckpointError(f"{path}: is a card of version {card.get('version')}, this version reads {CARD_VERSION}")
+    classes, weights = card.get("classes"), card.get("weights")
+    named = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
+    if not named or not isinstance(card.get("config"), dict) or not isinstance(weights, dict):
+        raise CheckpointError(f"{path}: lacks classes, config or weights; export anew")
+    return card
+
+
+def _load_exported(path: Path) -> dict[str, Any]:
+    tensors = read_tensors(path, "make one with tools/export.py")
+    card_path = path.with_suffix(".json")
+    card = read_card(card_path)
+    if card["weights"].get("sha256") != digest(tensors):
+        raise CheckpointError(f"{path}: does not belong to {card_path} (checksums differ); export both anew")
+    return {"model": tensors, "config": _known(card["config"]), "classes": card["classes"]}
+
+
+def _known(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run; older versions chose the best epoch on the test list, every ``test_every`` epochs."""
+    train = config.get("train")
+    return {**config, "train": {k: v for k, v in train.items() if k != "test_every"}} if train else config
 
 
 def load_model_state(model: nn.Module, state: dict[str, Any], path: str | os.PathLike[str]) -> None:

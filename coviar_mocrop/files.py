@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from coviar_mocrop.errors import CoviarMocropError, DataError
+from coviar_mocrop.errors import CoviarMocropError
 
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)  # it can only be read by setting it, which in threads would change the files of others
@@ -84,81 +83,3 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as indented JSON with :func:`atomic_write`."""
     write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-class DataRoot:
-    """A folder that list entries must stay below.
-
-    The real path of each subfolder is looked up once, so that 100 000 entries cost one system call each.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], *, follow_links: bool = False) -> None:
-        """Name the folder. Nothing is read yet.
-
-        Args:
-            path: the data root.
-            follow_links: whether symbolic links below it may lead elsewhere.
-        """
-        self.path = os.fspath(path)
-        self.follow_links = follow_links
-        self._folders: dict[str, str] = {}
-
-    def find(self, entry: str) -> tuple[str, os.stat_result | None]:
-        """Join an entry to the root, refusing whatever would leave it.
-
-        Args:
-            entry: a path as it stands in a video list, with forward slashes.
-
-        Returns:
-            The path, and the status of the file that it leads to, None if there is none.
-
-        Raises:
-            DataError: the entry is absolute, or leaves the root by ``..`` or by a symbolic link.
-        """
-        name = entry[entry.rfind("/") + 1 :]
-        folder = entry[: len(entry) - len(name)]
-        if name in ("", ".", "..") or os.path.basename(name) != name:  # no file name: all of it is taken as a folder
-            folder, name = entry, ""
-        start = self._folders.get(folder)
-        if start is None:
-            start = os.path.join(self.path, folder)
-            if not self._allows(folder, start):
-                raise self._leaves(entry)
-            if ".." in folder:  # resolved as it was checked, even behind a folder that does not exist
-                start = os.path.realpath(start)
-            self._folders[folder] = start
-        path = os.path.join(start, name)
-        try:
-            facts = os.lstat(path)
-            if stat.S_ISLNK(facts.st_mode):
-                if not self.follow_links and not self._holds(path):
-                    raise self._leaves(entry)
-                facts = os.stat(path)
-        except (OSError, ValueError):  # ValueError: a name with a zero byte
-            return path, None
-        return path, facts
-
-    def _allows(self, folder: str, path: str) -> bool:
-        if os.path.isabs(folder) or os.path.splitdrive(folder)[0]:
-            return False
-        return ".." not in Path(folder).parts if self.follow_links else self._holds(path)
-
-    def _holds(self, path: str) -> bool:
-        try:
-            root, real = os.path.realpath(self.path), os.path.realpath(path)
-        except ValueError:  # a name with a zero byte
-            return False
-        return real == root or real.startswith(os.path.join(root, ""))
-
-    def _leaves(self, entry: str) -> DataError:
-        hint = "" if self.follow_links else " (data.follow_links=true allows symbolic links that lead elsewhere)"
-        return DataError(f"{entry}: leaves the data root {self.path}; list entries must lie below it{hint}")
-
-
-def inside(root: str | os.PathLike[str], relative: str) -> Path:
-    """Join a single list entry to the data root; see :meth:`DataRoot.find`.
-
-    Raises:
-        DataError: the entry is absolute, or leaves the root by ``..`` or by a symbolic link.
-    """
-    return Path(DataRoot(root).find(relative)[0])

@@ -9,10 +9,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.messages import first_line
 from coviar_mocrop.training.config import TrainConfig
 
+_PACKAGES = ("coviar_mocrop", "torch", "torchvision", "av", "numpy", "motion-vector-extractor", "open_clip_torch")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -110,6 +114,25 @@ def _computes_in_bf16(device: torch.device) -> bool:
         return False
     # without these instructions bf16 is emulated and slower than fp32
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def describe_machine() -> dict[str, Any]:
+    """What runs here and now: the command, versions, the system."""
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 # others may wait while one computes the boxes of a data set; torchrun notices dead processes without it

@@ -37,6 +37,19 @@ class Scores:
     classes: NDArray[np.str_]
     settings: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def top1(self) -> float:
+        """Share of clips whose highest score is that of their label; of equal scores the first counts."""
+        return float((self.scores.argmax(axis=1) == self.labels).mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy of the scores, taken as logits."""
+        logits = self.scores.astype(np.float64)
+        top = logits.max(axis=1)
+        own = logits[np.arange(len(logits)), self.labels]
+        return float((np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - own).mean())
+
     def check(self, source: str) -> None:
         """Whether the parts fit each other.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from demo import demo_settings, merge
+from demo import demo_settings, merge, open_list
 
 from coviar_mocrop.clips.dataset import ClipDataset
-from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.streams.clip import CLIPStream
@@ -50,4 +49,4 @@ def clip_config(demo: Path, output: Path, motion: Path | None, **changes: Any) -
 def open_clip_stream(config: Config, part: Literal["train", "test"] = "train") -> tuple[CLIPStream, ClipDataset]:
     """The stream of ``config`` before training, and the clips of a list with their features."""
     stream = CLIPStream(config, read_classes(config.data.classes), weights=True)
-    return stream, open_clips([stream], part)[0]
+    return stream, open_list([stream], part)[0]

@@ -27,7 +27,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def no_figures() -> Iterator[None]:
-    """Runs of the module draw no figures of crops, which take longer than the training itself."""
+    """Runs of the module draw no figures, which take longer than the training itself."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("coviar_mocrop.training.trainer.log_crops", lambda *_: None)
+        patch.setattr("coviar_mocrop.inference.show._add_figures", lambda *_: None)
         yield

@@ -9,7 +9,11 @@ from typing import Any
 import torch
 
 from coviar_mocrop.checkpoint import load_checkpoint
+from coviar_mocrop.clips.dataset import ClipDataset
+from coviar_mocrop.clips.loading import Part, SkipLog, open_clips, read_videos
 from coviar_mocrop.config import Config
+from coviar_mocrop.runtime import ALONE, Group
+from coviar_mocrop.streams.base import Stream
 
 TIMES = ("seconds", "clips_per_second", "waiting_for_data", "waited")
 """Metrics that measure time, and so differ from run to run."""
@@ -23,12 +27,14 @@ def demo_settings(demo: Path, output: Path, **changes: Any) -> dict[str, Any]:
         "data": {
             "root": str(demo / "videos"),
             "train_list": str(demo / "lists/train_split1.txt"),
+            "val_list": str(demo / "lists/test_split1.txt"),
             "test_list": str(demo / "lists/test_split1.txt"),
             "classes": str(demo / "lists/classes.txt"),
             "cache": str(demo / "cache"),
             "workers": 0,
         },
         "input": {"full_size": 64, "reduced_size": 48, "segments": 2, "test_segments": 3},
+        "train": {"val_every": 0},
     }
     return merge(values, changes)
 
@@ -38,7 +44,7 @@ def small_settings(demo: Path, output: Path, **changes: Any) -> dict[str, Any]:
     values = {
         "input": {"full_size": 32, "reduced_size": 24, "segments": 1, "test_segments": 2},
         "model": {"backbone": "mobilenet_v3_small", "dropout": 0.2},
-        "train": {"epochs": 3, "batch_size": 4, "precision": "fp32", "mixup": 0.3, "threads": 1},
+        "train": {"epochs": 3, "batch_size": 4, "precision": "fp32", "mixup": 0.3, "threads": 1, "val_every": 0},
     }
     return demo_settings(demo, output, **merge(values, changes))
 
@@ -62,6 +68,13 @@ def merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Both together, a section deep; what stands in ``over`` counts."""
     both = {k for k in under.keys() & over.keys() if isinstance(under[k], dict) and isinstance(over[k], dict)}
     return {**under, **over, **{key: {**under[key], **over[key]} for key in both}}
+
+
+def open_list(
+    streams: Sequence[Stream], part: Part, group: Group = ALONE, shard: tuple[int, int] = (0, 1)
+) -> tuple[ClipDataset, SkipLog]:
+    """The clips of a list as ``streams`` see them."""
+    return open_clips(streams, read_videos(streams[0].config.data, part, shard), group, training=part == "train")
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from tool import run_tool
 
 from coviar_mocrop import streams
 from coviar_mocrop.bitstream import Gop, open_video
-from coviar_mocrop.clips.reader import read_streams
+from coviar_mocrop.clips.dataset import read_streams
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import ConfigError
@@ -73,6 +73,7 @@ def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     prepare, train, test, fuse, predict = block("sh").splitlines()
     assert prepare == "python tools/prepare_data.py demo"  # done above, with fewer clips
     small = ["input.full_size=48", "data.workers=0", "train.epochs=1", "train.batch_size=4", "train.precision=fp32"]
+    small.append("model.backbone=shufflenet_v2_x0_5")  # the files of a ResNet-18 are 134 MB
     follow(train, "--set", *small)
     assert (tmp_path / "runs/difference/difference/best.pt").exists()
     follow(test)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ from clips import record, wandering
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.clips import cache as cache_module
-from coviar_mocrop.clips.boxes import box_of_file, boxes_of_list, open_box_cache
-from coviar_mocrop.clips.cache import ClipCache, State, compute_rows
+from coviar_mocrop.clips.boxes import box_of_file, boxes_of_list
+from coviar_mocrop.clips.cache import ClipCache, State, compute_rows, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
+from coviar_mocrop.datasets.lists import DataRoot
 from coviar_mocrop.errors import CoviarMocropError, DataError, VideoError
-from coviar_mocrop.files import DataRoot
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
 
 NAMES = [f"{number}.mp4" for number in range(20)]
@@ -70,7 +70,8 @@ def test_rows_come_back_in_the_caches_dtype_until_the_file_changes(root: Path) -
     assert (cache.added, opened(root).added) == (2, 0)
     change(root / "3.mp4")
     assert cache.get("3.mp4") is None
-    assert json.loads((cache.folder / "about.json").read_text())["root"] == str(root)
+    with np.load(next(cache.folder.glob("[0-9]*.npz"))) as file:
+        assert json.loads(str(file["about"]))["root"] == str(root)  # for people
 
 
 def test_of_two_rows_the_later_counts_whoever_wrote_it(root: Path) -> None:
@@ -169,8 +170,33 @@ def test_what_two_add_at_the_same_time_is_all_there(root: Path) -> None:
 # -- filling it ------------------------------------------------------------------------------------------
 
 
+def fill(
+    names: list[str], cache: ClipCache, compute: Callable[[str, str], np.ndarray], **options: Any
+) -> tuple[dict[str, np.ndarray], dict[str, CoviarMocropError]]:
+    """Rows and errors of a single cache."""
+    options = {"progress": False, **options}
+    rows, errors = compute_rows(names, {"row": cache}, lambda name, path, _: {"row": compute(name, path)}, **options)
+    return {name: row["row"] for name, row in rows.items()}, errors
+
+
+def test_only_what_a_cache_lacks_is_computed(root: Path) -> None:
+    caches = {"a": opened(root, split="a"), "b": opened(root, 2, split="b")}
+    fill(NAMES[:5], caches["a"], number_of)
+    asked = []
+
+    def compute(name: str, path: str, missing: Sequence[str]) -> dict[str, np.ndarray]:
+        asked.append((name, tuple(missing)))
+        return {key: np.full(caches[key].dim, len(asked)) for key in missing}
+
+    rows, _ = compute_rows(NAMES[:7], caches, compute, workers=1, progress=False)
+    assert asked == [*((name, ("b",)) for name in NAMES[:5]), *((name, ("a", "b")) for name in NAMES[5:7])]
+    assert [row["b"].tolist() for row in rows.values()] == [[float(n)] * 2 for n in range(1, 8)]
+    assert rows["3.mp4"]["a"].tolist() == [1.0] * 3
+    assert opened(root, 2, split="b").get("6.mp4") is not None
+
+
 def test_rows_are_computed_once_and_the_same_however_the_work_is_split(root: Path) -> None:
-    whole, errors = compute_rows([*NAMES, *NAMES], opened(root, split=0), number_of, progress=False)
+    whole, errors = fill([*NAMES, *NAMES], opened(root, split=0), number_of)
     assert not errors
     assert list(whole) == NAMES
     assert whole["7.mp4"].tolist() == [float(np.float32(7 / 3))] * 3  # as it will come from the cache
@@ -178,13 +204,13 @@ def test_rows_are_computed_once_and_the_same_however_the_work_is_split(root: Pat
         split: dict[str, Any] = {}
         for shard in range(count):
             cache = opened(root, split=count)
-            rows, _ = compute_rows(NAMES, cache, number_of, workers=shard, progress=False, shard=(shard, count))
+            rows, _ = fill(NAMES, cache, number_of, workers=shard, shard=(shard, count))
             assert list(rows) == NAMES[shard::count]
             assert cache.added == len(rows)
             split |= rows
         assert {name: split[name].tobytes() for name in NAMES} == {name: row.tobytes() for name, row in whole.items()}
         again = opened(root, split=count)
-        found, _ = compute_rows(NAMES, again, _never, progress=False)
+        found, _ = fill(NAMES, again, _never)
         assert again.added == 0
         assert {name: row.tobytes() for name, row in found.items()} == {n: row.tobytes() for n, row in whole.items()}
 
@@ -199,16 +225,16 @@ def test_errors_are_collected_and_tried_again(root: Path) -> None:
             raise VideoError(f"{path}: broken")
         return np.full(3, np.nan) if name == "3.mp4" else number_of(name, path)
 
-    rows, errors = compute_rows(NAMES, opened(root), compute, progress=False)
+    rows, errors = fill(NAMES, opened(root), compute)
     assert list(errors) == ["2.mp4", "3.mp4", "5.mp4"]
     assert str(errors["5.mp4"]) == f"{root}/5.mp4: broken"
     assert "not finite" in str(errors["3.mp4"])
     assert list(rows) == [name for name in NAMES if name not in errors]
     cache = opened(root)
-    rows, errors = compute_rows(NAMES, cache, number_of, progress=False)
+    rows, errors = fill(NAMES, cache, number_of)
     assert (len(rows), len(errors), cache.added) == (20, 0, 3)
     with pytest.raises(DataError, match="leaves the data root"):
-        compute_rows(["/etc/passwd"], cache, number_of)
+        fill(["/etc/passwd"], cache, number_of)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
@@ -219,7 +245,7 @@ def test_what_was_computed_before_an_interruption_is_kept(root: Path, stop: type
         return number_of(name, path)
 
     with pytest.raises(stop):
-        compute_rows(NAMES, opened(root), compute, workers=1, progress=False)
+        fill(NAMES, opened(root), compute, workers=1)
     cache = opened(root)
     assert all(cache.get(name) is not None for name in NAMES[:12])
     assert cache.get("12.mp4") is None
@@ -228,7 +254,7 @@ def test_what_was_computed_before_an_interruption_is_kept(root: Path, stop: type
 def test_many_clips_are_kept_in_portions(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "_SAVE_EVERY", 8)
     cache = opened(root)
-    rows, _ = compute_rows(NAMES, cache, number_of, progress=False)
+    rows, _ = fill(NAMES, cache, number_of)
     assert list(rows) == NAMES
     assert len(list(cache.folder.glob("[0-9]*"))) == 3
 
@@ -239,7 +265,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(root: Path) -> None:
         return number_of(name, path)
 
     cache = opened(root)
-    rows, _ = compute_rows(NAMES[:1], cache, compute, progress=False)
+    rows, _ = fill(NAMES[:1], cache, compute)
     assert list(rows) == NAMES[:1]
     assert cache.get(NAMES[0]) is None
 
@@ -256,7 +282,7 @@ def test_each_thread_is_set_up_once(root: Path) -> None:
         assert ready.yes
         return number_of(name, path)
 
-    compute_rows(NAMES, opened(root), compute, workers=2, progress=False, initializer=prepare)
+    fill(NAMES, opened(root), compute, workers=2, initializer=prepare)
     assert 1 <= len(count) <= 2
 
 
@@ -290,7 +316,7 @@ def test_boxes_are_computed_once_kept_and_renewed(videos: Path, tmp_path: Path) 
     assert (errors, computed) == ({}, 2)
     assert boxes == {name: expected(videos / name, settings, lambda video: None) for name in names}
     assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 0)
-    assert open_box_cache(DataRoot(data.root), data, MoCropSettings()).get("0.mp4") is None
+    assert open_box_cache(data, MoCropSettings(), DataRoot(data.root)).get("0.mp4") is None
     change(videos / "0.mp4")
     assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 1)
     assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 0)

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from clip_stream import TINY_CLIP, clip_config, clip_settings, motion_config, open_clip_stream
-from demo import outcome, same, weights_of
+from demo import open_list, outcome, same, weights_of
 from tool import tool
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
-from coviar_mocrop.clips.dataset import ClipDataset, Features
-from coviar_mocrop.clips.loading import open_clips
+from coviar_mocrop.clips.batch import Features
+from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.reader import read_views
 from coviar_mocrop.config import load_config
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ModelError, VideoError
@@ -41,14 +41,6 @@ from coviar_mocrop.training.optim import create_optimizer
 from coviar_mocrop.training.trainer import train
 
 open_clip = pytest.importorskip("open_clip")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_figures() -> Iterator[None]:
-    """Runs draw no figures of crops, which take longer than the training itself."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("coviar_mocrop.training.trainer.log_crops", lambda *_: None)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +240,7 @@ def test_shards_and_an_interrupted_run_give_the_same_features(
 
     values = clip_config(demo, tmp_path, motion, data={"cache": str(tmp_path / "processes")})
     for part in ("train", "test"):
-        open_clips([CLIPStream(values, "abcdefgh", weights=True)], part, Processes(rank=1, world=2))  # type: ignore[arg-type]
+        open_list([CLIPStream(values, "abcdefgh", weights=True)], part, Processes(rank=1, world=2))  # type: ignore[arg-type]
     assert rows_of(tmp_path / "processes") == expected
 
     plain, left = CLIPStream.encode_view, iter(range(11))
@@ -330,7 +322,7 @@ def test_trained_together_with_a_frame_stream_or_alone(demo: Path, motion: Path,
         train_mv = {"epochs": 1, "batch_size": 4, "precision": "fp32", "mixup": 0.2}
         return {
             "mv": motion_config(demo, folder / "mv", train=train_mv, **changes),
-            "clip": clip_config(demo, folder / "clip", motion, train={"epochs": 2, "test_every": 1}, **changes),
+            "clip": clip_config(demo, folder / "clip", motion, train={"epochs": 2, "val_every": 1}, **changes),
         }
 
     train(configs(tmp_path / "together"))
@@ -352,7 +344,7 @@ def test_a_checkpoint_is_all_that_testing_needs(demo: Path, trained: Path, tmp_p
     assert facts["ms_network"] > 1  # of the frozen networks too, cached or not
 
     stream = load_stream(trained)
-    clips, _ = open_clips([stream], "test")
+    clips, _ = open_list([stream], "test")
     with torch.inference_mode():
         np.testing.assert_allclose(expected.scores, stream.network(clips.features["clip"].rows).numpy(), atol=1e-5)
 
@@ -453,7 +445,7 @@ def test_zero_shot_is_scored_by_the_same_tool_and_fuses(demo: Path, trained: Pat
     assert np.abs(scores.scores).max() <= 100
 
     stream = load_untrained(tmp_path / "z.yaml", name="zero_shot")
-    clips, _ = open_clips([stream], "test")
+    clips, _ = open_list([stream], "test")
     tokens = open_clip.SimpleTokenizer(context_length=24)
     encoder = stream.encoder  # type: ignore[attr-defined]
     with torch.no_grad():  # class 3 by hand

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,22 +14,20 @@ import numpy as np
 import pytest
 import torch
 from clips import record, wandering
-from demo import demo_settings
-from torch.utils.data import DataLoader
+from demo import demo_settings, open_list
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.bitstream.video import Video
 from coviar_mocrop.clips import reader
 from coviar_mocrop.clips import windows as windowing
+from coviar_mocrop.clips.batch import Batch, Frames, Sample, collate
 from coviar_mocrop.clips.boxes import boxes_of_list
-from coviar_mocrop.clips.dataset import Batch, ClipDataset, Frames, Sample, collate
 from coviar_mocrop.clips.loading import (
-    SkipLog,
+    ClipLoader,
     create_testing_loader,
     create_training_loader,
-    open_clips,
-    read_batches,
+    read_videos,
     require_shared,
 )
 from coviar_mocrop.clips.reader import ReadViews
@@ -110,7 +109,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_streams_share_one_decode_and_one_box(demo: Path, tmp_path: Path, passes: list[str]) -> None:
-    dataset, _ = open_clips(streams_of(demo, data={"cache": str(tmp_path)}), "test")
+    dataset, _ = open_list(streams_of(demo, data={"cache": str(tmp_path)}), "test")
     assert not passes
     sample = dataset[0, 0, None]
     assert len(passes) == 1  # the box is estimated in the same pass
@@ -124,7 +123,7 @@ def test_streams_share_one_decode_and_one_box(demo: Path, tmp_path: Path, passes
         assert read.windows == {"frames": windowing.testing_windows((192, 256), box, 1)}
         assert read.pixels["frames"].shape == (1, 3, 2 if name == "mv" else 3, 48, 48)
         np.testing.assert_array_equal(read.pixels["frames"], repeated.pixels["frames"])
-    uncropped = open_clips(streams_of(demo, setting="baseline"), "test")[0][0, 0, None].inputs["iframe"]
+    uncropped = open_list(streams_of(demo, setting="baseline"), "test")[0][0, 0, None].inputs["iframe"]
     assert isinstance(uncropped, ReadViews)
     assert uncropped.box is None
 
@@ -133,11 +132,11 @@ def test_boxes_are_estimated_once(demo: Path, tmp_path: Path, monkeypatch: pytes
     estimated = Mock(side_effect=estimate_box)
     monkeypatch.setattr(reader, "estimate_box", estimated)
     streams = streams_of(demo, data={"cache": str(tmp_path)})
-    dataset, _ = open_clips(streams, "test")
+    dataset, _ = open_list(streams, "test")
     samples = [dataset[0, 3, None], dataset[0, 3, None], dataset[0, 5, None]]
     assert estimated.call_count == 2
     dataset.keep_boxes()
-    other, _ = open_clips(streams, "test")
+    other, _ = open_list(streams, "test")
     samples += [other[0, 3, None], other[0, 5, None]]
     assert estimated.call_count == 2
     boxes = [sample.inputs["mv"].box for sample in samples]  # type: ignore[union-attr]
@@ -147,8 +146,8 @@ def test_boxes_are_estimated_once(demo: Path, tmp_path: Path, monkeypatch: pytes
 
 def test_boxes_that_workers_found_are_kept(demo: Path, tmp_path: Path, passes: list[str]) -> None:
     streams = streams_of(demo, data={"cache": str(tmp_path), "workers": 2})
-    dataset, skipped = open_clips(streams, "test")
-    read_all(streams, dataset, skipped)
+    _, loader = read_all(streams)
+    dataset = loader.clips
     dataset.keep_boxes()
     found = boxes_of_list([clip.path for clip in dataset.videos.clips], streams[0].config.data, MoCropSettings())
     assert not passes
@@ -156,9 +155,17 @@ def test_boxes_that_workers_found_are_kept(demo: Path, tmp_path: Path, passes: l
     assert found.boxes == {clip.path: box_of(demo / "videos" / clip.path) for clip in dataset.videos.clips}
 
 
+def test_a_process_that_is_not_forked_gets_what_it_needs_and_no_list(demo: Path) -> None:
+    dataset, _ = open_list(streams_of(demo), "train")
+    sent = pickle.loads(pickle.dumps(dataset))
+    assert not sent.videos.clips
+    for stream in STREAMS:
+        assert pixels_of(sent[2, 1, None], stream).tobytes() == pixels_of(dataset[2, 1, None], stream).tobytes()
+
+
 def test_cropping_happens_before_resizing(demo: Path) -> None:
     """What a stream sees is the box's part of the frame, and nothing else."""
-    dataset, _ = open_clips(streams_of(demo, ["iframe"], input={"test_segments": 1}), "test")
+    dataset, _ = open_list(streams_of(demo, ["iframe"], input={"test_segments": 1}), "test")
     path = demo / "videos" / dataset.videos.clips[0].path
     with open_video(path) as video:
         picture = video.get_iframes_at([round((video.info.num_frames - 1) / 2)])
@@ -170,14 +177,14 @@ def test_cropping_happens_before_resizing(demo: Path) -> None:
 def test_decoded_frames_come_in_order_of_time_at_their_stride(demo: Path) -> None:
     inputs = {"frames": "decoded", "stride": 3, "test_segments": 5, "segments": 5, "scales": (1.0,), "flip": True}
     streams = streams_of(demo, ["iframe"], setting="baseline", input=inputs)
-    dataset, _ = open_clips(streams, "test")
+    dataset, _ = open_list(streams, "test")
     with open_video(demo / "videos" / dataset.videos.clips[0].path) as video:
         middle = (video.info.num_frames - 13) // 2
         pictures = video.get_frames_at(range(middle, middle + 13, 3))
     (window,) = windowing.testing_windows(pictures.shape[1:3], None, 1)
     np.testing.assert_array_equal(pixels_of(dataset[0, 0, None], "iframe")[0], resize(pictures, window[:4], 64))
     # in training all frames of a clip share one crop and one flip
-    training, _ = open_clips(streams, "train")
+    training, _ = open_list(streams, "train")
     seen = set()
     for epoch in range(6):
         frames = pixels_of(training[epoch, 0, None], "iframe")[0].astype(np.float32)
@@ -192,7 +199,7 @@ def test_a_single_frame_feeds_every_stream(tmp_path: Path, demo: Path) -> None:
     streams = streams_of(demo, setting="attention", data=list_of(tmp_path, "one.mp4"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sample = open_clips(streams, "test")[0][0, 0, None]
+        sample = open_list(streams, "test")[0][0, 0, None]
     assert not sample.errors
     for stream in streams:
         read = sample.inputs[stream.name]
@@ -203,10 +210,10 @@ def test_a_single_frame_feeds_every_stream(tmp_path: Path, demo: Path) -> None:
 # -- determinism -----------------------------------------------------------------------------------------
 
 
-def contents(loader: DataLoader[Sample], names: Sequence[str]) -> list[Any]:
+def contents(loader: ClipLoader, names: Sequence[str]) -> list[Any]:
     """All batches as bytes."""
     rows: list[Any] = []
-    for batch in read_batches(loader):
+    for batch in loader:
         for name in names:
             part = batch.streams[name]
             frames = part.inputs["frames"]
@@ -221,22 +228,22 @@ def test_same_bytes_on_any_number_of_workers(demo: Path) -> None:
     seen = []
     for workers in (0, 1, 4):
         streams = streams_of(demo, data={"workers": workers}, train={"batch_size": 3})
-        dataset, _ = open_clips(streams, "train")
-        loader, sampler = create_training_loader(dataset, streams[0].config)
+        data = streams[0].config.data
+        loader, sampler = create_training_loader(streams, read_videos(data, "train"))
         rows = []
         for epoch in (0, 1):
             sampler.epoch = epoch
             rows.append(contents(loader, STREAMS))
-        tested = create_testing_loader(open_clips(streams, "test")[0], [stream.config for stream in streams])
+        tested = create_testing_loader(streams, read_videos(data, "test"))
         seen.append([*rows, contents(tested, STREAMS)])
     assert seen[0] == seen[1] == seen[2]
     assert seen[0][0] != seen[0][1]  # another epoch, other order and crops
 
 
 def test_same_bytes_beside_any_other_streams(demo: Path) -> None:
-    together, _ = open_clips(streams_of(demo), "train")
+    together, _ = open_list(streams_of(demo), "train")
     for names in (("iframe",), ("mv",), ("residual",), ("residual", "iframe")):
-        some, _ = open_clips(streams_of(demo, names), "train")
+        some, _ = open_list(streams_of(demo, names), "train")
         for epoch, clip in ((0, 0), (0, 5), (3, 5)):
             everything, chosen, few = together[epoch, clip, None], together[epoch, clip, names], some[epoch, clip, None]
             assert set(chosen.inputs) == set(few.inputs) == set(names)
@@ -247,18 +254,18 @@ def test_same_bytes_beside_any_other_streams(demo: Path) -> None:
 
 
 def test_a_seed_changes_what_training_sees_and_nothing_in_testing(demo: Path) -> None:
-    first, second = (open_clips(streams_of(demo, seed=seed), "train")[0] for seed in (0, 1))
+    first, second = (open_list(streams_of(demo, seed=seed), "train")[0] for seed in (0, 1))
     assert any(
         not np.array_equal(pixels_of(first[0, 0, None], name), pixels_of(second[0, 0, None], name)) for name in STREAMS
     )
-    first, second = (open_clips(streams_of(demo, seed=seed), "test")[0] for seed in (0, 1))
+    first, second = (open_list(streams_of(demo, seed=seed), "test")[0] for seed in (0, 1))
     for name in STREAMS:
         np.testing.assert_array_equal(pixels_of(first[0, 0, None], name), pixels_of(second[7, 0, None], name))
 
 
 def test_batches_hold_bytes(demo: Path) -> None:
     streams = streams_of(demo, input={"test_crops": 10, "test_segments": 2})
-    dataset, _ = open_clips(streams, "test")
+    dataset, _ = open_list(streams, "test")
     batch = collate([dataset[0, 3, None], dataset[0, 1, None]])
     assert batch.size == 2
     assert not batch.errors
@@ -289,8 +296,8 @@ def test_a_clip_without_vectors_reaches_the_streams_that_can_do_without(mixed: P
     data = {**list_of(mixed, "good.mp4", "hevc.mp4"), "on_error": "skip"}
     streams = streams_of(demo, setting="baseline", data=data)
     for part in ("train", "test"):
-        dataset, skipped = open_clips(streams, part)
-        alone, _ = open_clips(streams[:1], part)
+        dataset, skipped = open_list(streams, part)
+        alone, _ = open_list(streams[:1], part)
         sample = dataset[0, 1, None]
         assert set(sample.inputs) == {"iframe"}
         assert {name: type(error) for name, error in sample.errors.items()} == {
@@ -309,7 +316,7 @@ def test_a_clip_without_vectors_reaches_the_streams_that_can_do_without(mixed: P
         assert list(skipped.reasons) == ["hevc.mp4"]
     only = collate([sample])
     assert {name: len(part.labels) for name, part in only.streams.items()} == {"iframe": 1, "mv": 0, "residual": 0}
-    _, strict = open_clips(streams_of(demo, setting="baseline", data={**data, "on_error": "raise"}), "test")
+    _, strict = open_list(streams_of(demo, setting="baseline", data={**data, "on_error": "raise"}), "test")
     with pytest.raises(NoMotionVectorsError, match=r"hevc\.mp4"):
         strict.add(only.errors)
 
@@ -317,21 +324,19 @@ def test_a_clip_without_vectors_reaches_the_streams_that_can_do_without(mixed: P
 def test_without_vectors_there_is_no_box(mixed: Path, demo: Path) -> None:
     data = {**list_of(mixed, "good.mp4", "hevc.mp4"), "on_error": "skip"}
     streams = streams_of(demo, setting="attention", data=data)
-    dataset, skipped = open_clips(streams, "test")
+    dataset, _ = open_list(streams, "test")
     assert set(dataset[0, 0, None].inputs) == set(STREAMS)
     sample = dataset[0, 1, None]
     assert not sample.inputs
     assert {type(error) for error in sample.errors.values()} == {NoMotionVectorsError}
-    batches = read_all(streams, dataset, skipped)
+    batches, loader = read_all(streams)
     assert [part.numbers.tolist() for batch in batches for part in batch.streams.values()] == [[0], [0], [0]]
-    assert list(skipped.reasons) == ["hevc.mp4"]
+    assert list(loader.skipped.reasons) == ["hevc.mp4"]
 
 
-def read_all(streams: Sequence[Stream], dataset: ClipDataset, skipped: SkipLog) -> list[Batch]:
-    batches = list(read_batches(create_testing_loader(dataset, [stream.config for stream in streams])))
-    for batch in batches:
-        skipped.add(batch.errors)
-    return batches
+def read_all(streams: Sequence[Stream]) -> tuple[list[Batch], ClipLoader]:
+    loader = create_testing_loader(streams, read_videos(streams[0].config.data, "test"))
+    return list(loader), loader
 
 
 @pytest.mark.parametrize("setting", ["baseline", "attention"])
@@ -342,10 +347,10 @@ def test_unusable_clips_are_skipped_once_or_raised(
     (tmp_path / "broken.mp4").write_bytes(b"this is no video")
     data = {**list_of(tmp_path, "good.mp4", "broken.mp4", "missing.mp4"), "on_error": "skip"}
     streams = streams_of(demo, setting=setting, data=data)
-    dataset, skipped = open_clips(streams, "test")
+    loader = create_testing_loader(streams, read_videos(streams[0].config.data, "test"))
     for _ in range(2):
-        batches = read_all(streams, dataset, skipped)
-        assert sum(batch.size for batch in batches) == len(dataset) == 3
+        assert sum(batch.size for batch in loader) == len(loader.clips) == 3
+    skipped = loader.skipped
     skipped.summarise()
     assert set(skipped.reasons) == {"broken.mp4", "missing.mp4"}
     messages = [record.message for record in caplog.records]
@@ -353,7 +358,7 @@ def test_unusable_clips_are_skipped_once_or_raised(
     assert any("2 of 3 clips were skipped" in message for message in messages)
     streams = streams_of(demo, setting=setting, data={**data, "on_error": "raise", "workers": 1})
     with pytest.raises(VideoError, match=r"broken\.mp4|missing\.mp4") as caught:
-        read_all(streams, *open_clips(streams, "test"))
+        read_all(streams)
     assert "\n" not in str(caught.value)  # no traceback of a worker
 
 
@@ -366,14 +371,14 @@ def test_list_entries_stay_below_the_root(demo: Path, tmp_path: Path, entry: str
     (root / "link").symlink_to(tmp_path / "elsewhere")
     streams = streams_of(demo, ["mv"], setting=setting, data=list_of(root, entry))
     with pytest.raises(DataError, match="leaves the data root"):
-        read_all(streams, *open_clips(streams, "test"))
+        read_all(streams)
 
 
 def test_lists_and_roots_that_are_not_there_are_told(demo: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.train_list is not set"):
-        open_clips(streams_of(demo, ["mv"], data={"train_list": None}), "train")
+        open_list(streams_of(demo, ["mv"], data={"train_list": None}), "train")
     with pytest.raises(DataError, match=r"is no folder; set data\.root"):
-        open_clips(streams_of(demo, ["mv"], data={"root": str(tmp_path / "none")}), "test")
+        open_list(streams_of(demo, ["mv"], data={"root": str(tmp_path / "none")}), "test")
 
 
 @pytest.mark.parametrize(
@@ -388,7 +393,7 @@ def test_lists_and_roots_that_are_not_there_are_told(demo: Path, tmp_path: Path)
 def test_streams_read_together_share_the_clip(demo: Path, changes: Any, says: str) -> None:
     streams = [*streams_of(demo, ["iframe"]), *streams_of(demo, ["mv"], **changes)]
     with pytest.raises(ConfigError) as caught:
-        open_clips(streams, "test")
+        open_list(streams, "test")
     assert says in str(caught.value)
     assert "--set" in str(caught.value)
 
@@ -397,14 +402,14 @@ def test_streams_may_differ_in_all_that_is_their_own(demo: Path) -> None:
     own = {"input": {"full_size": 32, "reduced_size": 16, "test_segments": 2}, "train": {"lr": 1.0}}
     streams = [*streams_of(demo, ["iframe"]), *streams_of(demo, ["mv"], **own)]
     require_shared({stream.name: stream.config for stream in streams})
-    sample = open_clips(streams, "test")[0][0, 0, None]
+    sample = open_list(streams, "test")[0][0, 0, None]
     assert pixels_of(sample, "iframe").shape == (1, 3, 3, 48, 48)
     assert pixels_of(sample, "mv").shape == (1, 2, 2, 16, 16)
 
 
 def test_a_shard_is_every_nth_clip(demo: Path) -> None:
     streams = streams_of(demo, ["mv"])
-    whole = open_clips(streams, "test")[0].videos
-    parts = [open_clips(streams, "test", shard=(k, 3))[0].videos for k in range(3)]
+    whole = open_list(streams, "test")[0].videos
+    parts = [open_list(streams, "test", shard=(k, 3))[0].videos for k in range(3)]
     assert parts[1] == replace(whole, clips=whole.clips[1::3])
     assert sorted(clip.path for part in parts for clip in part.clips) == sorted(clip.path for clip in whole.clips)

@@ -89,7 +89,7 @@ def losses(folder: Path) -> list[float]:
 @pytest.fixture(scope="module")
 def alone(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a run on one process."""
-    return train_alone(demo, tmp_path_factory.mktemp("alone"), test_every=1)
+    return train_alone(demo, tmp_path_factory.mktemp("alone"), val_every=1)
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_two_processes_learn_what_one_does(demo: Path, alone: Path, tmp_path: Pa
         "try: trainer.train(configs, resume=True)\n"
         "except trainer.Interrupted as problem: print(problem)\n"
     )
-    config = write_settings(tmp_path / "c.yaml", settings_of(demo, tmp_path, test_every=1, sync_bn=True))
+    config = write_settings(tmp_path / "c.yaml", settings_of(demo, tmp_path, val_every=1, sync_bn=True))
     done = torchrun(2, script, config, 0, tmp_path / "whole")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("mv epoch 1/3: loss") + done.stdout.count("mv epoch 1/3: loss") == 1

@@ -18,13 +18,12 @@ from demo import demo_settings
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.cli import chosen_shard
-from coviar_mocrop.clips.boxes import boxes_of_list, open_box_cache
+from coviar_mocrop.clips.boxes import boxes_of_list, extract_boxes
+from coviar_mocrop.clips.cache import open_box_cache
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.demo import make_demo
-from coviar_mocrop.datasets.lists import read_classes, read_list
+from coviar_mocrop.datasets.lists import DataRoot, read_classes, read_list
 from coviar_mocrop.errors import ConfigError, DataError
-from coviar_mocrop.files import DataRoot
-from coviar_mocrop.inference.extract import extract_boxes
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
 
 ROOT = Path(__file__).parents[1]
@@ -55,7 +54,7 @@ def names_of(demo: Path) -> list[str]:
 def kept(demo: Path, cache: Path) -> dict[str, CropBox]:
     """The boxes in the cache, of both lists."""
     config = Config.model_validate(settings(demo, cache))
-    boxes = open_box_cache(DataRoot(config.data.root), config.data, config.mocrop)
+    boxes = open_box_cache(config.data, config.mocrop, DataRoot(config.data.root))
     rows = {name: boxes.get(name) for name in names_of(demo)}
     return {name: CropBox(*row.tolist()) for name, row in rows.items() if row is not None}
 
@@ -165,7 +164,7 @@ def test_clips_without_a_box_are_named_counted_and_tried_again(
     (tmp_path / "classes.txt").write_text("a\n")
     config = tmp_path / "config.yaml"
     data = {"root": str(broken), "test_list": str(tmp_path / "list.txt"), "classes": str(tmp_path / "classes.txt")}
-    config.write_text(yaml.safe_dump(settings(demo, tmp_path / "cache", **data, train_list=None)))
+    config.write_text(yaml.safe_dump(settings(demo, tmp_path / "cache", **data, train_list=None, val_list=None)))
     code, out, err = called(capsys, monkeypatch, config)
     assert code == 2
     assert out == "3 clips: 1 boxes computed, 0 found in the cache, 2 clips without a box\n"
@@ -220,8 +219,8 @@ def test_senseless_surroundings_are_refused(
     for rank, world in (("3", "3"), ("x", "2"), ("0", "0"), ("-1", "2")):
         with pytest.raises(ConfigError, match="torchrun sets them"):
             chosen_shard(None, {"RANK": rank, "WORLD_SIZE": world})
-    with pytest.raises(ConfigError, match=r"data\.train_list and data\.test_list: not set"):
-        extract_boxes(Config.model_validate(settings(demo, tmp_path, train_list=None, test_list=None)))
+    with pytest.raises(ConfigError, match="none is set; name a video list"):
+        extract_boxes(Config.model_validate(settings(demo, tmp_path, train_list=None, val_list=None, test_list=None)))
     (tmp_path / "list.txt").write_text("../x.mp4 nothing 0\n")
     (tmp_path / "classes.txt").write_text("nothing\n")
     data = {"test_list": str(tmp_path / "list.txt"), "classes": str(tmp_path / "classes.txt")}

@@ -27,7 +27,7 @@ from coviar_mocrop.training.trainer import train_step
 pytestmark = pytest.mark.usefixtures("no_figures")
 PROJECT = TOOLS.parent
 # a checkpoint after every step, so that kills hit the writing of one too
-STEPWISE = {"batch_size": 2, "epochs": 2, "save_minutes": 0, "test_every": 1}
+STEPWISE = {"batch_size": 2, "epochs": 2, "save_minutes": 0, "val_every": 1}
 
 
 def run_config(demo: Path, output: Path, **changes: Any) -> Config:

@@ -17,15 +17,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from coviar_mocrop.bitstream import MOTION_VECTOR_DTYPE, open_video, transcode
 from coviar_mocrop.checkpoint import save_checkpoint
-from coviar_mocrop.clips.dataset import ClipDataset
-from coviar_mocrop.clips.reader import read_streams
+from coviar_mocrop.clips.dataset import ClipDataset, read_streams
 from coviar_mocrop.config import Config, build_config
 from coviar_mocrop.datasets.lists import Clip, VideoList
 from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ScoreError
 from coviar_mocrop.files import write_json
 from coviar_mocrop.inference.predictor import Predictor
-from coviar_mocrop.inference.show import annotate_video, inspect_clip, log_crops, peak_motion_frame
+from coviar_mocrop.inference.show import annotate_video, inspect_clip, log_pictures, peak_motion_frame
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box, frames_to_read
 from coviar_mocrop.streams.base import create_stream
 from coviar_mocrop.viz.clip_figures import prediction_figure, short_name
@@ -52,6 +51,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
                 "setting": "attention",
                 "data": {"classes": "none"},
                 "input": {"full_size": 32, "reduced_size": 32, "test_segments": 3},
+                "model": {"backbone": "shufflenet_v2_x0_5"},
                 "train": {"device": "cpu", "precision": "fp32"},
             },
             [],
@@ -150,7 +150,7 @@ def test_tensorboard_shows_the_box_that_sparse_settings_find(clip: Path, tmp_pat
     config = Config.model_validate(values)
     videos = VideoList(clips=(Clip("missing.mp4", "run", 0), Clip(clip.name, "run", 0)), classes=CLASSES)
     with SummaryWriter(str(tmp_path)) as writer:
-        log_crops(writer, config, ClipDataset(videos, [], config.data))
+        log_pictures(writer, create_stream(config, CLASSES, weights=False), ClipDataset(videos, [], config.data), 0)
     tags = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload().Tags()["images"]
     assert tags == [f"crops/{clip.name}"]
 

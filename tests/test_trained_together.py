@@ -51,10 +51,10 @@ def test_together_or_alone_gives_the_same_bits(demo: Path, tmp_path: Path) -> No
         tmp_path / "together",
         data={"train_list": str(tmp_path / "l.txt"), "on_error": "skip", "workers": 2},
         input={"segments": 2, "full_size": 40},
-        train={"accumulate": 2, "test_every": 1},
+        train={"accumulate": 2, "val_every": 1},
         iframe={"train": {"epochs": 1, "lr": 3e-3}},
         mv={"train": {"epochs": 3, "optimizer": "sgd"}, "model": {"backbone": "shufflenet_v2_x0_5"}},
-        residual={"train": {"epochs": 2, "test_every": 2, "schedule": "step", "steps": (1,)}},
+        residual={"train": {"epochs": 2, "val_every": 2, "schedule": "step", "steps": (1,)}},
     )
     best = train(
         {n: c.model_copy(update={"data": c.data.model_copy(update={"workers": 2})}) for n, c in configs.items()}
@@ -81,7 +81,7 @@ def pair(demo: Path, folder: Path) -> dict[str, Config]:
         folder,
         ("iframe", "mv"),
         input={"full_size": 40},
-        train={"batch_size": 2, "epochs": 2, "save_minutes": 0, "test_every": 1},
+        train={"batch_size": 2, "epochs": 2, "save_minutes": 0, "val_every": 1},
     )
 
 
@@ -207,7 +207,7 @@ def test_patience_stops_one_stream_while_the_others_go_on(demo: Path, tmp_path: 
         demo,
         tmp_path / "together",
         ("iframe", "mv"),
-        train={"epochs": 4, "test_every": 1},
+        train={"epochs": 4, "val_every": 1},
         mv={"train": {"patience": 1, "lr": 1e-12, "weight_decay": 0.0}},
     )
     train(configs)

@@ -11,19 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from demo import outcome, same, small_config, weights_of
+from demo import open_list, outcome, same, small_config, weights_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 import coviar_mocrop.training.trainer as trainer_module
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
-from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.clips.reader import ReadViews
 from coviar_mocrop.config import Config
-from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
+from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError, ListError
 from coviar_mocrop.flops import count_flops
-from coviar_mocrop.inference.show import log_crops
-from coviar_mocrop.inference.testing import load_stream, score_checkpoint
+from coviar_mocrop.inference.show import log_pictures
+from coviar_mocrop.inference.testing import load_stream, score_checkpoint, score_streams
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.stream_net import create_network
 from coviar_mocrop.training.config import RateFactors, TrainConfig
@@ -31,8 +30,6 @@ from coviar_mocrop.training.dry_run import dry_run
 from coviar_mocrop.training.optim import mixup, parameter_groups
 from coviar_mocrop.training.run_folder import TrainState, save_state
 from coviar_mocrop.training.setup import convert_batch_norms
-
-pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 def train(config: Config, **options: Any) -> Path:
@@ -50,9 +47,8 @@ def history(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_everything_behind(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "log_crops", log_crops)
-    folder = train(small_config(demo, tmp_path)).parent
+def test_a_run_leaves_everything_behind(demo: Path, tmp_path: Path) -> None:
+    folder = train(small_config(demo, tmp_path), draw=log_pictures).parent
     names = {path.name for path in folder.iterdir()}
     assert {"best.pt", "last.pt", "settings.yaml", "run.json", "metrics.jsonl", "metrics.csv"} <= names
     lines = history(folder)
@@ -118,9 +114,56 @@ def test_a_run_is_not_replaced_by_accident(demo: Path, trained: Path) -> None:
     assert {path.name: path.read_bytes() for path in trained.parent.iterdir()} == before
 
 
-def test_resuming_with_other_settings_is_refused(demo: Path, trained: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"other settings \(train\.lr\)"):
+def test_resuming_with_other_settings_is_refused(demo: Path, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"other settings \(train\.lr: 0\.001, now 0\.5\)"):
         train(small_config(demo, trained.parent, train={"lr": 0.5}), resume=True)
+    with pytest.raises(CheckpointError, match=r"other settings \(data\.anchor_every: 12, now 6\)"):
+        train(small_config(demo, trained.parent, data={"anchor_every": 6}), resume=True)
+    lines = (demo / "lists/train_split1.txt").read_text().splitlines()
+    (tmp_path / "same.txt").write_text("\n".join(lines))
+    train(small_config(demo, trained.parent, data={"train_list": str(tmp_path / "same.txt")}), resume=True)
+    (tmp_path / "other.txt").write_text("\n".join([*lines[1:], lines[0]]))
+    with pytest.raises(CheckpointError, match=r"data\.train_list names other clips or labels"):
+        train(small_config(demo, trained.parent, data={"train_list": str(tmp_path / "other.txt")}), resume=True)
+
+
+def test_a_finished_run_goes_on_where_the_schedule_allows(demo: Path, tmp_path: Path) -> None:
+    def config(name: str, epochs: int, schedule: str = "constant") -> Config:
+        return small_config(demo, tmp_path / name, train={"epochs": epochs, "schedule": schedule})
+
+    train(config("short", 1))
+    train(config("short", 2), resume=True)
+    train(config("long", 2))
+    assert same(outcome(tmp_path / "short"), outcome(tmp_path / "long"))
+    with pytest.raises(CheckpointError, match="has done 2 epochs already"):
+        train(config("long", 1), resume=True)
+    train(config("cosine", 1, "cosine"))
+    with pytest.raises(CheckpointError, match=r"cosine schedule ends after 1 epochs.*--set model\.weights="):
+        train(config("cosine", 2, "cosine"), resume=True)
+
+
+def test_the_test_list_is_never_opened(demo: Path, tmp_path: Path) -> None:
+    """The best epoch is that of the validation list, tested as validation does: few segments, one crop."""
+    data = {"test_list": str(tmp_path / "none.txt")}
+    inputs = {"full_size": 32, "reduced_size": 24, "segments": 2, "test_segments": 9, "test_crops": 10}
+    config = small_config(demo, tmp_path / "run", data=data, input=inputs, train={"val_every": 1})
+    dry_run({"mv": config})
+    content = load_checkpoint(train(config))
+    tops = [line["val_top1"] for line in history(tmp_path / "run")]
+    assert content["epoch"] == 1 + int(np.argmax(tops))
+    protocol = ["input.test_segments=2", "input.test_crops=1"]
+    scored = score_streams([load_stream(tmp_path / "run/best.pt", protocol)], "val")["mv"]
+    assert scored.top1 == max(tops)
+    with pytest.raises(ListError, match=r"none\.txt: no such list"):
+        score_checkpoint(tmp_path / "run/best.pt")
+
+
+def test_every_learning_rate_is_logged(demo: Path, tmp_path: Path) -> None:
+    factors = {"classifier": 1.0, "stem": 0.1, "rest": 0.01}
+    train(small_config(demo, tmp_path, train={"epochs": 1, "schedule": "constant", "rate_factors": factors}))
+    (line,) = history(tmp_path)
+    rates = {name: value for name, value in line.items() if name.startswith("lr")}
+    assert rates == pytest.approx({"lr/classifier": 1e-3, "lr/stem": 1e-4, "lr/rest": 1e-5})
 
 
 def test_resuming_where_there_is_no_run_says_so(demo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -135,12 +178,11 @@ def test_resuming_where_there_is_no_run_says_so(demo: Path, tmp_path: Path, capl
 
 
 def test_the_best_epoch_is_kept(demo: Path, tmp_path: Path) -> None:
-    best = train(small_config(demo, tmp_path, train={"test_every": 1}))
-    tops = [line["test_top1"] for line in history(tmp_path)]
+    best = train(small_config(demo, tmp_path, train={"val_every": 1}))
+    tops = [line["val_top1"] for line in history(tmp_path)]
     content = load_checkpoint(best)
     assert content["epoch"] == 1 + int(np.argmax(tops))
-    expected = score_checkpoint(best)
-    assert (expected.scores.argmax(axis=1) == expected.labels).mean() == max(tops)
+    assert score_checkpoint(best, ["input.test_segments=1"]).top1 == max(tops)  # here the test list is the same
 
 
 def test_training_learns(demo: Path, tmp_path: Path) -> None:
@@ -151,10 +193,10 @@ def test_training_learns(demo: Path, tmp_path: Path) -> None:
 
 
 def test_overwriting_leaves_nothing_of_the_older_run(demo: Path, tmp_path: Path) -> None:
-    train(small_config(demo, tmp_path, train={"epochs": 2, "test_every": 2}))
+    train(small_config(demo, tmp_path, train={"epochs": 2, "val_every": 2}))
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["epoch"], row["test_top1"] != "") for row in rows] == [("0", False), ("1", True)]
+    assert [(row["epoch"], row["val_top1"] != "") for row in rows] == [("0", False), ("1", True)]
     before = set(tmp_path.glob("events.*"))
     train(small_config(demo, tmp_path, train={"epochs": 1}), overwrite=True)
     assert len(history(tmp_path)) == 1
@@ -180,7 +222,7 @@ def test_scores_are_the_networks_and_say_what_made_them(trained: Path) -> None:
     stream = load_stream(trained)
     assert facts["gflops_per_frame"] == count_flops(stream.network, (1, 1, 2, 24, 24)) / 1e9
     plain = score_checkpoint(trained)
-    dataset, _ = open_clips([stream], "test")
+    dataset, _ = open_list([stream], "test")
     for index in (0, 5):
         read = dataset[0, index, None].inputs["mv"]
         assert isinstance(read, ReadViews)
@@ -339,22 +381,22 @@ def test_a_network_need_not_name_its_layers() -> None:
 
 def test_patience_ends_a_run_that_no_longer_gains(demo: Path, tmp_path: Path) -> None:
     # at this rate nothing changes, so the first test stays the best
-    settings = {"lr": 1e-12, "epochs": 9, "test_every": 1, "patience": 2, "weight_decay": 0.0}
+    settings = {"lr": 1e-12, "epochs": 9, "val_every": 1, "patience": 2, "weight_decay": 0.0}
     best = train(small_config(demo, tmp_path, train=settings))
-    tops = [line["test_top1"] for line in history(tmp_path)]
+    tops = [line["val_top1"] for line in history(tmp_path)]
     first_best = int(np.argmax(tops))
     assert len(tops) == first_best + 3 < 9
     assert load_checkpoint(best)["epoch"] == first_best + 1
     train(small_config(demo, tmp_path, train=settings), resume=True)
     assert len(history(tmp_path)) == len(tops)  # resumed, it is still done
-    with pytest.raises(ConfigError, match="test_every"):
-        TrainConfig(patience=2)
+    with pytest.raises(ConfigError, match=r"set data\.val_list, and train\.val_every"):
+        train(small_config(demo, tmp_path / "none", data={"val_list": None}, train=settings))
 
 
 def test_best_is_the_first_of_equals() -> None:
-    state = TrainState(epoch=1, history=[{"epoch": 0, "test_top1": 0.5}])
+    state = TrainState(epoch=1, history=[{"epoch": 0, "val_top1": 0.5}])
     assert state.is_best
-    state.history.append({"epoch": 1, "test_top1": 0.5})
+    state.history.append({"epoch": 1, "val_top1": 0.5})
     state.epoch = 2
     assert (state.is_best, state.epochs_since_best, state.best) == (False, 1, 0.5)
     state.history.append({"epoch": 2})
@@ -363,7 +405,7 @@ def test_best_is_the_first_of_equals() -> None:
 
 
 def test_a_dry_run_tells_and_writes_nothing(demo: Path, tmp_path: Path) -> None:
-    config = small_config(demo, tmp_path / "run")
+    config = small_config(demo, tmp_path / "run", train={"val_every": 1})
     text = "\n".join(dry_run({"mv": config}))
     assert not (tmp_path / "run").exists()
     network = create_network(2, 8, ModelConfig(backbone="mobilenet_v3_small", dropout=0.2), input_norm=True)
@@ -374,7 +416,7 @@ def test_a_dry_run_tells_and_writes_nothing(demo: Path, tmp_path: Path) -> None:
         f"{total:.2f} M parameters, {total:.2f} M of them trained",
         f"{gflops:.3f} GFLOPs a frame, {2 * gflops:.2f} a test clip",
         "8 clips, 2 steps an epoch, 3 epochs",
-        "test: 8 of 8 clips",
+        "validation: 8 of 8 clips",
         " GB at most",
         "nothing written",
     ):

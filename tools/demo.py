@@ -10,7 +10,7 @@ from pathlib import Path
 from coviar_mocrop.cli import parser, run
 from coviar_mocrop.config import load_configs
 from coviar_mocrop.datasets.demo import make_demo
-from coviar_mocrop.fusion import measure
+from coviar_mocrop.inference.show import log_pictures
 from coviar_mocrop.inference.testing import score_checkpoint, score_checkpoints
 from coviar_mocrop.scores import save_scores
 from coviar_mocrop.training.trainer import train
@@ -69,16 +69,16 @@ def _train(streams: Sequence[str], output: Path, overrides: list[str], folder: s
     """Train runs of configs/demo.yaml together; gives the checkpoints by name."""
     configs = load_configs(PROJECT / "configs" / "demo.yaml", streams, overrides)
     configs = {name: c.model_copy(update={"output": str(output / (folder or name))}) for name, c in configs.items()}
-    return train(configs, overwrite=True)
+    return train(configs, overwrite=True, draw=log_pictures)
 
 
 def _against_probes(head: Path, output: Path, overrides: list[str]) -> str:
     """The head beside a linear layer on the same features of either part, trained by the same recipe: a table."""
-    top1 = {"head on both": measure(score_checkpoint(head)).top1}
+    top1 = {"head on both": score_checkpoint(head).top1}
     for part in ("image", "motion"):
         linear = [f"clip.parts={part}", "clip.hidden=0", "clip.dropout=0"]
         probe = _train(("clip",), output, [*overrides, *linear], f"probe_{part}")["clip"]
-        top1[f"linear probe, {part} feature alone"] = measure(score_checkpoint(probe)).top1
+        top1[f"linear probe, {part} feature alone"] = score_checkpoint(probe).top1
     lines = [f"| {title} | {100 * share:.1f} % |" for title, share in top1.items()]
     return "\n".join(["| CLIP stream, same frozen features | top-1 |", "|---|---:|", *lines])
 

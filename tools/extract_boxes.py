@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import sys
 
-from coviar_mocrop.base_config import require_shared
 from coviar_mocrop.cli import add_set_argument, add_shard_argument, chosen_shard, is_main_process, parser, run
-from coviar_mocrop.clips.loading import Part
+from coviar_mocrop.clips.boxes import extract_boxes
+from coviar_mocrop.clips.loading import PARTS, require_shared
 from coviar_mocrop.config import load_configs
 from coviar_mocrop.errors import DataError
-from coviar_mocrop.inference.extract import extract_boxes
 
 EXAMPLES = """\
   python tools/extract_boxes.py --config configs/ucf101.yaml
@@ -34,15 +33,14 @@ def main() -> None:
         "--streams", nargs="+", metavar="NAME", help="runs of the file (default: those of iframe, mv and residual)"
     )
     add_set_argument(arguments)
-    arguments.add_argument("--part", choices=("train", "test", "both"), default="both", help="lists (default: both)")
+    arguments.add_argument("--part", choices=PARTS, nargs="+", help="lists (default: all that the settings name)")
     add_shard_argument(arguments)
     given = arguments.parse_args()
     configs = load_configs(given.config, given.streams, given.set)
     require_shared(configs)  # all streams of a clip share its box
     config = next(iter(configs.values()))
     number, count = shard = chosen_shard(given.shard)
-    parts: list[Part] = ["train", "test"] if given.part == "both" else [given.part]
-    boxes, errors, computed = extract_boxes(config, parts, shard, progress=is_main_process())
+    boxes, errors, computed = extract_boxes(config, given.part or (), shard, progress=is_main_process())
     where = f" (shard {number + 1} of {count})" if count > 1 else ""
     clips = len(boxes) + len(errors)
     for error in errors.values():

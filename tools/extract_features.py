@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from coviar_mocrop.cli import add_set_argument, add_shard_argument, chosen_shard, parser, run
-from coviar_mocrop.clips.loading import Part, open_clips
+from coviar_mocrop.clips.loading import PARTS, Part, open_clips, read_videos
 from coviar_mocrop.config import load_config
 from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.runtime import Group
+from coviar_mocrop.files import require_writable
+from coviar_mocrop.runtime import Group, choose_runtime
 from coviar_mocrop.streams.base import create_stream
 
 EXAMPLES = """\
@@ -34,19 +36,23 @@ def main() -> None:
     arguments.add_argument("--config", required=True, metavar="FILE", help="YAML settings, see configs/")
     arguments.add_argument("--streams", default="clip", metavar="NAME", help="run of the file (default: clip)")
     add_set_argument(arguments)
-    arguments.add_argument("--part", choices=("train", "test", "both"), default="both", help="lists (default: both)")
+    arguments.add_argument("--part", choices=PARTS, nargs="+", help="lists (default: all that the settings name)")
     add_shard_argument(arguments)
     given = arguments.parse_args()
     config = load_config(given.config, given.set, given.streams)
+    require_writable(config.data.cache, folder=True)
     number, count = chosen_shard(given.shard)
+    parts: Sequence[Part] = given.part or [part for part in PARTS if getattr(config.data, f"{part}_list")]
     stream = create_stream(config, read_classes(config.data.classes), weights=True)
-    both: tuple[Part, ...] = ("train", "test") if stream.trainable else ("test",)
-    parts: tuple[Part, ...] = both if given.part == "both" else (given.part,)
     # of the processes of torchrun, the first shows a bar, and each takes a GPU of its own
     group = Group(rank=0 if given.shard else number, local_rank=int(os.environ.get("LOCAL_RANK", "0")))
+    choose_runtime(config.train, group.local_rank).place(stream.network)
     where = f" (shard {number + 1} of {count})" if count > 1 else ""
     for part in parts:
-        clips, skipped = open_clips([stream], part, group, shard=(number, count))
+        if part != "test" and not stream.trainable:
+            continue
+        clips, skipped = open_clips([stream], read_videos(config.data, part, (number, count)), group)
+        clips.keep_boxes()
         features = clips.features.get(stream.name)
         if features is None:
             raise ConfigError(f"{given.config}: the {stream.name} stream has no features; clip and zero_shot have")

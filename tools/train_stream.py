@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coviar_mocrop.cli import add_set_argument, is_main_process, parser, run
 from coviar_mocrop.config import load_configs
+from coviar_mocrop.inference.show import log_pictures
 from coviar_mocrop.training.dry_run import dry_run
 from coviar_mocrop.training.trainer import train
 
@@ -47,7 +48,7 @@ def main() -> None:
     if given.dry_run:
         print("\n".join(dry_run(configs)))
         return
-    best = train(configs, resume=given.resume, overwrite=given.overwrite)
+    best = train(configs, resume=given.resume, overwrite=given.overwrite, draw=log_pictures)
     if is_main_process():
         files = " ".join(map(str, best.values()))
         folder = given.output or Path(next(iter(best.values()))).parent.parent

@@ -1,23 +1,22 @@
-"""One MoCrop box per clip, computed once, kept on disk and shared by all streams."""
+"""The MoCrop boxes of whole lists, ahead of training, by one process or several."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.video import Backend
-from coviar_mocrop.clips.cache import ClipCache, Row, compute_rows
+from coviar_mocrop.clips.cache import Row, compute_rows, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
-from coviar_mocrop.errors import CoviarMocropError
-from coviar_mocrop.files import DataRoot
+from coviar_mocrop.clips.loading import PARTS, Part, read_videos
+from coviar_mocrop.config import Config
+from coviar_mocrop.datasets.lists import DataRoot
+from coviar_mocrop.errors import ConfigError, CoviarMocropError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box, frames_to_read
-
-_VERSION = 1
-"""To be increased by every change after which the same settings give other boxes."""
 
 
 class ListBoxes(NamedTuple):
@@ -55,20 +54,6 @@ def box_of_file(
         return estimate_box(vectors, (video.info.height, video.info.width), settings)
 
 
-def boxes_made_by(settings: MoCropSettings, anchor_every: int | None) -> dict[str, Any]:
-    """Everything but the video that decides a box, as JSON values.
-
-    It belongs to what decides anything computed from cropped clips, see :class:`~coviar_mocrop.clips.cache.ClipCache`.
-    """
-    made_by = {"version": _VERSION, "mocrop": settings.model_dump(mode="json")}
-    return {**made_by, "anchor_every": anchor_every} if settings.sparse else made_by
-
-
-def open_box_cache(root: DataRoot, data: DataConfig, settings: MoCropSettings) -> ClipCache:
-    """The cache of the boxes: rows float64 [4], the fields of a :class:`~coviar_mocrop.mocrop.CropBox`."""
-    return ClipCache(data.cache, root, "boxes", boxes_made_by(settings, data.anchor_every), 4, np.float64)
-
-
 def boxes_of_list(
     names: Iterable[str],
     data: DataConfig,
@@ -91,11 +76,40 @@ def boxes_of_list(
         CoviarMocropError: the cache cannot be written.
     """
 
-    def compute(name: str, path: str) -> Row:
-        return np.array(box_of_file(path, settings, data.backend, data.anchor_every, data.index_folder))
+    def compute(name: str, path: str, missing: Sequence[str]) -> dict[str, Row]:
+        box = box_of_file(path, settings, data.backend, data.anchor_every, data.index_folder)
+        return dict.fromkeys(missing, np.array(box))
 
-    cache = open_box_cache(DataRoot(data.root, follow_links=data.follow_links), data, settings)
+    cache = open_box_cache(data, settings, DataRoot(data.root, follow_links=data.follow_links))
     rows, errors = compute_rows(
-        names, cache, compute, workers=data.workers, title="crop boxes", progress=progress, shard=shard
+        names, {"box": cache}, compute, workers=data.workers, title="crop boxes", progress=progress, shard=shard
     )
-    return ListBoxes({name: CropBox(*row.tolist()) for name, row in rows.items()}, errors, cache.added)
+    return ListBoxes({name: CropBox(*row["box"].tolist()) for name, row in rows.items()}, errors, cache.added)
+
+
+def extract_boxes(
+    config: Config,
+    parts: Sequence[Part] = (),
+    shard: tuple[int, int] = (0, 1),
+    *,
+    progress: bool = True,
+) -> ListBoxes:
+    """Compute the boxes that are not in the cache yet. An interruption loses at most the last minute of work.
+
+    Args:
+        config: its lists, data root, cache and MoCrop settings are those that training will use.
+        parts: which lists; none: all that are set.
+        shard: (k, n): only every n-th file, from the k-th. Shards may run at the same time on several machines.
+        progress: show a bar.
+
+    Raises:
+        ConfigError: none of the lists is set.
+        ListError: a list does not parse.
+        DataError: an entry leads out of the data root.
+    """
+    data = config.data
+    parts = parts or [part for part in PARTS if getattr(data, f"{part}_list")]
+    if not parts:
+        raise ConfigError("data.train_list, data.val_list, data.test_list: none is set; name a video list")
+    names = [clip.path for part in parts for clip in read_videos(data, part).clips]
+    return boxes_of_list(names, data, config.mocrop, progress=progress, shard=shard)

@@ -1,4 +1,4 @@
-"""A cache of one row of numbers per clip, and the function that fills it: crop boxes, CLIP features."""
+"""What is computed once a clip and kept on disk, a row of numbers for each: crop boxes, CLIP features."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,10 +16,15 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from tqdm import tqdm
 
+from coviar_mocrop.clips.config import DataConfig
+from coviar_mocrop.datasets.lists import DataRoot
 from coviar_mocrop.errors import CoviarMocropError, DataError
-from coviar_mocrop.files import DataRoot, atomic_write, write_json
+from coviar_mocrop.files import atomic_write
+from coviar_mocrop.mocrop import MoCropSettings
 
 _FORMAT = 4
+_BOX_VERSION = 1
+"""To be increased by every change after which the same settings give other boxes."""
 _SAVE_EVERY = 2000
 _SAVE_SECONDS = 60.0
 
@@ -127,12 +132,11 @@ class ClipCache:
         names = np.array(list(entries))
         states = np.array([state for state, _ in entries.values()], dtype=np.int64)
         rows = np.stack([self.checked(name, row) for name, (_, row) in entries.items()])
-        if not (self.folder / "about.json").exists():
-            write_json(self.folder / "about.json", self._about)  # for people; never read
         # sorted by name, the files are in the order of time, whoever wrote them
         path = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.npz"
         with atomic_write(path) as temporary:
-            np.savez(temporary, names=names, states=states, rows=rows)
+            about = json.dumps(self._about)  # for people; never read
+            np.savez(temporary, names=names, states=states, rows=rows, about=about)
         self._loaded.add(path.name)
         self._add(names, states, rows)
         self.added += len(entries)
@@ -175,26 +179,41 @@ class ClipCache:
         self._index.update((name, (block, number)) for number, name in enumerate(names.tolist()))
 
 
+def boxes_made_by(settings: MoCropSettings, anchor_every: int | None) -> dict[str, Any]:
+    """Everything but the video that decides a box, as JSON values.
+
+    It belongs to what decides anything computed from cropped clips, see :class:`ClipCache`.
+    """
+    made_by = {"version": _BOX_VERSION, "mocrop": settings.model_dump(mode="json")}
+    return {**made_by, "anchor_every": anchor_every} if settings.sparse else made_by
+
+
+def open_box_cache(data: DataConfig, settings: MoCropSettings, root: DataRoot) -> ClipCache:
+    """The cache of the boxes: rows float64 [4], the fields of a :class:`~coviar_mocrop.mocrop.CropBox`."""
+    return ClipCache(data.cache, root, "boxes", boxes_made_by(settings, data.anchor_every), 4, np.float64)
+
+
 def compute_rows(
     names: Iterable[str],
-    cache: ClipCache,
-    compute: Callable[[str, str], Row],
+    caches: Mapping[str, ClipCache],
+    compute: Callable[[str, str, Sequence[str]], Mapping[str, Row]],
     *,
     workers: int = 2,
     title: str = "clips",
     progress: bool = True,
     shard: tuple[int, int] = (0, 1),
     initializer: Callable[[], object] | None = None,
-) -> tuple[dict[str, Row], dict[str, CoviarMocropError]]:
-    """The rows of many clips, from the cache if they are there, else computed and added to it.
+) -> tuple[dict[str, dict[str, Row]], dict[str, CoviarMocropError]]:
+    """The rows of many clips, from the caches if they are there, else computed and added to them.
 
-    Rows are added to the cache every 2000 clips and at least once a minute, and when the work is interrupted.
+    Rows are added to the caches every 2000 clips and at least once a minute, and when the work is interrupted.
 
     Args:
         names: clips below the data root; repeats are ignored.
-        cache: see :class:`ClipCache`.
-        compute: gives the row [dim] of a clip, from its name and its path. It is called in threads, so it gains from
-            several workers only where it releases Python's lock, as decoding and networks do.
+        caches: of one data root, by any names, one for each kind of row.
+        compute: gives the rows [dim] of a clip, from its name, its path and the names of the caches that lack it. It
+            is called in threads, so it gains from several workers only where it releases Python's lock, as decoding
+            and networks do.
         workers: number of threads. Does not affect results.
         title: of the progress bar.
         progress: show a bar.
@@ -202,25 +221,32 @@ def compute_rows(
         initializer: is called once in each thread, such as ``lambda: torch.set_num_threads(1)``.
 
     Returns:
-        Rows by name, and for the clips that have none the reason: what ``compute`` raised, or a row that is not
-        finite. Both are in the order of ``names``.
+        Rows by clip and cache, and for the clips that have none the reason: what ``compute`` raised, or a row that is
+        not finite. Both are in the order of ``names``.
 
     Raises:
         DataError: a name leads out of the data root.
-        CoviarMocropError: the cache cannot be written.
+        CoviarMocropError: a cache cannot be written.
     """
     first, step = shard
     names = list(dict.fromkeys(names))[first::step]
-    rows: dict[str, Row | None] = {name: cache.get(name) for name in names}
-    missing = [name for name, row in rows.items() if row is None]
+    rows = {name: {key: row for key, cache in caches.items() if (row := cache.get(name)) is not None} for name in names}
+    missing = [name for name in names if len(rows[name]) < len(caches)]
     errors: dict[str, CoviarMocropError] = {}
+    files = next(iter(caches.values()))
 
-    def entry(name: str) -> tuple[State, Row]:
-        state = cache.state(name)  # before reading
-        return state, cache.checked(name, compute(name, cache.root.find(name)[0]))
+    def entry(name: str) -> tuple[State, dict[str, Row]]:
+        state = files.state(name)  # before reading
+        found = compute(name, files.root.find(name)[0], [key for key in caches if key not in rows[name]])
+        return state, {key: caches[key].checked(name, row) for key, row in found.items()}
+
+    def save() -> None:
+        for key, cache in caches.items():
+            cache.put({name: (state, found[key]) for name, (state, found) in new.items() if key in found})
+        new.clear()
 
     pool = ThreadPoolExecutor(max(workers, 1), initializer=initializer)
-    new: dict[str, tuple[State, Row]] = {}
+    new: dict[str, tuple[State, dict[str, Row]]] = {}
     saved = time.monotonic()
     try:
         with tqdm(desc=title, total=len(missing), unit="clip", disable=not (progress and missing)) as bar:
@@ -230,15 +256,15 @@ def compute_rows(
                     name = futures[future]
                     try:
                         new[name] = future.result()
-                        rows[name] = new[name][1]
+                        rows[name] |= new[name][1]
                     except CoviarMocropError as error:
                         errors[name] = error
                     bar.update()
                     if len(new) >= _SAVE_EVERY or time.monotonic() - saved > _SAVE_SECONDS:
-                        cache.put(new)
-                        new, saved = {}, time.monotonic()
+                        save()
+                        saved = time.monotonic()
     finally:
         pool.shutdown(cancel_futures=True)  # after an interruption, what is queued is not computed
-        cache.put(new)
-    done = {name: row for name, row in rows.items() if row is not None}
+        save()
+    done = {name: row for name, row in rows.items() if name not in errors}
     return done, {name: errors[name] for name in names if name in errors}

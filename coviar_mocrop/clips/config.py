@@ -17,6 +17,9 @@ class DataConfig(BaseConfig):
 
     root: str = Field("data", description="Data root. Paths in the lists are relative to it.")
     train_list: str | None = Field(None, description="Training list: one clip per line, `path class label`.")
+    val_list: str | None = Field(
+        None, description="Validation list, which training chooses by (null: the last epoch is the result)."
+    )
     test_list: str | None = Field(None, description="Test list, in the format of the training list.")
     classes: str = Field(..., description="Class list: one class name per line, in the order of the labels.")
     follow_links: bool = Field(
@@ -35,6 +38,12 @@ class DataConfig(BaseConfig):
     backend: Literal["auto", "pyav", "mvextractor"] = Field("auto", description="Library that reads the bitstream.")
     anchor_every: int | None = Field(
         12, ge=1, description="Maximum GOP length in frames. Longer GOPs are split into virtual ones (null: never)."
+    )
+    max_frame_pixels: int = Field(
+        8192 * 4320,
+        ge=1,
+        description="Maximum frame size of a video, width x height in pixels. Videos with larger frames are refused "
+        "before memory is allocated for them.",
     )
     on_error: Literal["raise", "skip"] = Field(
         "raise",
@@ -58,6 +67,11 @@ class InputConfig(BaseConfig):
     reduced_size: int = Field(192, ge=16, le=1024, description="Input size in pixels for the setting efficiency.")
     segments: int = Field(3, ge=1, description="Number of segments, and so of sampled frames, per clip in training.")
     test_segments: int = Field(25, ge=1, description="Number of segments, and so of sampled frames, per clip in tests.")
+    val_segments: int | None = Field(
+        None,
+        ge=1,
+        description="Number of segments per clip in validations during training (null: as many as in training).",
+    )
     test_crops: Literal[1, 10] = Field(
         1,
         description="Number of crops in tests. 1: the centre crop. 10: the four corners and the centre, each also "

@@ -4,112 +4,40 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coviar_mocrop.bitstream import Video, open_video
-from coviar_mocrop.clips.boxes import open_box_cache
-from coviar_mocrop.clips.cache import State
+from coviar_mocrop.bitstream import Gop, Video, open_video
+from coviar_mocrop.clips.batch import Features, Sample
+from coviar_mocrop.clips.cache import State, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
-from coviar_mocrop.clips.reader import ReadViews, WantsViews, read_streams
-from coviar_mocrop.datasets.lists import VideoList
+from coviar_mocrop.clips.reader import ReadViews, View, read_views
+from coviar_mocrop.datasets.lists import DataRoot, VideoList
 from coviar_mocrop.errors import CoviarMocropError
-from coviar_mocrop.files import DataRoot
 from coviar_mocrop.mocrop import CropBox, MoCropSettings
 
-FEATURES = "features"
 Key = tuple[int, int, tuple[str, ...] | None]
 """(epoch, index, names of streams; None: all): what a data set is asked for."""
 
 
-class Frames(NamedTuple):
-    """Frames of a batch of clips as they were read, 8 bits a value.
-
-    Attributes:
-        pixels: uint8 [N, W, T, C, H, W]: clips, windows, segments.
-        mirrored: bool [N, W], or [N, 2 W] where every window is wanted plain and mirrored.
-    """
-
-    pixels: Tensor
-    mirrored: Tensor
-
-
-Inputs = Mapping[str, Frames | Tensor]
-"""What a stream is given of a batch: frames by view, or float32 [N, dim] under ``FEATURES``."""
-
-
-class Features(NamedTuple):
-    """Clips as vectors, made by frozen networks.
-
-    Attributes:
-        rows: float32 [clips, dim], in the list's order; NaN where there is an error.
-        errors: why a clip has none, by its number in the list.
-        computed: how many were not in the cache.
-    """
-
-    rows: Tensor
-    errors: dict[int, CoviarMocropError]
-    computed: int
-
-
-class Sample(NamedTuple):
-    """One clip, by stream: what was read, or its features; or the error that kept it from being read."""
-
-    number: int
-    label: int
-    inputs: dict[str, ReadViews | Tensor]
-    errors: dict[str, CoviarMocropError]
-    seconds: float
-
-
-class StreamBatch(NamedTuple):
-    """What one stream gets of a batch: the clips that could be read for it.
-
-    Attributes:
-        inputs: see ``Inputs``.
-        labels: int64 [N].
-        numbers: int64 [N], places in the list.
-    """
-
-    inputs: dict[str, Frames | Tensor]
-    labels: Tensor
-    numbers: Tensor
-
-    def to(self, device: torch.device) -> StreamBatch:
-        """Bring it to a device, without waiting for the copy."""
-
-        def moved(value: Frames | Tensor) -> Frames | Tensor:
-            if isinstance(value, Tensor):
-                return value.to(device, non_blocking=True)
-            return Frames(*(part.to(device, non_blocking=True) for part in value))
-
-        inputs = {name: moved(value) for name, value in self.inputs.items()}
-        return StreamBatch(inputs, self.labels.to(device, non_blocking=True), self.numbers)
-
-
-class Batch(NamedTuple):
-    """Clips that were read together.
-
-    Attributes:
-        streams: by name.
-        errors: of clips that could not be read for every stream, by number.
-        seconds: reading time of all clips together, in their processes.
-    """
-
-    streams: dict[str, StreamBatch]
-    errors: dict[int, CoviarMocropError]
-    seconds: float
+class WantsViews(Protocol):
+    """Whoever wants views of a clip: a stream."""
 
     @property
-    def size(self) -> int:
-        """Clips that were asked for and are now dealt with, readable or not."""
-        numbers = {number for part in self.streams.values() for number in part.numbers.tolist()}
-        return len(numbers | self.errors.keys())
+    def name(self) -> str:
+        """Of the stream."""
+        ...
+
+    def views(
+        self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None
+    ) -> dict[str, View]:
+        """What to read of a clip, by name; a generator in training, None in testing."""
+        ...
 
 
 class ClipDataset(Dataset[Sample]):
@@ -159,7 +87,12 @@ class ClipDataset(Dataset[Sample]):
         self._boxes = torch.full((len(videos), 4), torch.nan, dtype=torch.float64).share_memory_()
         self._states = torch.zeros((len(videos), 2), dtype=torch.int64).share_memory_()
         self._kept = np.zeros(len(videos), dtype=np.bool_)
-        self.keep_boxes()
+        self._cache = None if mocrop is None else open_box_cache(data, mocrop, self.root)
+        self._find_boxes()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a reading process is sent where processes are not forked: neither the list nor the cache."""
+        return {**self.__dict__, "videos": VideoList((), self.videos.classes), "_cache": None}
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -227,44 +160,64 @@ class ClipDataset(Dataset[Sample]):
         Raises:
             CoviarMocropError: the cache cannot be written.
         """
-        if self.mocrop is None or self._kept.all():
+        if self._cache is None or self._kept.all():
             return
-        cache = open_box_cache(self.root, self.data, self.mocrop)
         new = np.flatnonzero(~self._kept & ~np.isnan(self._boxes.numpy()[:, 0])).tolist()
         names = [clip.path for clip in self.videos.clips]
-        cache.put({names[i]: (State(*self._states[i].tolist()), self._boxes[i].numpy()) for i in new})
+        self._cache.put({names[i]: (State(*self._states[i].tolist()), self._boxes[i].numpy()) for i in new})
+        self._cache.refresh()
         self._kept[new] = True
+        self._find_boxes()
+
+    def _find_boxes(self) -> None:
+        """Take up the boxes that are in the cache."""
+        if self._cache is None:
+            return
+        names = [clip.path for clip in self.videos.clips]
         for index in np.flatnonzero(~self._kept).tolist():
-            row = cache.get(names[index])
+            row = self._cache.get(names[index])
             if row is not None:
                 self._boxes[index] = torch.from_numpy(row.copy())
                 self._kept[index] = True
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack, for every stream, the clips that could be read for it."""
-    names = dict.fromkeys(name for sample in samples for name in (*sample.inputs, *sample.errors))
-    errors = {sample.number: error for sample in samples for error in sample.errors.values()}
-    return Batch(
-        {name: _stack(name, [sample for sample in samples if name in sample.inputs]) for name in names},
-        errors,
-        sum(sample.seconds for sample in samples),
-    )
+def read_streams(
+    video: Video,
+    streams: Iterable[WantsViews],
+    box: CropBox | MoCropSettings | None,
+    seed: Sequence[int] | None = None,
+    extra: Mapping[str, View] | None = None,
+) -> tuple[dict[str, ReadViews], ReadViews]:
+    """Read what several streams want of a clip, in one pass.
 
+    Args:
+        video: open.
+        streams: of different names.
+        box: of the clip, or the settings to estimate it with.
+        seed: in training, of the random frames and windows. Every stream draws from a generator of its own with this
+            seed, so that it sees the same whichever streams are read with it.
+        extra: further views, for pictures.
 
-def _stack(name: str, samples: Sequence[Sample]) -> StreamBatch:
-    labels = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
-    numbers = torch.tensor([sample.number for sample in samples], dtype=torch.int64)
-    read = [sample.inputs[name] for sample in samples]
-    rows = [item for item in read if isinstance(item, Tensor)]
-    if rows:
-        return StreamBatch({FEATURES: torch.stack(rows)}, labels, numbers)
-    views = [item for item in read if isinstance(item, ReadViews)]
-    inputs: dict[str, Frames | Tensor] = {
-        view: Frames(
-            torch.stack([torch.from_numpy(item.pixels[view]) for item in views]),
-            torch.stack([torch.from_numpy(item.mirrored(view)) for item in views]),
+    Returns:
+        What was read, by stream; and the extra views.
+
+    Raises:
+        VideoError: the video cannot be decoded, or lacks motion vectors.
+    """
+    wanted: dict[str, dict[str, View]] = {}
+    for stream in streams:
+        generator = None if seed is None else np.random.default_rng(seed)
+        wanted[stream.name] = stream.views(video.info.num_frames, video.gops, generator)
+    wanted[""] = dict(extra or {})
+    read = read_views(video, {f"{s}/{name}": view for s, views in wanted.items() for name, view in views.items()}, box)
+
+    def part(stream: str) -> ReadViews:
+        names = wanted[stream]
+        return ReadViews(
+            {name: read.pixels[f"{stream}/{name}"] for name in names},
+            {name: read.windows[f"{stream}/{name}"] for name in names},
+            {name: view.kind for name, view in names.items()},
+            read.box,
         )
-        for view in (views[0].pixels if views else ())
-    }
-    return StreamBatch(inputs, labels, numbers)
+
+    return {stream: part(stream) for stream in wanted if stream}, part("")

@@ -12,16 +12,16 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from coviar_mocrop.base_config import SHARED, require_shared
 from coviar_mocrop.bitstream import accumulate
-from coviar_mocrop.clips.dataset import Batch, ClipDataset, Features, Key, Sample, collate
-from coviar_mocrop.clips.reader import WantsViews
+from coviar_mocrop.clips.batch import Batch, Features, Sample, collate
+from coviar_mocrop.clips.config import DataConfig
+from coviar_mocrop.clips.dataset import ClipDataset, Key, WantsViews
 from coviar_mocrop.clips.resize import compile_kernels as compile_resize
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import VideoList, read_classes, read_list
@@ -29,7 +29,13 @@ from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError
 from coviar_mocrop.interrupt import leave_ending_to_the_parent
 from coviar_mocrop.runtime import ALONE, Group
 
-Part = Literal["train", "test"]
+SHARED = (
+    *("setting", "mocrop", "data.root", "data.classes", "data.train_list", "data.val_list", "data.test_list"),
+    *("data.backend", "data.anchor_every", "data.follow_links"),
+)
+"""Settings in which streams must agree that are read together: they share one reading and one box."""
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
 logger = logging.getLogger(__name__)
 
 
@@ -81,38 +87,77 @@ class SkipLog:
             logger.warning("%d of %d clips were skipped", len(names), self._total)
 
 
+def require_shared(configs: Mapping[str, Config], keys: Sequence[str] = SHARED) -> None:
+    """Check that streams which are read together agree in ``keys``.
+
+    Raises:
+        ConfigError: they do not; the first difference is named.
+    """
+    (first, config), *others = configs.items()
+    for key in keys:
+        for name, other in others:
+            mine, theirs = _value_of(config, key), _value_of(other, key)
+            if mine != theirs:
+                raise ConfigError(
+                    f"the {first} and the {name} stream differ in {key} ({_short(mine)} against {_short(theirs)}); "
+                    f"streams that are read together share it: set it for all (--set {key}=...), or run them one by one"
+                )
+
+
+def _value_of(config: Config, key: str) -> Any:
+    """The setting with a dotted name."""
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def read_videos(data: DataConfig, part: Part, shard: tuple[int, int] = (0, 1)) -> VideoList:
+    """A list of the data set; of ``shard`` (k, n) only every n-th clip, from the k-th.
+
+    Raises:
+        ConfigError: the settings name no such list.
+        ListError: the list or the class list does not parse.
+        DataError: there is no such folder.
+    """
+    path = {"train": data.train_list, "val": data.val_list, "test": data.test_list}[part]
+    if path is None:
+        raise ConfigError(f"data.{part}_list is not set; name a video list")
+    if not Path(data.root).is_dir():
+        raise DataError(f"{data.root}: is no folder; set data.root to where the paths of {path} start")
+    videos = read_list(path, read_classes(data.classes))
+    return replace(videos, clips=videos.clips[shard[0] :: shard[1]])
+
+
 def open_clips(
-    streams: Sequence[ReadStream], part: Part, group: Group = ALONE, *, shard: tuple[int, int] = (0, 1)
+    streams: Sequence[ReadStream], videos: VideoList, group: Group = ALONE, *, training: bool = False
 ) -> tuple[ClipDataset, SkipLog]:
     """The clips of a list as ``streams`` see them, cropped where the setting crops.
 
     Args:
-        streams: read together; they agree in ``SHARED`` settings.
-        part: which list.
+        streams: read together; they agree in ``SHARED`` settings. Features are computed where their networks are.
+        videos: the list.
         group: the processes of the run.
-        shard: (k, n): only every n-th clip of the list, from the k-th.
+        training: random segments, crops and flips.
 
     Raises:
-        ConfigError: the settings name no such list, or the streams differ.
-        ListError: the list does not parse.
-        DataError: there is no such folder.
+        ConfigError: the streams differ.
+        CoviarMocropError: features cannot be computed.
     """
-    require_shared({stream.name: stream.config for stream in streams}, (*SHARED, f"data.{part}_list"))
+    require_shared({stream.name: stream.config for stream in streams})
     config = streams[0].config
-    path = config.data.train_list if part == "train" else config.data.test_list
-    if path is None:
-        raise ConfigError(f"data.{part}_list is not set; name a video list")
-    if not Path(config.data.root).is_dir():
-        raise DataError(f"{config.data.root}: is no folder; set data.root to where the paths of {path} start")
-    videos = read_list(path, read_classes(config.data.classes))
-    videos = replace(videos, clips=videos.clips[shard[0] :: shard[1]])
     skipped = SkipLog(videos, config.data.on_error)
     dataset = ClipDataset(
         videos,
         [stream.without_network() for stream in streams],
         config.data,
         mocrop=config.mocrop if config.crops else None,
-        training=part == "train",
+        training=training,
         seed=config.seed,
     )
     for stream in streams:
@@ -167,6 +212,9 @@ class TestingSampler(Sampler[list[Key]]):
     """All clips in the list's order; of its batches every ``world``-th is this process's.
 
     Whole batches are dealt out, because what a clip is computed together with may change the last bit of its scores.
+
+    Attributes:
+        streams: names of those to read for; None: all.
     """
 
     __test__ = False  # no test case, whatever its name makes pytest think
@@ -174,6 +222,7 @@ class TestingSampler(Sampler[list[Key]]):
     def __init__(self, size: int, batch_size: int, *, rank: int = 0, world: int = 1) -> None:
         """``size`` clips in batches of ``batch_size``."""
         self.size, self.batch_size, self.rank, self.world = size, batch_size, rank, world
+        self.streams: tuple[str, ...] | None = None
 
     def _starts(self) -> range:
         return range(self.rank * self.batch_size, self.size, self.world * self.batch_size)
@@ -183,67 +232,107 @@ class TestingSampler(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         for start in self._starts():
-            yield [(0, index, None) for index in range(start, min(start + self.batch_size, self.size))]
+            yield [(0, index, self.streams) for index in range(start, min(start + self.batch_size, self.size))]
+
+
+class ClipLoader:
+    """The clips of a list in batches; each iteration is one pass, read by ``data.workers`` processes.
+
+    Attributes:
+        clips: the data set.
+        skipped: clips that could not be used.
+        sampler: which clips are read, in which order.
+    """
+
+    def __init__(
+        self, clips: ClipDataset, skipped: SkipLog, sampler: TrainingSampler | TestingSampler, config: Config
+    ) -> None:
+        """Nothing is read yet; reading processes start with the first pass."""
+        self.clips, self.skipped, self.sampler = clips, skipped, sampler
+        only_features = clips.features.keys() == clips.streams.keys()
+        workers = 0 if only_features else config.data.workers
+        if not only_features:  # before reading processes are forked, so that each finds them ready
+            accumulate.compile_kernels()
+            compile_resize()
+        self._batches: DataLoader[Sample] = DataLoader(
+            clips,
+            batch_sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # its own: the loader must draw nothing from what dropout draws from
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available() and config.train.device != "cpu",
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of a pass.
+
+        Raises:
+            DataError: a reading process was killed.
+            CoviarMocropError: a clip cannot be used, where ``data.on_error`` is ``raise``.
+        """
+        batches: Iterator[Batch] | None = None
+        while True:
+            try:
+                if batches is None:
+                    batches = iter(self._batches)
+                    _look_for_the_dead_in_next(self._batches)
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (RuntimeError, ConnectionError, EOFError) as error:  # the latter where it dies while it hands over
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                    raise
+                raise DataError(
+                    "a process that reads videos was killed, most often for want of memory; lower data.workers "
+                    f"(now {self._batches.num_workers}) or train.batch_size"
+                ) from error
+            self.skipped.add(batch.errors)
+            yield batch
 
 
 def create_training_loader(
-    dataset: ClipDataset, config: Config, group: Group = ALONE
-) -> tuple[DataLoader[Sample], TrainingSampler]:
-    """Shuffled batches of this process; set the epoch of the second before each pass over the first."""
-    train = config.train
-    sampler = TrainingSampler(
-        len(dataset), train.batch_size, seed=config.seed, parts=train.accumulate, rank=group.rank, world=group.world
-    )
-    return _loader(dataset, config, sampler), sampler
-
-
-def create_testing_loader(dataset: ClipDataset, configs: Sequence[Config], group: Group = ALONE) -> DataLoader[Sample]:
-    """This process's batches of a test list, in its order; of streams with different batch sizes, the smallest."""
-    size = min(config.train.test_batch_size for config in configs)
-    return _loader(dataset, configs[0], TestingSampler(len(dataset), size, rank=group.rank, world=group.world))
-
-
-def _loader(dataset: ClipDataset, config: Config, sampler: Sampler[list[Key]]) -> DataLoader[Sample]:
-    only_features = dataset.features.keys() == dataset.streams.keys()
-    workers = 0 if only_features else config.data.workers
-    if not only_features:  # before reading processes are forked, so that each finds them ready
-        accumulate.compile_kernels()
-        compile_resize()
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=_start_worker,
-        generator=torch.Generator(),  # its own: the loader must draw nothing from what dropout draws from
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available() and config.train.device != "cpu",
-    )
-
-
-def read_batches(loader: DataLoader[Sample]) -> Iterator[Batch]:
-    """The batches of a pass.
+    streams: Sequence[ReadStream], videos: VideoList, group: Group = ALONE
+) -> tuple[ClipLoader, TrainingSampler]:
+    """Shuffled batches of this process; set the epoch of the sampler before each pass.
 
     Raises:
-        DataError: a reading process was killed.
+        ConfigError: there are fewer clips, in the list or a step, than processes and micro-batches share.
+        CoviarMocropError: see :func:`open_clips`.
     """
-    batches: Iterator[Batch] | None = None
-    while True:
-        try:
-            if batches is None:
-                batches = iter(loader)
-                _look_for_the_dead_in_next(loader)
-            batch = next(batches)
-        except StopIteration:
-            return
-        except (RuntimeError, ConnectionError, EOFError) as error:  # the latter where it dies while it hands over
-            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-                raise
-            raise DataError(
-                "a process that reads videos was killed, most often for want of memory; lower data.workers "
-                f"(now {loader.num_workers}) or train.batch_size"
-            ) from error
-        yield batch
+    dataset, skipped = open_clips(streams, videos, group, training=True)
+    train, parts = streams[0].config.train, group.world * streams[0].config.train.accumulate
+    if len(dataset) < parts:
+        raise ConfigError(
+            f"{len(dataset)} clips cannot be shared by {group.world} processes in {train.accumulate} micro-batches; "
+            "start fewer processes, or lower train.accumulate"
+        )
+    if train.batch_size < parts:
+        raise ConfigError(
+            f"train.batch_size is {train.batch_size} over all {group.world} processes and {train.accumulate} "
+            f"micro-batches; raise it to at least {parts}"
+        )
+    sampler = TrainingSampler(
+        *(len(dataset), train.batch_size),
+        seed=dataset.seed,
+        parts=train.accumulate,
+        rank=group.rank,
+        world=group.world,
+    )
+    return ClipLoader(dataset, skipped, sampler, streams[0].config), sampler
+
+
+def create_testing_loader(streams: Sequence[ReadStream], videos: VideoList, group: Group = ALONE) -> ClipLoader:
+    """This process's batches of a list, in its order; of streams with different batch sizes, the smallest.
+
+    Raises:
+        CoviarMocropError: see :func:`open_clips`.
+    """
+    dataset, skipped = open_clips(streams, videos, group)
+    size = min(stream.config.train.test_batch_size for stream in streams)
+    sampler = TestingSampler(len(dataset), size, rank=group.rank, world=group.world)
+    return ClipLoader(dataset, skipped, sampler, streams[0].config)
 
 
 def _look_for_the_dead_in_next(loader: DataLoader[Sample]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coviar_mocrop.bitstream import Gop, Kind, Video, open_video
+from coviar_mocrop.bitstream import Kind, Video, open_video
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.bitstream.video import FrameView
 from coviar_mocrop.clips.resize import Resample, resize
@@ -61,21 +61,6 @@ class ReadViews(NamedTuple):
         return np.array([window.mirrored for window in self.windows[name]])
 
 
-class WantsViews(Protocol):
-    """Whoever wants views of a clip: a stream."""
-
-    @property
-    def name(self) -> str:
-        """Of the stream."""
-        ...
-
-    def views(
-        self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None
-    ) -> dict[str, View]:
-        """What to read of a clip, by name; a generator in training, None in testing."""
-        ...
-
-
 def read_views(video: Video, views: Mapping[str, View], box: CropBox | MoCropSettings | None = None) -> ReadViews:
     """Read, crop and resize what all ``views`` want, in one pass over the video.
 
@@ -118,48 +103,6 @@ def read_views(video: Video, views: Mapping[str, View], box: CropBox | MoCropSet
             canvas.add(name, number, raw[top:bottom, left:right])
     kinds = {name: view.kind for name, view in views.items()}
     return ReadViews(canvas.pixels, canvas.windows, kinds, cast("CropBox | None", box))
-
-
-def read_streams(
-    video: Video,
-    streams: Iterable[WantsViews],
-    box: CropBox | MoCropSettings | None,
-    seed: Sequence[int] | None = None,
-    extra: Mapping[str, View] | None = None,
-) -> tuple[dict[str, ReadViews], ReadViews]:
-    """Read what several streams want of a clip, in one pass.
-
-    Args:
-        video: open.
-        streams: of different names.
-        box: of the clip, or the settings to estimate it with.
-        seed: in training, of the random frames and windows. Every stream draws from a generator of its own with this
-            seed, so that it sees the same whichever streams are read with it.
-        extra: further views, for pictures.
-
-    Returns:
-        What was read, by stream; and the extra views.
-
-    Raises:
-        VideoError: the video cannot be decoded, or lacks motion vectors.
-    """
-    wanted: dict[str, dict[str, View]] = {}
-    for stream in streams:
-        generator = None if seed is None else np.random.default_rng(seed)
-        wanted[stream.name] = stream.views(video.info.num_frames, video.gops, generator)
-    wanted[""] = dict(extra or {})
-    read = read_views(video, {f"{s}/{name}": view for s, views in wanted.items() for name, view in views.items()}, box)
-
-    def part(stream: str) -> ReadViews:
-        names = wanted[stream]
-        return ReadViews(
-            {name: read.pixels[f"{stream}/{name}"] for name in names},
-            {name: read.windows[f"{stream}/{name}"] for name in names},
-            {name: view.kind for name, view in names.items()},
-            read.box,
-        )
-
-    return {stream: part(stream) for stream in wanted if stream}, part("")
 
 
 def load_clip(

@@ -19,10 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from coviar_mocrop.checkpoint import digest, read_tensors, write_safetensors
+from coviar_mocrop.checkpoint import CARD_FORMAT, CARD_VERSION, digest, read_card, read_tensors, write_safetensors
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, ModelError
 from coviar_mocrop.files import atomic_write, write_json
-from coviar_mocrop.inference.card import FORMAT, VERSION, read_card
 from coviar_mocrop.inference.testing import load_stream
 from coviar_mocrop.messages import first_line, quiet
 from coviar_mocrop.networks.stream_net import StreamNet
@@ -118,8 +117,8 @@ def _settle_older_files(card_path: Path, card: dict[str, Any]) -> None:
 def _describe(stream: Stream, state: dict[str, Tensor], source: str) -> dict[str, Any]:
     model, config, cost = cast(StreamNet, stream.network), stream.config, stream.cost()
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": CARD_FORMAT,
+        "version": CARD_VERSION,
         "stream": config.stream,
         "backbone": config.model.backbone,
         "setting": config.setting,

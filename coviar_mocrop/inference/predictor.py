@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from coviar_mocrop.base_config import SHARED, require_shared
 from coviar_mocrop.bitstream import VideoInfo, open_video, transcode
-from coviar_mocrop.clips.reader import ReadViews, View, read_streams
+from coviar_mocrop.clips.dataset import read_streams
+from coviar_mocrop.clips.loading import require_shared
+from coviar_mocrop.clips.reader import ReadViews, View
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import whole_frame
 from coviar_mocrop.datasets.convert import Canonical, form_of_folder
@@ -113,7 +114,7 @@ class Predictor:
         """
         self.streams = load_streams(checkpoints, overrides)
         configs = {name: stream.config for name, stream in self.streams.items()}
-        require_shared(configs, [key for key in SHARED if key not in ("data.root", "data.classes")])
+        require_shared(configs, ("setting", "mocrop", "data.backend", "data.anchor_every"))
         first = next(iter(self.streams.values()))
         self._config, self.classes, self.setting = first.config, first.classes, first.config.setting
         self._runtime = choose_runtime(self._config.train)

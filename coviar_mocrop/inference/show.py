@@ -19,7 +19,6 @@ from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.reader import View, read_views
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import Window, testing_windows, whole_frame
-from coviar_mocrop.config import Config
 from coviar_mocrop.errors import ConfigError, ModelError, VideoError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, density_of, frames_to_read
 from coviar_mocrop.mocrop.estimate import box_of_density
@@ -126,42 +125,25 @@ def annotate_video(video: Video, output: str | os.PathLike[str], box: CropBox) -
     return encode(frames, output, frame_rate=video.info.frame_rate or 25.0, gop=25)
 
 
-def log_crops(writer: SummaryWriter, config: Config, clips: ClipDataset, count: int = 4) -> None:
-    """Write the figures of ``count`` clips with their boxes, spread over the data set, to TensorBoard.
+def log_pictures(writer: SummaryWriter, stream: Stream, clips: ClipDataset, epoch: int) -> None:
+    """Add pictures of a training run to TensorBoard.
 
-    A clip that cannot be read is left out.
-    """
-
-    def inspect(video: Video) -> ClipView:
-        return inspect_clip(video, config.mocrop)
-
-    _add_figures(writer, "crops", clips, count, inspect)
-
-
-def log_displacement(
-    writer: SummaryWriter, stream: Stream, clips: ClipDataset, epoch: int, epochs: int, count: int = 2
-) -> None:
-    """Write the displacement of MotionSqueeze beside the codec's motion for ``count`` clips to TensorBoard.
-
-    Does so after the epochs 1, 2, 4, 8, ... and the last one. Does nothing for a network without MotionSqueeze. A clip
-    that cannot be read is left out.
+    Before the first epoch: four clips with their boxes. After the epochs 1, 2, 4, 8, ... and the last one, where the
+    network has MotionSqueeze: its displacement beside the codec's motion, for two clips. Clips are spread evenly over
+    the list. A clip that cannot be read is left out.
 
     Args:
         writer: of the run.
         stream: the stream that is being trained.
-        clips: the data set from which clips are taken, evenly spread.
+        clips: its training clips.
         epoch: number of finished epochs.
-        epochs: number of epochs of the whole training.
-        count: number of clips.
     """
-    power_of_two = not epoch & (epoch - 1)
-    if getattr(stream.network, "motion_squeeze", None) is None or not (power_of_two or epoch == epochs):
+    if epoch == 0:
+        _add_figures(writer, "crops", clips, 4, lambda video: inspect_clip(video, stream.config.mocrop))
         return
-
-    def inspect(video: Video) -> MotionView:
-        return inspect_motion(video, stream, clips.mocrop)
-
-    _add_figures(writer, "displacement", clips, count, inspect, epoch)
+    due = not epoch & (epoch - 1) or epoch == stream.config.train.epochs
+    if due and getattr(stream.network, "motion_squeeze", None) is not None:
+        _add_figures(writer, "displacement", clips, 2, lambda v: inspect_motion(v, stream, clips.mocrop), epoch)
 
 
 def peak_motion_frame(vectors: Mapping[int, NDArray[np.void]], gops: Sequence[Gop]) -> int:
@@ -188,7 +170,7 @@ def _add_figures(
     clips: ClipDataset,
     count: int,
     inspect: Callable[[Video], ClipView | MotionView],
-    step: int | None = None,
+    step: int = 0,
 ) -> None:
     for place in np.unique(np.linspace(0, len(clips) - 1, count).round().astype(int)):
         name = clips.videos.clips[place].path

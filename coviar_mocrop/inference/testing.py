@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,13 @@ import torch
 from tqdm import tqdm
 
 from coviar_mocrop.checkpoint import load_checkpoint, load_model_state
-from coviar_mocrop.clips.dataset import Batch, ClipDataset
-from coviar_mocrop.clips.loading import SkipLog, create_testing_loader, open_clips, read_batches
+from coviar_mocrop.clips.loading import ClipLoader, Part, create_testing_loader, read_videos
 from coviar_mocrop.config import build_config, load_config
 from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
-from coviar_mocrop.inference.card import is_export, load_exported
 from coviar_mocrop.runtime import ALONE, Group, Runtime, choose_runtime
 from coviar_mocrop.scores import Scores
 from coviar_mocrop.streams.base import Stream, create_stream, stream_class, stream_names
-
-_TIMED = 4
-"""Clips that are read and encoded anew to tell what a clip takes, where its features came from the cache."""
 
 
 def find_checkpoints(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -61,7 +57,7 @@ def load_stream(
         CheckpointError: the file cannot be used, or does not fit the settings.
         ConfigError: a setting is wrong.
     """
-    content = load_exported(checkpoint) if is_export(checkpoint) else load_checkpoint(checkpoint)
+    content = load_checkpoint(checkpoint)
     trained = content["config"].get("stream")
     if config_file is not None:
         config = load_config(config_file, overrides, trained)
@@ -153,56 +149,59 @@ def load_streams(checkpoints: Iterable[str | os.PathLike[str]], overrides: Seque
     return streams
 
 
-def score_streams(streams: Sequence[Stream], *, group: Group = ALONE) -> dict[str, Scores]:
-    """Score the test list; the processes of ``group`` share the work and get the same.
+def score_streams(streams: Sequence[Stream], part: Part = "test", *, group: Group = ALONE) -> dict[str, Scores]:
+    """Score a list; the processes of ``group`` share the work and get the same.
 
     Raises:
         ConfigError: the streams differ in settings that they share.
         CheckpointError: the list's classes are others than the streams'.
         CoviarMocropError: of whatever kind the input deserves.
     """
-    dataset, skipped = open_clips(streams, "test", group)
+    config = streams[0].config
+    videos = read_videos(config.data, part)
     for stream in streams:
-        if dataset.videos.classes != stream.classes:
+        if videos.classes != stream.classes:
             raise CheckpointError(
                 f"the {stream.name} stream was trained on other classes than {stream.config.data.classes} names "
-                f"({len(stream.classes)} against {len(dataset.videos.classes)})"
+                f"({len(stream.classes)} against {len(videos.classes)})"
             )
-    runtime = choose_runtime(streams[0].config.train, group.local_rank)
+    runtime = choose_runtime(config.train, group.local_rank)
     for stream in streams:
         runtime.place(stream.network)
-    loader = create_testing_loader(dataset, [stream.config for stream in streams], group)
-    scores = score_clips(streams, read_batches(loader), dataset, skipped, runtime, group=group)
-    dataset.keep_boxes()
-    skipped.summarise(group)
+    loader = create_testing_loader(streams, videos, group)
+    scores = score_clips(streams, loader, runtime, group=group)
+    loader.clips.keep_boxes()
+    loader.skipped.summarise(group)
     for stream in streams:
         facts = scores[stream.name].settings
-        facts.update(stream.description())
-        if stream.name in dataset.features:
-            reading, networks = _time_features(stream, dataset)
-            facts["ms_read"] += reading
-            facts["ms_network"] += networks
+        facts.update(stream.description(), part=part)
+        if features := loader.clips.features.get(stream.name):
+            facts["ms_read"] += 1e3 * features.reading
+            facts["ms_network"] += 1e3 * features.networks
     return scores
 
 
 def score_clips(
-    streams: Sequence[Stream],
-    batches: Iterable[Batch],
-    dataset: ClipDataset,
-    skipped: SkipLog,
-    runtime: Runtime,
-    *,
-    group: Group = ALONE,
+    streams: Sequence[Stream], loader: ClipLoader, runtime: Runtime, *, batches: int | None = None, group: Group = ALONE
 ) -> dict[str, Scores]:
     """Mean logits of every clip that can be read, in the list's order; the same on every process of ``group``.
 
-    ``settings`` of the results hold ``ms_read`` and ``ms_network``: per clip, on this machine. The time of reading is
-    divided equally among streams that are read together.
+    ``settings`` of the results hold ``ms_read`` and ``ms_network``: what a clip takes on this machine, in milliseconds,
+    the mean over the list. Reading is timed in the processes that read and divided equally among the streams.
+
+    Args:
+        streams: some of those that ``loader`` reads for.
+        loader: the clips.
+        runtime: where the networks are.
+        batches: stop after so many; None: the whole list.
+        group: the processes of the run.
 
     Raises:
         DataError: no clip could be read.
     """
+    dataset = loader.clips
     numbers: dict[str, list[np.ndarray]] = {stream.name: [] for stream in streams}
+    loader.sampler.streams = tuple(numbers)
     rows: dict[str, list[np.ndarray]] = {stream.name: [] for stream in streams}
     network_seconds = dict.fromkeys(numbers, 0.0)
     read_seconds = 0.0
@@ -217,9 +216,8 @@ def score_clips(
     # one context for all batches, so that weights are brought to half precision once
     with torch.inference_mode(), runtime.autocast(), bar:
         try:
-            for batch in batches:
+            for batch in islice(loader, batches):
                 bar.update(group.world * batch.size)
-                skipped.add(batch.errors)
                 read_seconds += batch.seconds
                 for stream in streams:
                     part = batch.streams.get(stream.name)
@@ -242,7 +240,7 @@ def score_clips(
         number, logits = _collect(numbers[stream.name], rows[stream.name], problem, group)
         if not len(number):
             raise DataError(
-                f"none of the {len(dataset)} test clips could be read: {next(iter(skipped.reasons.values()))}"
+                f"none of the {len(dataset)} clips could be read: {next(iter(loader.skipped.reasons.values()))}"
             )
         clips = [dataset.videos.clips[i] for i in number]
         seconds = float(group.table([network_seconds[stream.name]]).sum())
@@ -255,7 +253,7 @@ def score_clips(
                 "ms_read": 1e3 * read_seconds / len(number),
                 "ms_network": 1e3 * seconds / len(number),
                 "compute": str(runtime),
-                "skipped": len(skipped.reasons),
+                "skipped": len(loader.skipped.reasons),
             },
         )
     return scores
@@ -273,18 +271,3 @@ def _collect(
     scores = [part for share in shares for part in share[1]]
     order = np.argsort(number)
     return number[order], np.concatenate(scores)[order] if scores else np.empty((0, 0), np.float32)
-
-
-def _time_features(stream: Stream, dataset: ClipDataset) -> tuple[float, float]:
-    """Median milliseconds of reading a clip, and of running the frozen networks on it, without the cache."""
-    unreadable, spent = dataset.features[stream.name].errors, []
-    readable = [number for number in range(len(dataset)) if number not in unreadable]
-    for number in readable[:_TIMED]:
-        start = time.perf_counter()
-        read = dataset.read(number, [stream])
-        mark = time.perf_counter()
-        with torch.inference_mode():
-            stream.encode(read[stream.name])
-        spent.append((mark - start, time.perf_counter() - mark))
-    reading, networks = 1e3 * np.median(spent, axis=0)
-    return float(reading), float(networks)

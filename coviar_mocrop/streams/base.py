@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from coviar_mocrop import streams
 from coviar_mocrop.bitstream import Gop
-from coviar_mocrop.clips.dataset import ClipDataset, Features, Frames, Inputs
+from coviar_mocrop.clips.batch import Features, Frames, Inputs
+from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.reader import ReadViews, View
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import ConfigError
@@ -101,6 +102,11 @@ class Stream(ABC):
     def cost(self) -> StreamCost:
         """What testing a clip costs, in multiply-adds."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(chain(self.network.parameters(), self.network.buffers()), torch.empty(0)).device
+
     def features(self, dataset: ClipDataset, group: Group = ALONE) -> Features | None:
         """Features of a list's clips, for a stream with frozen networks that are not to run again every epoch.
 
@@ -130,7 +136,7 @@ class Stream(ABC):
 
     def encode(self, read: ReadViews) -> Tensor:
         """The network's input, batch size 1, for one clip that was read, on the network's device."""
-        device = next(chain(self.network.parameters(), self.network.buffers()), torch.empty(0)).device
+        device = self.device
         batch = {
             name: Frames(
                 torch.from_numpy(pixels)[None].to(device), torch.from_numpy(read.mirrored(name))[None].to(device)
@@ -138,6 +144,14 @@ class Stream(ABC):
             for name, pixels in read.pixels.items()
         }
         return self.inputs(batch)
+
+    def for_validation(self) -> Stream:
+        """The same stream and network with the protocol of validation: ``input.val_segments``, one crop."""
+        inputs = self.config.input
+        cheap = {"test_segments": inputs.val_segments or inputs.segments, "test_crops": 1}
+        light = copy.copy(self)
+        light.config = self.config.model_copy(update={"input": inputs.model_copy(update=cheap)})
+        return light
 
     def without_network(self) -> Stream:
         """The same stream for reading processes, which need no network."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from coviar_mocrop.bitstream import Gop
 from coviar_mocrop.checkpoint import load_checkpoint, load_model_state
-from coviar_mocrop.clips.boxes import boxes_made_by
-from coviar_mocrop.clips.dataset import Frames
+from coviar_mocrop.clips.batch import Frames
+from coviar_mocrop.clips.cache import boxes_made_by
 from coviar_mocrop.clips.reader import View
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import Window, middle_square

@@ -6,8 +6,9 @@ depend on the clip and nothing else: not on batches, workers or processes, nor o
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from threading import Lock
 from typing import Any, NamedTuple, cast
@@ -18,12 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coviar_mocrop.bitstream import Gop
-from coviar_mocrop.clips.cache import ClipCache, State, compute_rows
-from coviar_mocrop.clips.dataset import FEATURES, ClipDataset, Features, Frames, Inputs
+from coviar_mocrop.clips.batch import FEATURES, Features, Frames, Inputs
+from coviar_mocrop.clips.cache import ClipCache, compute_rows
+from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.reader import View
 from coviar_mocrop.networks.clip import FrozenEncoder
-from coviar_mocrop.runtime import ALONE, Group, choose_runtime
+from coviar_mocrop.runtime import ALONE, Group
 from coviar_mocrop.streams.base import Stream
+
+_TIMED = 4
+"""Clips whose features are computed anew, whatever the cache holds, to tell what a clip takes."""
 
 
 class FeatureStream(Stream):
@@ -54,29 +59,30 @@ class FeatureStream(Stream):
                     rows.append(self.encode_view(view, frames))
         return torch.cat(rows, dim=1)
 
+    def for_validation(self) -> Stream:
+        """See :meth:`Stream.for_validation`. Features are computed once, so they are those of testing."""
+        return self
+
     def features(self, dataset: ClipDataset, group: Group = ALONE) -> Features:
         """See :meth:`Stream.features`. Of several processes, each computes its share, then all of them read all."""
         data, encoders = self.config.data, self.encoders()
-        cache = _JoinedCache(
-            {
-                view: ClipCache(data.cache, dataset.root, "features", self.made_by(view), encoder.dim, np.float32)
-                for view, encoder in encoders.items()
-            }
-        )
-        device = choose_runtime(self.config.train, group.local_rank).device
-        self.network.to(device)
-        turn = Lock() if device.type != "cpu" else nullcontext()  # a GPU takes one clip at a time
+        caches = {
+            view: ClipCache(data.cache, dataset.root, "features", self.made_by(view), encoder.dim, np.float32)
+            for view, encoder in encoders.items()
+        }
+        turn = Lock() if self.device.type != "cpu" else nullcontext()  # a GPU takes one clip at a time
         names = [clip.path for clip in dataset.videos.clips]
         numbers = {name: number for number, name in enumerate(names)}
+        seconds: list[tuple[float, float]] = []  # of reading and of the networks
 
-        def compute(name: str, path: str) -> NDArray[np.float32]:
-            rows = cache.rows(name)
-            missing = [view for view, row in rows.items() if row is None]
-            read = dataset.read(numbers[name], [_Part(self, missing)])
+        def compute(name: str, path: str, missing: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+            start = time.perf_counter()
+            read = dataset.read(numbers[name], [_Part(self, missing)])[self.name]
+            mark = time.perf_counter()
             with turn, torch.inference_mode():
-                row = self.encode(read[self.name])[0].cpu().numpy()
-            rows.update(zip(missing, cache.split(row, missing), strict=True))
-            return np.concatenate([row for row in rows.values() if row is not None])
+                row = self.encode(read)[0].cpu().numpy()
+            seconds.append((mark - start, time.perf_counter() - mark))
+            return dict(zip(missing, np.split(row, np.cumsum([caches[v].dim for v in missing])[:-1]), strict=True))
 
         options: dict[str, Any] = {
             "workers": data.workers,
@@ -86,15 +92,19 @@ class FeatureStream(Stream):
         }
         with _same_bits():
             if group.world > 1:
-                compute_rows(names, cast(ClipCache, cache), compute, shard=(group.rank, group.world), **options)
+                compute_rows(names, caches, compute, shard=(group.rank, group.world), **options)
                 group.gather(None)  # until all are done
-                cache.refresh()
-            rows, errors = compute_rows(names, cast(ClipCache, cache), compute, **options)
-        dataset.keep_boxes()
-        nothing = np.full(cache.dim, np.nan, np.float32)
-        table = np.stack([rows.get(name, nothing) for name in names])
+                for cache in caches.values():
+                    cache.refresh()
+            rows, errors = compute_rows(names, caches, compute, **options)
+            seconds.clear()
+            for name in [] if dataset.training else list(rows)[:_TIMED]:
+                compute(name, "", list(caches))
+        nothing = np.full(sum(cache.dim for cache in caches.values()), np.nan, np.float32)
+        joined = [np.concatenate([rows[name][view] for view in caches]) if name in rows else nothing for name in names]
         by_number = {number: errors[name] for number, name in enumerate(names) if name in errors}
-        return Features(torch.from_numpy(table), by_number, cache.added)
+        added = max(cache.added for cache in caches.values())
+        return Features(torch.from_numpy(np.stack(joined)), by_number, added, *np.mean(seconds or [(0, 0)], axis=0))
 
 
 class _Part(NamedTuple):
@@ -112,41 +122,6 @@ class _Part(NamedTuple):
     ) -> dict[str, View]:
         views = self.stream.views(num_frames, gops, generator)
         return {name: view for name, view in views.items() if name in self.wanted}
-
-
-class _JoinedCache:
-    """The caches of several views as one, whose rows are theirs side by side."""
-
-    def __init__(self, caches: dict[str, ClipCache]) -> None:
-        self.caches, self.root, self.added = caches, next(iter(caches.values())).root, 0
-        self.dim = sum(cache.dim for cache in caches.values())
-
-    def state(self, name: str) -> State:
-        return next(iter(self.caches.values())).state(name)
-
-    def rows(self, name: str) -> dict[str, NDArray[np.float32] | None]:
-        return {view: cache.get(name) for view, cache in self.caches.items()}
-
-    def get(self, name: str) -> NDArray[np.float32] | None:
-        rows = [row for row in self.rows(name).values() if row is not None]
-        return np.concatenate(rows) if len(rows) == len(self.caches) else None
-
-    def split(self, row: NDArray[np.float32], views: Iterable[str]) -> list[NDArray[np.float32]]:
-        return np.split(row, np.cumsum([self.caches[view].dim for view in views])[:-1])
-
-    def checked(self, name: str, row: NDArray[np.float32]) -> NDArray[np.float32]:
-        parts = zip(self.caches.values(), self.split(row, self.caches), strict=True)
-        return np.concatenate([cache.checked(name, part) for cache, part in parts])
-
-    def put(self, entries: Mapping[str, tuple[State, NDArray[np.float32]]]) -> None:
-        for number, cache in enumerate(self.caches.values()):
-            parts = {name: (state, self.split(row, self.caches)[number]) for name, (state, row) in entries.items()}
-            cache.put({name: part for name, part in parts.items() if cache.get(name) is None})
-        self.added += len(entries)
-
-    def refresh(self) -> None:
-        for cache in self.caches.values():
-            cache.refresh()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from coviar_mocrop.bitstream import Gop, Kind
-from coviar_mocrop.clips.dataset import Frames, Inputs
+from coviar_mocrop.clips.batch import Frames, Inputs
 from coviar_mocrop.clips.reader import CHANNELS, View
 from coviar_mocrop.clips.sampling import motion_frames, sampled_frames
 from coviar_mocrop.clips.windows import Window, testing_windows, training_window

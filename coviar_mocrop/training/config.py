@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from coviar_mocrop.base_config import BaseConfig
 
@@ -27,7 +27,7 @@ class TrainConfig(BaseConfig):
     accumulate: int = Field(
         1, ge=1, description="Number of micro-batches per step (gradient accumulation). More need less memory."
     )
-    test_batch_size: int = Field(8, ge=1, description="Number of clips per batch in tests.")
+    test_batch_size: int = Field(8, ge=1, description="Number of clips per batch in tests and validations.")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Optimizer.")
     lr: float = Field(1e-3, gt=0, description="Learning rate. See rate_factors for parts of the network.")
     eps: float = Field(1e-8, gt=0, description="Epsilon of Adam and AdamW (CoViAR: 1e-3).")
@@ -46,16 +46,16 @@ class TrainConfig(BaseConfig):
         0.0, ge=0, description="Alpha of mixup (Zhang et al., ICLR 2018), which blends pairs of clips (0: no mixup)."
     )
     grad_clip: float | None = Field(None, gt=0, description="Maximum gradient norm (null: no clipping).")
-    test_every: int = Field(
-        0,
+    val_every: int = Field(
+        1,
         ge=0,
-        description="Number of epochs between tests. The best epoch becomes best.pt (0: no tests, the last epoch "
-        "becomes best.pt).",
+        description="Number of epochs between validations. The best epoch on data.val_list becomes best.pt (0, or no "
+        "such list: no validation, the last epoch becomes best.pt).",
     )
     patience: int = Field(
         0,
         ge=0,
-        description="Stop after this many epochs without a better test accuracy (0: never). Requires test_every.",
+        description="Stop after this many epochs without a better top-1 on the validation list (0: never).",
     )
     save_minutes: float = Field(
         10.0,
@@ -84,9 +84,3 @@ class TrainConfig(BaseConfig):
     threads: int | None = Field(
         None, ge=1, description="Number of CPU threads for computation (null: PyTorch decides)."
     )
-
-    @model_validator(mode="after")
-    def _patience_requires_tests(self) -> TrainConfig:
-        if self.patience and not self.test_every:
-            raise ValueError("patience counts tests, so it requires test_every (such as 1)")
-        return self

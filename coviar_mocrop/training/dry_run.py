@@ -1,4 +1,4 @@
-"""A run in small: one step of training and one batch of testing, on the real clips, before days are spent on it."""
+"""A run in small: one step of training and one batch of validation, on the real clips, before days are spent on it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
-from itertools import islice
 
 import torch
 
-from coviar_mocrop.clips.dataset import Frames, StreamBatch
-from coviar_mocrop.clips.loading import read_batches
+from coviar_mocrop.clips.batch import Frames, StreamBatch
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import DataError
-from coviar_mocrop.fusion import measure
 from coviar_mocrop.inference.testing import score_clips
 from coviar_mocrop.runtime import ALONE
-from coviar_mocrop.training.setup import Trainer, open_test, prepare
+from coviar_mocrop.training.setup import Trainer, prepare
 from coviar_mocrop.training.steps import read_steps, sync_step
 from coviar_mocrop.training.trainer import train_step
 
 
 def dry_run(configs: Mapping[str, Config]) -> list[str]:
-    """Do one step and one test batch; nothing is written but the caches.
+    """Do one step and one batch of validation; nothing is written but the caches.
 
     Returns:
         What it found, as lines: shapes, parameters, GFLOPs, times, memory.
@@ -33,7 +30,7 @@ def dry_run(configs: Mapping[str, Config]) -> list[str]:
     """
     run = prepare(configs, ALONE)
     shared, names = run.trainers[0].config, [trainer.stream.name for trainer in run.trainers]
-    read = next(read_steps(run.loader, shared.train.accumulate, run.skipped), None)
+    read = next(read_steps(run.loader, shared.train.accumulate), None)
     if read is None:
         raise DataError(f"{shared.data.train_list}: holds no clips")
     if read.error is not None:
@@ -50,25 +47,25 @@ def dry_run(configs: Mapping[str, Config]) -> list[str]:
         spent = time.perf_counter() - start
         seconds += spent
         lines += _describe(trainer, synced.batches[name][0], spent)
-    steps, epochs = run.sampler.steps, max(config.train.epochs for config in configs.values())
+    clips, steps = len(run.loader.clips), run.sampler.steps
+    epochs = max(config.train.epochs for config in configs.values())
     hours = steps * epochs * seconds / 3600
     lines += [
         f"reading: {read.waited:.2f} s for the first step, for {' and '.join(names)} together",
-        f"run: {len(run.clips)} clips, {steps} steps an epoch, {epochs} epochs: at most about {hours:.1f} hours at "
+        f"run: {clips} clips, {steps} steps an epoch, {epochs} epochs: at most about {hours:.1f} hours at "
         "this pace (the first step is the slowest)",
-        f"memory: {_memory(run.trainers[0].runtime.device):.2f} GB at most",
+        f"memory: {_memory(run.runtime.device):.2f} GB at most",
     ]
-    if shared.data.test_list:
-        clips, loader, skipped = run.test or open_test([trainer.stream for trainer in run.trainers], ALONE)
+    if run.validation:
         start = time.perf_counter()
-        streams = [run.trainers[names.index(name)].stream for name in clips.streams]
-        scores = score_clips(streams, islice(read_batches(loader), 1), clips, skipped, run.trainers[0].runtime)
+        scores = score_clips([trainer.stream for trainer in run.trainers], run.validation, run.runtime, batches=1)
         spent = time.perf_counter() - start
-        top1 = ", ".join(f"{name} {measure(scored).top1:.1%}" for name, scored in scores.items())
+        top1 = ", ".join(f"{name} {scored.top1:.1%}" for name, scored in scores.items())
         tested = len(next(iter(scores.values())).names)
-        lines.append(f"test: {tested} of {len(clips)} clips in {spent:.2f} s, untrained top-1: {top1}")
+        clips = len(run.validation.clips)
+        lines.append(f"validation: {tested} of {clips} clips in {spent:.2f} s, untrained top-1: {top1}")
     else:
-        lines.append("test: data.test_list is not set")
+        lines.append("validation: data.val_list is not set, so the last epoch will be the result")
     lines.append(f"output: {', '.join(config.output for config in configs.values())} (nothing written)")
     return lines
 

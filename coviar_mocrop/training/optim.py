@@ -20,6 +20,9 @@ def parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, 
         network: may name its last layer in ``classifier_name`` and its first layers in ``stem_names``. Both hold
             names of submodules. All other layers get ``config.rate_factors.rest``.
         config: learning rate, rate factors and weight decay.
+
+    Returns:
+        Groups as PyTorch's optimizers take them; ``name`` says which parts of the network a group is of.
     """
     factors = config.rate_factors
     classifier = (f"{getattr(network, 'classifier_name', '')}.", "motion_squeeze.")  # never pretrained
@@ -30,19 +33,23 @@ def parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, 
         if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm))
     }
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    parts: dict[float, dict[str, None]] = {}  # which parts have a factor
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         if name.startswith(classifier):
-            factor = factors.classifier
+            part = "classifier"
         elif name.startswith(stem):
-            factor = factors.stem
+            part = "stem"
         else:
-            factor = factors.rest
+            part = "rest"
+        factor = getattr(factors, part)
+        parts.setdefault(factor, {})[part] = None
         decays = not (name.endswith(".bias") or name in norm_weights)
         groups.setdefault((factor, decays), []).append(parameter)
     return [
         {
+            "name": "+".join(parts[factor]),
             "params": parameters,
             "lr": config.lr * factor,
             "weight_decay": config.weight_decay if decays else 0.0,

@@ -1,6 +1,7 @@
-"""The folder of a run: checkpoints, settings, what made it, metrics. Every file is written whole or not at all.
+"""What a run keeps in its folder, and what it says: checkpoints, settings, what made it, metrics, a line an epoch.
 
-Random states are not kept: everything random follows from seed, epoch and step (see :func:`step_seed`).
+Every file is written whole or not at all. Random states are not kept: everything random follows from seed, epoch and
+step (see :func:`step_seed`).
 """
 
 from __future__ import annotations
@@ -9,44 +10,35 @@ import csv
 import io
 import json
 import logging
-import platform
-import shlex
-import sys
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import yaml
 from torch import Tensor
+from tqdm import tqdm
 
 from coviar_mocrop.checkpoint import load_checkpoint, load_model_state, save_checkpoint
 from coviar_mocrop.config import Config
-from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError
+from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
 from coviar_mocrop.files import write_json, write_text
-from coviar_mocrop.runtime import Group
+from coviar_mocrop.runtime import Group, describe_machine
 
 if TYPE_CHECKING:
     from coviar_mocrop.training.setup import Trainer
 
-_PACKAGES = ("coviar_mocrop", "torch", "torchvision", "av", "numpy", "motion-vector-extractor", "open_clip_torch")
-
-
+_WAIT_WARNING = 0.2
+"""Share of the time spent waiting for data above which a hint is given."""
 _FREE_TO_CHANGE = (
-    "device",
-    "threads",
-    "precision",
-    "save_minutes",
-    "channels_last",
-    "compile",
-    "test_batch_size",
-    "frames_at_once",
+    *("output", "data.root", "data.follow_links", "data.cache", "data.index_cache", "data.backend", "data.workers"),
+    *("data.max_frame_pixels", "data.test_list", "data.train_list", "data.val_list", "data.classes"),
+    *("train.device", "train.threads", "train.precision", "train.save_minutes", "train.channels_last", "train.compile"),
+    *("train.test_batch_size", "train.frames_at_once", "train.epochs"),
 )
-"""Settings of training that may differ when a run is resumed elsewhere."""
+"""Settings that may differ when a run is resumed. Lists may lie elsewhere; what they hold is compared."""
 logger = logging.getLogger(__name__)
 
 
@@ -103,7 +95,7 @@ class RunFolder:
         write_text(self.path / "settings.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         file = self.path / "run.json"
         parts = _parts(file) if self.last.exists() else []
-        write_json(file, {"parts": [*parts, {**_environment(), **facts}]})
+        write_json(file, {"parts": [*parts, {**describe_machine(), **facts}]})
 
     def write_metrics(self, history: Sequence[dict[str, Any]]) -> None:
         """Write the metrics of all epochs so far, as JSON lines and as CSV."""
@@ -124,24 +116,6 @@ def _parts(file: Path) -> list[Any]:
     return parts if isinstance(parts, list) else []
 
 
-def _environment() -> dict[str, Any]:
-    return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "versions": {name: _version(name) for name in _PACKAGES},
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 @dataclass
 class Metrics:
     """Sums over the steps of an epoch, of one process until :meth:`reduce`. Losses stay on the device until then."""
@@ -151,6 +125,11 @@ class Metrics:
     seen: float = 0.0
     seconds: float = 0.0
     waited: float = 0.0
+
+    def __str__(self) -> str:
+        """Loss and top-1 so far, for the progress bar."""
+        seen = max(self.seen, 1)
+        return f"loss {float(self.loss) / seen:.3f} top1 {float(self.correct) / seen:.3f}"
 
     def reduce(self, group: Group) -> Metrics:
         """The sums over all processes; seconds are their mean. Collective."""
@@ -170,21 +149,21 @@ class TrainState:
 
     @property
     def best(self) -> float | None:
-        """Best test top-1 so far."""
-        return max((line["test_top1"] for line in self.history if "test_top1" in line), default=None)
+        """Best top-1 on the validation list so far."""
+        return max((line["val_top1"] for line in self.history if "val_top1" in line), default=None)
 
     @property
     def epochs_since_best(self) -> int:
-        """Epochs since the best test; 0 before the first."""
+        """Epochs since the best validation; 0 before the first."""
         if self.best is None:
             return 0
-        first = next(line["epoch"] for line in self.history if line.get("test_top1") == self.best)
+        first = next(line["epoch"] for line in self.history if line.get("val_top1") == self.best)
         return self.epoch - 1 - int(first)
 
     @property
     def is_best(self) -> bool:
-        """Whether the epoch just done had the best test top-1 yet."""
-        return self.best is not None and self.epochs_since_best == 0 and "test_top1" in self.history[-1]
+        """Whether the epoch just done had the best validation yet."""
+        return self.best is not None and self.epochs_since_best == 0 and "val_top1" in self.history[-1]
 
 
 def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
@@ -208,6 +187,7 @@ def save_state(trainer: Trainer, *, resumable: bool = True) -> None:
         "epoch": state.epoch,
         "step": state.step,
         "history": state.history,
+        "lists": trainer.lists,
     }
     finished = state.epoch == trainer.config.train.epochs and state.best is None
     if state.step == 0 and (state.is_best or finished):
@@ -248,22 +228,105 @@ def load_state(trainer: Trainer) -> None:
 
 
 def _require_same_run(content: dict[str, Any], trainer: Trainer, path: Any) -> None:
-    """Resuming with other settings would be another run."""
+    """Resuming with other settings or clips would be another run."""
     if tuple(content["classes"]) != trainer.stream.classes:
         raise CheckpointError(f"{path}: was trained on other classes; use another --output, or no --resume")
     if "optimizer" not in content:
         raise CheckpointError(f"{path}: holds no optimizer state, so training cannot resume from it")
-    before, now = content["config"], trainer.config.model_dump(mode="json")
-    for section in now:
-        if section in ("output", "data"):  # moved elsewhere, read by more workers: the same run
-            continue
-        then = before.get(section)
-        if isinstance(then, dict):
-            changed = [k for k in now[section] if then.get(k) != now[section][k] and k not in _FREE_TO_CHANGE]
-        else:
-            changed = [""] if then != now[section] else []
-        if changed:
-            name = f"{section}.{changed[0]}".rstrip(".")
+    before, now = _flat(content["config"]), _flat(trainer.config.model_dump(mode="json"))
+    for name, value in now.items():
+        if name not in _FREE_TO_CHANGE and name in before and before[name] != value:
             raise CheckpointError(
-                f"{path}: was made with other settings ({name}); resume with the same, or use another --output"
+                f"{path}: was made with other settings ({name}: {before[name]}, now {value}); resume with the same, or "
+                "use another --output"
             )
+    for part, digest in trainer.lists.items():
+        if content.get("lists", {}).get(part, digest) != digest:
+            raise CheckpointError(
+                f"{path}: data.{part}_list names other clips or labels than when the run began; resume with the same "
+                "list, or use another --output"
+            )
+    epochs, schedule = before["train.epochs"], trainer.config.train.schedule
+    if epochs != now["train.epochs"] and schedule == "cosine":
+        raise CheckpointError(
+            f"{path}: its cosine schedule ends after {epochs} epochs, so train.epochs cannot change; train another run "
+            f"from its weights (--set model.weights={trainer.folder.best}) or with train.schedule=constant"
+        )
+    if content["epoch"] > now["train.epochs"]:
+        raise CheckpointError(
+            f"{path}: has done {content['epoch']} epochs already; train.epochs is {now['train.epochs']}"
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def epoch_metrics(trainer: Trainer, group: Group) -> dict[str, float]:
+    """The metrics of the epoch just done, over all processes. Collective.
+
+    Raises:
+        DataError: no clip could be read, or the loss is not finite.
+    """
+    sums, state, config = trainer.state.metrics.reduce(group), trainer.state, trainer.config
+    if not sums.seen:
+        raise DataError(f"none of the clips of {config.data.train_list} could be read")
+    groups = zip(trainer.optimizer.param_groups, trainer.scheduler.get_last_lr(), strict=True)
+    rates = {f"lr/{group.get('name', number)}": float(rate) for number, (group, rate) in enumerate(groups)}
+    metrics = {
+        "epoch": state.epoch,
+        **(rates if len(set(rates.values())) > 1 else {"lr": next(iter(rates.values()))}),
+        "loss": float(sums.loss) / sums.seen,
+        "top1": float(sums.correct) / sums.seen,
+        "seconds": sums.seconds,
+        "clips_per_second": sums.seen / max(sums.seconds, 1e-9),
+        "waiting_for_data": sums.waited / max(sums.seconds, 1e-9),
+    }
+    if not math.isfinite(metrics["loss"]):
+        raise DataError(
+            f"the loss is not finite in epoch {state.epoch + 1}; lower train.lr ({config.train.lr}) or set "
+            "train.grad_clip=1"
+        )
+    return metrics
+
+
+def report_epoch(trainer: Trainer) -> None:
+    """Print a line and log the scalars of the epoch just done."""
+    config, metrics = trainer.config, trainer.state.history[-1]
+    epoch = int(metrics["epoch"])
+    for name, value in metrics.items():
+        if trainer.writer and name != "epoch":
+            part = "val" if name.startswith("val_") else "train"
+            trainer.writer.add_scalar(f"{part}/{name.removeprefix('val_')}", value, epoch)
+    validated = f", validation top-1 {metrics['val_top1']:.3f}" if "val_top1" in metrics else ""
+    waiting = metrics["waiting_for_data"]
+    tqdm.write(
+        f"{config.stream} epoch {epoch + 1}/{config.train.epochs}: loss {metrics['loss']:.3f}, "
+        f"top-1 {metrics['top1']:.3f}{validated}, {metrics['clips_per_second']:.0f} clips/s, "
+        f"{waiting:.0%} waiting for data"
+    )
+    if waiting > _WAIT_WARNING and epoch == 1 and metrics["seconds"] > 10:  # epoch 0 also starts the reading processes
+        logger.warning(
+            "%.0f %% of the time goes into waiting for data; raise data.workers (now %d), or transcode the "
+            "videos to the canonical form (tools/prepare_data.py --transcode)",
+            *(100 * waiting, config.data.workers),
+        )
+
+    if trainer.done and trainer.state.epoch < config.train.epochs:
+        since = trainer.state.epochs_since_best
+        logger.info("%s: no better validation in %d epochs (train.patience): done", config.stream, since)
+
+
+def how_to_resume(trainers: Sequence[Trainer]) -> str:
+    """What to do after an interruption."""
+    files = [str(trainer.folder.last) for trainer in trainers if trainer.folder.last.exists()]
+    if not files:
+        return "nothing was done yet; start the same command again"
+    return f"everything is in {', '.join(files)}; go on with the same command and --resume"

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from coviar_mocrop.base_config import require_shared
-from coviar_mocrop.clips.dataset import ClipDataset, Sample
+from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.loading import (
-    SkipLog,
+    ClipLoader,
     TrainingSampler,
     create_testing_loader,
     create_training_loader,
-    open_clips,
+    read_videos,
+    require_shared,
 )
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.runtime import Group, Runtime, choose_runtime
 from coviar_mocrop.streams.base import Stream, create_stream, stream_class
@@ -31,9 +29,13 @@ from coviar_mocrop.training.run_folder import RunFolder, TrainState
 
 SHARED = (
     *("seed", "data.on_error", "train.batch_size", "train.accumulate", "train.test_batch_size"),
-    *("train.device", "train.precision", "train.threads", "train.frames_at_once"),
+    *("train.device", "train.precision", "train.threads", "train.frames_at_once", "train.channels_last"),
+    "train.compile",
 )
 """Settings in which streams that are trained together must agree, beside those that reading shares."""
+
+Draw = Callable[[SummaryWriter, Stream, ClipDataset, int], None]
+"""Adds pictures to a stream's TensorBoard file, from the training clips; the number is that of the epochs done."""
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Trainer:
         stream: the stream; its network holds the weights.
         model: the network, wrapped for many processes where there are many.
         state: how far it has come.
+        lists: digests of the training and the validation list.
     """
 
     stream: Stream
@@ -53,6 +56,7 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
+    lists: dict[str, str]
     state: TrainState = field(default_factory=TrainState)
     writer: SummaryWriter | None = None
 
@@ -61,101 +65,96 @@ class Trainer:
         """Settings of the run."""
         return self.stream.config
 
+    def validates(self, epoch: int) -> bool:
+        """Whether the stream is validated after an epoch, counted from 0: every ``val_every`` and after the last."""
+        train = self.config.train
+        return train.val_every > 0 and ((epoch + 1) % train.val_every == 0 or epoch + 1 == train.epochs)
+
     @property
     def done(self) -> bool:
-        """Whether all epochs are done, or the stream has stopped to gain (``train.patience``)."""
+        """Whether all epochs are done, or validation has stopped to gain (``train.patience``)."""
         train, state = self.config.train, self.state
         return state.epoch >= train.epochs or bool(train.patience and state.epochs_since_best >= train.patience)
 
 
 @dataclass
 class Run:
-    """What the streams of a run share: processes, clips and how they are read.
+    """What the streams of a run share: processes, device, clips and how they are read.
 
     Attributes:
+        loader: the training clips; ``sampler`` says which epoch is read.
+        validation: the validation clips, or None.
         saved: when the run was saved last, seconds of the monotonic clock.
         unsaved: whether steps were done since.
+        draw: adds pictures to TensorBoard, or None.
     """
 
     group: Group
+    runtime: Runtime
     trainers: list[Trainer]
-    clips: ClipDataset
-    loader: DataLoader[Sample]
+    loader: ClipLoader
     sampler: TrainingSampler
-    skipped: SkipLog
-    test: tuple[ClipDataset, DataLoader[Sample], SkipLog] | None
+    validation: ClipLoader | None
     saved: float = field(default_factory=time.monotonic)
     unsaved: bool = False
+    draw: Draw | None = None
 
 
 def prepare(configs: Mapping[str, Config], group: Group) -> Run:
-    """Build the streams, read the lists, find the boxes, make optimizers and schedules.
+    """Build the streams, read the lists, make optimizers and schedules. The test list is not opened.
 
     Raises:
         CoviarMocropError: of whatever kind the input deserves.
     """
     require_shared(configs, SHARED)
+    shared = next(iter(configs.values()))
+    videos = read_videos(shared.data, "train")
+    validation_videos = read_videos(shared.data, "val") if shared.data.val_list else None
     kinds = [config.stream for config in configs.values()]
-    if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
-        raise ConfigError(f"two {twice[0]} streams cannot be trained together; train them one by one")
-    streams = [_create(config) for config in configs.values()]
-    clips, skipped = open_clips(streams, "train", group)
-    shared = streams[0].config
-    _require_enough(len(clips), shared, group)
-    loader, sampler = create_training_loader(clips, shared, group)
-    trainers = []
-    for stream in streams:
-        features = clips.features.get(stream.name)
-        stream.start_training(None if features is None else features.rows[~features.rows.isnan().any(dim=1)])
-        trainers.append(_create_trainer(stream, sampler.steps, group))
-    tested = [stream for stream in streams if stream.config.train.test_every]
-    test = open_test(tested, group) if tested else None
-    return Run(group, trainers, clips, loader, sampler, skipped, test)
+    for config in configs.values():
+        if kinds.count(config.stream) > 1:
+            raise ConfigError(f"two {config.stream} streams cannot be trained together; train them one by one")
+        if not stream_class(config.stream).trainable:
+            raise ConfigError(
+                f"the {config.stream} stream has nothing to train; score it: tools/test_stream.py --config FILE "
+                f"--streams {config.stream} --scores OUT.npz"
+            )
+        if config.train.patience and not (validation_videos and config.train.val_every):
+            raise ConfigError(
+                "train.patience counts epochs without a better validation; set data.val_list, and train.val_every to 1 "
+                "or more"
+            )
+    runtime = choose_runtime(shared.train, group.local_rank)
+    streams = [_create_stream(config, videos.classes, runtime, group) for config in configs.values()]
+    loader, sampler = create_training_loader(streams, videos, group)
+    validated = [stream.for_validation() for stream in streams if stream.config.train.val_every]
+    validation = create_testing_loader(validated, validation_videos, group) if validation_videos and validated else None
+    lists = {"train": videos.digest} | ({"val": validation_videos.digest} if validation_videos else {})
+    trainers = [_create_trainer(stream, loader, sampler.steps, runtime, group, lists) for stream in streams]
+    return Run(group, runtime, trainers, loader, sampler, validation)
 
 
-def _require_enough(clips: int, config: Config, group: Group) -> None:
-    parts = group.world * config.train.accumulate
-    if clips < parts:
-        raise ConfigError(
-            f"{clips} clips cannot be shared by {group.world} processes in {config.train.accumulate} micro-batches; "
-            "start fewer processes, or lower train.accumulate"
-        )
-    if config.train.batch_size < parts:
-        raise ConfigError(
-            f"train.batch_size is {config.train.batch_size} over all {group.world} processes and "
-            f"{config.train.accumulate} micro-batches; raise it to at least {parts}"
-        )
-
-
-def open_test(streams: Sequence[Stream], group: Group) -> tuple[ClipDataset, DataLoader[Sample], SkipLog]:
-    """The test list as ``streams`` see it, its batches, and the log of skipped clips."""
-    clips, skipped = open_clips(streams, "test", group)
-    return clips, create_testing_loader(clips, [stream.config for stream in streams], group), skipped
-
-
-def _create(config: Config) -> Stream:
-    if not stream_class(config.stream).trainable:
-        raise ConfigError(
-            f"the {config.stream} stream has nothing to train; score it: tools/test_stream.py --config FILE "
-            f"--streams {config.stream} --scores OUT.npz"
-        )
+def _create_stream(config: Config, classes: Sequence[str], runtime: Runtime, group: Group) -> Stream:
     torch.manual_seed(config.seed)
-    return create_stream(config, read_classes(config.data.classes), weights=True)
-
-
-def _create_trainer(stream: Stream, steps: int, group: Group) -> Trainer:
-    config, network = stream.config, stream.network
-    runtime = choose_runtime(config.train, group.local_rank)
+    stream = create_stream(config, classes, weights=True)
     if config.train.sync_bn and group.world > 1:
-        convert_batch_norms(network, runtime.device)
-    runtime.place(network)
-    optimizer = create_optimizer(network, config.train)
-    scheduler = create_schedule(optimizer, config.train, steps)
+        convert_batch_norms(stream.network, runtime.device)
+    runtime.place(stream.network)
+    return stream
+
+
+def _create_trainer(
+    stream: Stream, loader: ClipLoader, steps: int, runtime: Runtime, group: Group, lists: dict[str, str]
+) -> Trainer:
+    features = loader.clips.features.get(stream.name)
+    stream.start_training(None if features is None else features.rows[~features.rows.isnan().any(dim=1)])
+    optimizer = create_optimizer(stream.network, stream.config.train)
+    scheduler = create_schedule(optimizer, stream.config.train, steps)
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
-    model: nn.Module = network
+    model = stream.network
     if group.world > 1:
-        model = DistributedDataParallel(network, device_ids=[runtime.device] if runtime.device.type == "cuda" else None)
-    return Trainer(stream, runtime, RunFolder(config.output), model, optimizer, scheduler, scaler)
+        model = DistributedDataParallel(model, device_ids=[runtime.device] if runtime.device.type == "cuda" else None)
+    return Trainer(stream, runtime, RunFolder(stream.config.output), model, optimizer, scheduler, scaler, lists)
 
 
 def convert_batch_norms(network: nn.Module, device: torch.device) -> None:

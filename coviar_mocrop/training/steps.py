@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from torch.utils.data import DataLoader
-
-from coviar_mocrop.clips.dataset import Batch, Sample, StreamBatch
-from coviar_mocrop.clips.loading import SkipLog, read_batches
+from coviar_mocrop.clips.batch import Batch, StreamBatch
+from coviar_mocrop.clips.loading import ClipLoader
 from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.runtime import Group
 
@@ -43,17 +41,15 @@ class SyncedStep:
     failed: int | None
 
 
-def read_steps(loader: DataLoader[Sample], accumulate: int, skipped: SkipLog) -> Iterator[StepBatches]:
+def read_steps(loader: ClipLoader, accumulate: int) -> Iterator[StepBatches]:
     """The steps of an epoch as they are read, ``accumulate`` batches each; ends with the first that has an error."""
-    batches = read_batches(loader)
+    batches = iter(loader)
     while True:
         start = time.perf_counter()
         parts: list[Batch] = []
         error: CoviarMocropError | None = None
         try:
             parts = list(islice(batches, accumulate))
-            for batch in parts:
-                skipped.add(batch.errors)
         except CoviarMocropError as problem:
             error = problem
         if not parts and error is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -15,25 +14,32 @@ import torch.nn.functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from coviar_mocrop.clips.dataset import StreamBatch
-from coviar_mocrop.clips.loading import read_batches
+from coviar_mocrop.clips.batch import StreamBatch
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import DataError, Interrupted
-from coviar_mocrop.fusion import measure
-from coviar_mocrop.inference.show import log_crops, log_displacement
 from coviar_mocrop.inference.testing import score_clips
 from coviar_mocrop.interrupt import StopRequest
 from coviar_mocrop.runtime import Group, process_group
 from coviar_mocrop.training.optim import mixup
-from coviar_mocrop.training.progress import how_to_resume, report_end, report_epoch, running
-from coviar_mocrop.training.run_folder import Metrics, RunFolder, load_state, save_state, step_seed
-from coviar_mocrop.training.setup import Run, Trainer, prepare
+from coviar_mocrop.training.run_folder import (
+    Metrics,
+    RunFolder,
+    epoch_metrics,
+    how_to_resume,
+    load_state,
+    report_epoch,
+    save_state,
+    step_seed,
+)
+from coviar_mocrop.training.setup import Draw, Run, Trainer, prepare
 from coviar_mocrop.training.steps import read_steps, sync_step
 
 logger = logging.getLogger(__name__)
 
 
-def train(configs: Mapping[str, Config], *, resume: bool = False, overwrite: bool = False) -> dict[str, Path]:
+def train(
+    configs: Mapping[str, Config], *, resume: bool = False, overwrite: bool = False, draw: Draw | None = None
+) -> dict[str, Path]:
     """Train streams together, from one decode of each clip; under torchrun, on all its processes.
 
     Each stream has its own network, optimizer, schedule and folder, and gets the weights that it would get by itself.
@@ -45,10 +51,12 @@ def train(configs: Mapping[str, Config], *, resume: bool = False, overwrite: boo
         configs: settings by name of the run.
         resume: continue from ``last.pt`` where there is one.
         overwrite: start anew where there is a run already.
+        draw: adds pictures to TensorBoard at the start and after every epoch, such as
+            :func:`coviar_mocrop.inference.show.log_pictures`.
 
     Returns:
-        By name, the path of ``best.pt``: the checkpoint with the best test top-1 where the run tests
-        (``train.test_every``), else the last.
+        By name, the path of ``best.pt``: the epoch with the best top-1 on the validation list (``data.val_list``);
+        without such a list, the last. The test list is never opened.
 
     Raises:
         Interrupted: Ctrl-C or a signal to end; all steps done are saved.
@@ -60,6 +68,7 @@ def train(configs: Mapping[str, Config], *, resume: bool = False, overwrite: boo
             if not (resume or overwrite):
                 folder.require_free()
         run = prepare(configs, group)
+        run.draw = draw
         for trainer in run.trainers:
             _start(trainer, run, stack, resume=resume)
         with StopRequest(quiet=not group.is_main) as stop:
@@ -68,9 +77,7 @@ def train(configs: Mapping[str, Config], *, resume: bool = False, overwrite: boo
                 together = [trainer for trainer in active if trainer.state.epoch == epoch]
                 _train_epoch(run, together, stop)
                 _finish_epoch(run, together)
-        run.skipped.summarise(group)
-        for trainer in run.trainers:
-            report_end(trainer)
+        run.loader.skipped.summarise(group)
     return {name: f.best if f.best.exists() else f.last for name, f in zip(configs, folders, strict=True)}
 
 
@@ -90,7 +97,7 @@ def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> Non
     cost = trainer.stream.cost()
     logger.info(
         "%s stream, %s, %s setting: %d clips, %d classes, %.3f GFLOPs a frame, %s",
-        *(config.stream, config.model.backbone, config.setting, len(run.clips), len(trainer.stream.classes)),
+        *(config.stream, config.model.backbone, config.setting, len(run.loader.clips), len(trainer.stream.classes)),
         *(cost.gflops_per_frame, trainer.runtime),
     )
     if run.group.is_main:
@@ -98,8 +105,8 @@ def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> Non
         facts = {"processes": run.group.world, "compute": str(trainer.runtime), "epoch": trainer.state.epoch}
         folder.describe(config, facts)
         trainer.writer = stack.enter_context(SummaryWriter(str(folder.path), purge_step=trainer.state.epoch))
-        if trainer is run.trainers[0] and trainer.state.epoch == 0:  # the boxes are the same for all streams
-            log_crops(trainer.writer, config, run.clips)
+        if run.draw and trainer is run.trainers[0] and trainer.state.epoch == 0:  # all streams see the same boxes
+            run.draw(trainer.writer, trainer.stream, run.loader.clips, 0)
 
 
 def _train_epoch(run: Run, trainers: Sequence[Trainer], stop: StopRequest) -> None:
@@ -112,7 +119,7 @@ def _train_epoch(run: Run, trainers: Sequence[Trainer], stop: StopRequest) -> No
         trainer.stream.network.train()
     title = f"{' '.join(names)} epoch {epoch + 1}/{max(trainer.config.train.epochs for trainer in trainers)}"
     bar = tqdm(
-        read_steps(run.loader, train.accumulate, run.skipped),
+        read_steps(run.loader, train.accumulate),
         *(title, run.sampler.steps),
         initial=first,
         unit="step",
@@ -142,7 +149,7 @@ def _train_epoch(run: Run, trainers: Sequence[Trainer], stop: StopRequest) -> No
             trainer.state.metrics.waited += read.waited
             trainer.state.metrics.seconds += seconds
         if step % 10 == 0 and run.group.is_main:
-            bar.set_postfix({t.stream.name: running(t.state.metrics) for t in trainers}, refresh=False)
+            bar.set_postfix({t.stream.name: str(t.state.metrics) for t in trainers}, refresh=False)
 
 
 def train_step(trainer: Trainer, batches: Sequence[StreamBatch], clips: int, group: Group) -> None:
@@ -178,18 +185,16 @@ def train_step(trainer: Trainer, batches: Sequence[StreamBatch], clips: int, gro
 
 
 def _finish_epoch(run: Run, trainers: Sequence[Trainer]) -> None:
-    """Metrics of the epoch just done, tested where it is due; save, log, and go on to the next."""
+    """Metrics of the epoch just done, validated where it is due; save, log, and go on to the next."""
     epoch = trainers[0].state.epoch
-    run.clips.keep_boxes()
-    metrics = {trainer.stream.name: _epoch_metrics(trainer, run.group) for trainer in trainers}
-    tested = [t.stream for t in trainers if t.config.train.test_every and (epoch + 1) % t.config.train.test_every == 0]
-    if run.test and tested:
-        clips, loader, skipped = run.test
-        for stream in tested:
+    run.loader.clips.keep_boxes()
+    metrics = {trainer.stream.name: epoch_metrics(trainer, run.group) for trainer in trainers}
+    streams = [trainer.stream for trainer in trainers if trainer.validates(epoch)]
+    if run.validation and streams:
+        for stream in streams:
             run.group.broadcast_buffers(stream.network)  # each process has its own running statistics
-        scores = score_clips(tested, read_batches(loader), clips, skipped, trainers[0].runtime, group=run.group)
-        for name, scored in scores.items():
-            metrics[name]["test_top1"] = measure(scored).top1
+        for name, scored in score_clips(streams, run.validation, run.runtime, group=run.group).items():
+            metrics[name] |= {"val_top1": scored.top1, "val_loss": scored.loss}
     late = time.monotonic() - run.saved >= 60 * trainers[0].config.train.save_minutes
     due = bool(run.group.table([late])[0, 0])  # the first process has the clock
     for trainer in trainers:
@@ -200,31 +205,10 @@ def _finish_epoch(run: Run, trainers: Sequence[Trainer]) -> None:
             save_state(trainer, resumable=due or trainer.done)
             trainer.folder.write_metrics(state.history)
             report_epoch(trainer)
-        if trainer.writer:
-            log_displacement(trainer.writer, trainer.stream, run.clips, state.epoch, trainer.config.train.epochs)
+        if run.draw and trainer.writer:
+            run.draw(trainer.writer, trainer.stream, run.loader.clips, state.epoch)
     if due:
         run.saved, run.unsaved = time.monotonic(), False
-
-
-def _epoch_metrics(trainer: Trainer, group: Group) -> dict[str, float]:
-    sums, state, config = trainer.state.metrics.reduce(group), trainer.state, trainer.config
-    if not sums.seen:
-        raise DataError(f"none of the clips of {config.data.train_list} could be read")
-    metrics = {
-        "epoch": state.epoch,
-        "lr": float(trainer.scheduler.get_last_lr()[0]),
-        "loss": float(sums.loss) / sums.seen,
-        "top1": float(sums.correct) / sums.seen,
-        "seconds": sums.seconds,
-        "clips_per_second": sums.seen / max(sums.seconds, 1e-9),
-        "waiting_for_data": sums.waited / max(sums.seconds, 1e-9),
-    }
-    if not math.isfinite(metrics["loss"]):
-        raise DataError(
-            f"the loss is not finite in epoch {state.epoch + 1}; lower train.lr ({config.train.lr}) or set "
-            "train.grad_clip=1"
-        )
-    return metrics
 
 
 def _save_within_epoch(run: Run, trainers: Sequence[Trainer]) -> None:
