@@ -89,17 +89,22 @@ def _explained(error: VideoError, source: Source) -> str:
         for context, text in logged_errors(lambda: _open(source, MAX_FRAME_PIXELS).close()):
             if text.startswith("Format not on whitelist"):
                 return (
-                    f"{name}: the container format {context} is not allowed, because it can refer to other files; "
-                    "convert it to .mp4 or .mkv"
+                    f"{name}: is of the format {context}, which is not allowed: it holds no video, or can refer to "
+                    "other files; convert it to .mp4 or .mkv"
                 )
     return str(error)
+
+
+def max_pixels(max_frame_pixels: int) -> str:
+    """FFmpeg's option ``max_pixels``: no frame that keeps the limit is refused for what the decoder adds to it."""
+    return str(max_frame_pixels + _PADDING)
 
 
 def _open(source: Source, max_frame_pixels: int) -> InputContainer:
     options = {
         "format_whitelist": ",".join(FORMATS),
         "protocol_whitelist": "file",
-        "max_pixels": str(max_frame_pixels + _PADDING),
+        "max_pixels": max_pixels(max_frame_pixels),
     }
     if isinstance(source, (str, os.PathLike)):
         return av.open(url_of(source), options=options, metadata_errors="replace")

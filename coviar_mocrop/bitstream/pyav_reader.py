@@ -23,7 +23,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream import index_cache as disk
-from coviar_mocrop.bitstream.container import MAX_FRAME_PIXELS, claimed_size, name_of, open_container, watched
+from coviar_mocrop.bitstream.container import MAX_FRAME_PIXELS, claimed_size, max_pixels, name_of, open_container, watched
 from coviar_mocrop.bitstream.index import (
     FrameIndex,
     has_true_times,
@@ -89,7 +89,8 @@ class PyavReader:
         context = stream.codec_context
         assert isinstance(context, VideoCodecContext)
         self._template = context
-        context.options = {"skip_loop_filter": "all"}  # it decodes for the sake of the display matrix alone
+        # it decodes for the sake of the display matrix alone
+        context.options = {"skip_loop_filter": "all", "max_pixels": max_pixels(self._limit)}
         _use_one_thread(context)
         self.num_streams = len(self._container.streams.video)
         self.codec = context.codec.name
@@ -173,7 +174,7 @@ class PyavReader:
         _use_one_thread(context)
         # Damaged blocks repeat the frame before. FFmpeg's default guesses their vectors from pixels, so that
         # vectors would depend on whether the loop filter ran.
-        options = {"ec": "favor_inter+deblock"}
+        options = {"ec": "favor_inter+deblock", "max_pixels": max_pixels(self._limit)}
         if vectors:
             options["flags2"] = "+export_mvs"
         if not pixels:
