@@ -18,6 +18,7 @@ CLIPS: dict[str, dict[str, Any]] = {
     "h264.h264": {},
     "mpeg4.m4v": {"codec": "mpeg4"},
     "mpeg4_b.avi": {"codec": "mpeg4", "b_frames": 2},
+    "mpeg2.ts": {"codec": "mpeg2video"},
 }
 
 

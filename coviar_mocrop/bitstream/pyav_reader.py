@@ -23,7 +23,14 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream import index_cache as disk
-from coviar_mocrop.bitstream.container import MAX_FRAME_PIXELS, claimed_size, max_pixels, name_of, open_container, watched
+from coviar_mocrop.bitstream.container import (
+    MAX_FRAME_PIXELS,
+    claimed_size,
+    max_pixels,
+    name_of,
+    open_container,
+    watched,
+)
 from coviar_mocrop.bitstream.index import (
     FrameIndex,
     has_true_times,
@@ -175,7 +182,8 @@ class PyavReader:
         # Damaged blocks repeat the frame before. FFmpeg's default guesses their vectors from pixels, so that
         # vectors would depend on whether the loop filter ran.
         options = {"ec": "favor_inter+deblock", "max_pixels": max_pixels(self._limit)}
-        if vectors:
+        # The MPEG-1 and MPEG-2 decoders remember vectors only if they export them, and conceal damage by them.
+        if vectors or self.codec in ("mpeg1video", "mpeg2video"):
             options["flags2"] = "+export_mvs"
         if not pixels:
             options["skip_loop_filter"] = "all"  # changes no vector, saves a fifth
