@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import decode, every_frame, record, wandering, warp, write_sound
+from clips import decode, every_frame, read_packets, record, wandering, warp, write_sound
 
-from coviar_mocrop.bitstream import open_video
+from coviar_mocrop.bitstream import open_video, transcode
 from coviar_mocrop.errors import CoviarMocropError, VideoError
 
 CLIPS: dict[str, dict[str, Any]] = {
@@ -18,7 +18,7 @@ CLIPS: dict[str, dict[str, Any]] = {
     "h264.h264": {},
     "mpeg4.m4v": {"codec": "mpeg4"},
     "mpeg4_b.avi": {"codec": "mpeg4", "b_frames": 2},
-    "mpeg2.ts": {"codec": "mpeg2video"},
+    "mpeg2.mkv": {"codec": "mpeg2video"},
 }
 
 
@@ -201,6 +201,83 @@ def test_a_lost_frame_repeats_the_one_before(tmp_path: Path) -> None:
             for frame, gop in [(frame, frame // 8) for frame in range(16)]:
                 rebuilt = warp(found[gop * 8], motion[frame]) + residual[frame]
                 np.testing.assert_array_equal(rebuilt, found[frame])
+
+
+# -- damage that is noticed --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_concealed_damage_is_counted(tmp_path: Path, name: str) -> None:
+    """However frames are read, in whatever order, and however often; where they are decoded for it."""
+    path = record(wandering(20, 98, 66, 6, noise=4), tmp_path / name, gop=5, **CLIPS[name])
+    data, packets = path.read_bytes(), read_packets(path)
+    # of the second and the third GOP the largest frame but the key frame: B-frames are too small
+    lost = [sorted(packets[start : start + 5], key=len)[-2] for start in (5, 10)]
+    with open_video(path) as video:
+        video.get_frames_at(every_frame(video))
+        assert video.damaged_frames == 0
+    for packet in lost:
+        assert packet in data
+        data = data.replace(packet, packet[:60] + b"\xff" * (len(packet) - 60))
+    path.write_bytes(data)
+    counts = set()
+    for kind in ("frame", "mv", "residual"):
+        with open_video(path) as video:
+            for order in (every_frame(video), every_frame(video)[::-1]):
+                video.get({kind: order})  # type: ignore[dict-item]
+                counts.add(video.damaged_frames)
+    assert counts == {2}
+    with open_video(path) as video:
+        video.get_frames_at([3])
+        assert video.damaged_frames == 0  # nothing of the GOPs that are damaged was decoded
+        assert len(video.get_motion_vectors_at([19])) == 1
+        assert video.damaged_frames == 0
+    assert transcode(path, tmp_path / "out.mp4", size=None).damaged_frames == 2
+
+
+def test_frames_that_are_replaced_are_counted(tmp_path: Path) -> None:
+    path = record(wandering(16, 82, 50, 6, noise=4), tmp_path / "clip.mp4", gop=8)
+    data, lost = path.read_bytes(), read_packets(path)[11]
+    path.write_bytes(data.replace(lost, b"\xff" * len(lost)))
+    with open_video(path) as video:
+        video.get_frames_at([10])
+        assert video.damaged_frames == 0
+        video.get_frames_at([15])
+        assert video.damaged_frames == 1
+    assert transcode(path, tmp_path / "out.mp4", size=None).damaged_frames == 1
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_a_packet_that_the_container_calls_corrupt_is_counted(tmp_path: Path, cache: bool) -> None:
+    """In MPEG-TS a counter tells that a part is missing."""
+    path = record(wandering(20, 98, 66, 6, noise=20), tmp_path / "clip.ts", gop=5, quality=5)
+    data = path.read_bytes()
+    pieces = [data[at : at + 188] for at in range(0, len(data), 188)]
+    middle = len(pieces) // 2
+    path.write_bytes(b"".join(pieces[:middle] + pieces[middle + 1 :]))
+    for _ in range(2):
+        with open_video(path, index_cache=tmp_path / "cache" if cache else None) as video:
+            video.get_frames_at(every_frame(video))
+            assert 1 <= video.damaged_frames <= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("open.mp4", {"b_frames": 2, "open_gop": True}),
+        ("open.h264", {"b_frames": 2, "open_gop": True}),
+        ("hevc.mp4", {"codec": "libx265"}),
+        ("vp9.webm", {"codec": "libvpx-vp9"}),
+        ("mpeg2_b.mpg", {"codec": "mpeg2video", "b_frames": 2}),
+        ("wmv2.asf", {"codec": "wmv2"}),
+    ],
+)
+def test_sound_files_have_no_damaged_frames(tmp_path: Path, name: str, how: dict[str, Any]) -> None:
+    path = record(wandering(26, 98, 66, 7, noise=4), tmp_path / name, gop=10, **how)
+    with open_video(path) as video:
+        for frame in every_frame(video)[::-3]:
+            video.get_frames_at([frame])
+        assert video.damaged_frames == 0
 
 
 @pytest.mark.parametrize("backend", ["auto", "pyav", "mvextractor"])

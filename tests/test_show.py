@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from clips import record, wandering
+from clips import read_packets, record, wandering
 from matplotlib.image import imread
 from tool import run_tool
 from torch.utils.tensorboard import SummaryWriter
@@ -233,6 +233,30 @@ def test_transcode_before_predicting(checkpoints: list[Path], tmp_path: Path) ->
         f"note: {other}: the streams learned from transcodes (mpeg4 at 64x48, no B-frames), and this is none; "
         "--transcode makes it one\n"
     )
+
+
+@pytest.mark.parametrize("transcoding", [[], ["--transcode"]])
+def test_predict_warns_of_damaged_frames(checkpoints: list[Path], tmp_path: Path, transcoding: list[str]) -> None:
+    """The decoder conceals damage, so the classes alone would not tell."""
+    clip = record(wandering(20, 96, 64, 5, seed=3), tmp_path / "clip.mp4", gop=5)
+    data, lost = clip.read_bytes(), read_packets(clip)[7]
+    for damage, count in ((lost, 0), (bytes([*lost[:40], *bytes(len(lost) - 40)]), 1)):
+        clip.write_bytes(data.replace(lost, damage))
+        done = run_tool("predict", clip, "--checkpoints", checkpoints[1], "--json", *transcoding)
+        assert json.loads(done.stdout)["damaged_frames"] == count
+        assert done.stderr == count * (
+            f"warning: {clip}: 1 frame is damaged, and others may show the same errors, so the prediction may be "
+            "wrong; copy or download the file again\n"
+        )
+
+
+def test_predict_reads_addresses(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:
+    """An address is not taken for a path, which would lose one of two slashes."""
+    address = "http://127.0.0.1:9//clip.mp4"
+    failed = run_tool("predict", address, "--checkpoints", checkpoints[1], check=False)
+    assert failed.stderr.startswith(f"error: {address}: cannot be reached")
+    table = run_tool("predict", address, clip, "--checkpoints", checkpoints[1], "--output", tmp_path, check=False)
+    assert table.stderr.startswith(f"skipped {address}: cannot be reached")
 
 
 def test_predict_tells_pictures_apart(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from coviar_mocrop.bitstream.remote import file_name
 from coviar_mocrop.cli import add_set_argument, parser, run
 from coviar_mocrop.datasets.convert import Canonical
 from coviar_mocrop.datasets.transcoding import find_videos
@@ -33,7 +34,7 @@ def main() -> None:
         "be read is named and left out, and the exit code is 1 in the end.",
         EXAMPLES,
     )
-    arguments.add_argument("input", nargs="+", metavar="VIDEO", help="videos, or folders of them")
+    arguments.add_argument("input", nargs="+", metavar="VIDEO", help="videos, addresses of videos (http), or folders")
     arguments.add_argument(
         "--checkpoints", nargs="+", required=True, metavar="FILE", help="folder of a run, or best.pt of each stream"
     )
@@ -68,6 +69,8 @@ def main() -> None:
                 raise
             print(f"skipped {error}", file=sys.stderr)
             continue
+        if prediction.damaged_frames:
+            print(_damaged(prediction), file=sys.stderr)
         if predictor.form and not prediction.as_trained and not warned:
             warned = True
             print(_unlike(path, predictor.form), file=sys.stderr)
@@ -91,7 +94,7 @@ def main() -> None:
         raise SystemExit(1)
 
 
-def _picture_paths(videos: Sequence[Path], output: Path) -> list[Path]:
+def _picture_paths(videos: Sequence[Path | str], output: Path) -> list[Path]:
     """Where each video's picture goes; equal names are told apart by a number."""
     is_picture = output.suffix.lower() in PICTURES and not output.is_dir()
     if len(videos) == 1 and output.suffix and not output.is_dir():
@@ -101,16 +104,25 @@ def _picture_paths(videos: Sequence[Path], output: Path) -> list[Path]:
     taken = set[str]()
     paths = []
     for video in videos:
-        name, copy = video.stem, 1
+        stem = Path(file_name(video)).stem
+        name, copy = stem, 1
         while name.casefold() in taken:
             copy += 1
-            name = f"{video.stem}_{copy}"
+            name = f"{stem}_{copy}"
         taken.add(name.casefold())
         paths.append(output / f"{name}.png")
     return paths
 
 
-def _unlike(path: Path, form: Canonical) -> str:
+def _damaged(prediction: Prediction) -> str:
+    frames = "1 frame is" if prediction.damaged_frames == 1 else f"{prediction.damaged_frames} frames are"
+    return (
+        f"warning: {prediction.path}: {frames} damaged, and others may show the same errors, so the prediction may be "
+        "wrong; copy or download the file again"
+    )
+
+
+def _unlike(path: Path | str, form: Canonical) -> str:
     size = f" at {form.size[0]}x{form.size[1]}" if form.size else ""
     return (
         f"note: {path}: the streams learned from transcodes ({form.codec}{size}, no B-frames), and this is none; "

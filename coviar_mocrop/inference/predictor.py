@@ -43,6 +43,8 @@ class Prediction:
         milliseconds: ``read`` (box and crops included) and each stream; first ``transcode``, where it was asked for.
         seen: what the networks saw, by title of the stream: the frame in which most happens, uint8 [size, size, C].
         iframes: up to four, uint8 [H, W, 3].
+        damaged_frames: how many of the frames that were decoded are damaged; see
+            :attr:`~coviar_mocrop.bitstream.Video.damaged_frames`. With ``transcode`` the whole video is decoded.
         as_trained: whether the file that was read has the form of the videos that the streams learned from;
             True where that form is not known.
     """
@@ -54,6 +56,7 @@ class Prediction:
     milliseconds: dict[str, float]
     seen: dict[str, NDArray[np.uint8]]
     iframes: list[NDArray[np.uint8]]
+    damaged_frames: int
     as_trained: bool = True
 
     @property
@@ -74,6 +77,7 @@ class Prediction:
             "top": [{"class": name, "probability": round(share, 6)} for name, share in self.best(count)],
             "streams": {name: self.best(1, name)[0][0] for name in self.scores if name != "fused"},
             "box": None if self.box is None else [round(side, 6) for side in self.box],
+            "damaged_frames": self.damaged_frames,
             "ms": {name: round(value, 2) for name, value in self.milliseconds.items()},
         }
 
@@ -138,20 +142,23 @@ class Predictor:
         with tempfile.TemporaryDirectory() as folder:
             form = self.form or Canonical(Path(folder))
             canonical = Path(folder, "canonical.mp4")
-            transcode(path, canonical, codec=form.codec, size=form.size)
+            limit = self._config.data.max_frame_pixels
+            done = transcode(path, canonical, codec=form.codec, size=form.size, max_frame_pixels=limit)
             spent = 1e3 * (time.perf_counter() - start)
             prediction = self._predict(canonical)
             times = {"transcode": spent, **prediction.milliseconds}
-            return replace(prediction, path=os.fspath(path), milliseconds=times)
+            damaged = done.damaged_frames
+            return replace(prediction, path=os.fspath(path), milliseconds=times, damaged_frames=damaged)
 
     def _predict(self, path: str | os.PathLike[str]) -> Prediction:
         data, spent, start = self._config.data, {}, time.perf_counter()
-        with open_video(path, data.backend, data.anchor_every) as video:
+        with open_video(path, data.backend, data.anchor_every, max_frame_pixels=data.max_frame_pixels) as video:
             info, gops = video.info, video.gops
             shown = middle_frames(info.num_frames, min(_SHOWN, len(gops)), "iframe")
             iframes = {"iframes": View("iframe", shown, whole_frame, None)}
             box = self._config.mocrop if self._config.crops else None
             read, pictures = read_streams(video, self.streams.values(), box, extra=iframes)
+            damaged = video.damaged_frames
         spent["read"] = 1e3 * (time.perf_counter() - start)
         scores: dict[str, NDArray[np.float32]] = {}
         for name, stream in self.streams.items():
@@ -173,6 +180,7 @@ class Predictor:
             milliseconds=spent,
             seen=seen,
             iframes=[np.ascontiguousarray(p.transpose(1, 2, 0)) for p in _distinct(pictures)],
+            damaged_frames=damaged,
             as_trained=self.form is None or _has_form(info, self.form),
         )
 
