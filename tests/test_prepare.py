@@ -723,8 +723,12 @@ def test_the_commands_printed_next_work(
         "prepare_data", "folder", root, "--name", "on", "--lists", "l", "--follow-links", "--test-share", "0.25"
     )
     small = ["input.full_size=32", "input.reduced_size=32", "input.segments=1", "input.test_segments=1"]
-    small += ["model.backbone=shufflenet_v2_x0_5", "train.epochs=1", "train.batch_size=4", "data.workers=0"]
-    more = {"train_stream": ["--streams", "mv", "iframe", "--set", *small], "fuse": [], "predict": ["--json"]}
+    small += ["model.backbone=shufflenet_v2_x0_5", "train.epochs=1", "train.batch_size=4", "train.precision=fp32"]
+    more = {
+        "train_stream": ["--streams", "mv", "iframe", "--set", "data.workers=0", *small],
+        "fuse": [],
+        "predict": ["--json"],
+    }
     done = {}
     for (python, script, *arguments), (name, extra) in zip(commands(said), more.items(), strict=True):
         assert (python, Path(script)) == ("python", PROJECT / "tools" / f"{name}.py")
