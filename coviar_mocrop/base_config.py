@@ -35,19 +35,8 @@ class BaseConfig(BaseModel):
 
 
 def first_problem(problems: Sequence[Any]) -> Any:
-    """The problem to report: an unknown key before others, because a misspelled key causes a missing one.
-
-    A validator of a whole section begins its message with the field that it is about. The problem is then that field's.
-    """
-    problem = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    if problem["type"] != "value_error":
-        return problem
-    field, value = str(problem["ctx"]["error"]).partition(" ")[0].split("."), problem["input"]
-    for part in field:
-        if not isinstance(value, Mapping) or part not in value:
-            return problem
-        value = value[part]
-    return {**problem, "loc": (*problem["loc"], *field), "input": value}
+    """The problem to report: an unknown key before others, because a misspelled key causes a missing one."""
+    return next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
 
 
 def explain(problems: Sequence[Any], model: type[BaseModel], section: str = "", keywords: Sequence[str] = ()) -> str:
@@ -67,10 +56,7 @@ def explain(problems: Sequence[Any], model: type[BaseModel], section: str = "", 
         return f"unknown key {key!r}; {_valid_keys(model, location, section, keywords)}{more}"
     if problem["type"] == "missing":
         return f"key {key!r} is missing{more}"
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    if problem["type"] == "value_error":
-        message = str(problem["ctx"]["error"])
-        return f"key {key!r}: {message}{more}" if key else f"{message}{more}"
+    message = problem["msg"][0].lower() + problem["msg"][1:].replace("tuple", "list")
     if problem["type"] in ("model_type", "dict_type"):
         message = "it is a section, with keys of its own"
     return f"key {key!r} is {problem['input']!r:.60}; {message}{_nearest(problem)}{more}"

@@ -81,7 +81,9 @@ def choose_runtime(settings: TrainConfig, local_rank: int = 0) -> Runtime:
         ) from error
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        torch.backends.cudnn.deterministic = True  # same seed, same bits
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to give the same bits
+        torch.use_deterministic_algorithms(settings.deterministic)
+        torch.backends.cudnn.benchmark = not settings.deterministic
     else:
         _keep_freed_memory()
     precision = settings.precision
@@ -135,8 +137,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-# others may wait while one computes the boxes of a data set; torchrun notices dead processes without it
-_PATIENCE = timedelta(hours=12)
+_PATIENCE = timedelta(minutes=15)
+"""How long a process waits for the others before it gives up: none has more to do between two exchanges."""
 
 
 @dataclass(frozen=True)

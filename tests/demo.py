@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from coviar_mocrop.checkpoint import load_checkpoint
-from coviar_mocrop.clips.dataset import ClipDataset
-from coviar_mocrop.clips.loading import Part, SkipLog, open_clips, read_videos
+from coviar_mocrop.clips.dataset import ClipDataset, SkipLog
+from coviar_mocrop.clips.loading import Part, open_clips, read_videos
 from coviar_mocrop.config import Config
 from coviar_mocrop.runtime import ALONE, Group
 from coviar_mocrop.streams.base import Stream

@@ -17,6 +17,7 @@ from tool import TOOLS, tool
 import coviar_mocrop.clips.dataset as dataset_module
 import coviar_mocrop.inference.predictor as predictor_module
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
+from coviar_mocrop.fusion_weights import tune_weights
 from coviar_mocrop.inference.testing import load_stream, score_checkpoint
 from coviar_mocrop.scores import load_scores
 
@@ -94,6 +95,22 @@ def test_an_older_file_of_one_run(demo: Path, tmp_path: Path) -> None:
     path = tmp_path / "mv.yaml"
     path.write_text(json.dumps(small_settings(demo, tmp_path / "run", train={"epochs": 1})))
     assert f"{tmp_path}/run/best.pt" in tool("train_stream", "--config", path)
+
+
+def test_fusion_weights_are_tuned_on_the_validation_list(
+    runs: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["fuse", "--checkpoints", runs, "--tune", "--output", tmp_path]
+    refused = tool(*command, ok=False)  # here the two lists are the same
+    assert "8 clips are in the validation set and in the reported one" in refused
+    assert "data.val_list is not set" in tool(*command, "--set", "data.val_list=null", ok=False)
+    assert "give one of the two" in tool(*command, "--weights", "2", "1", "1", ok=False)
+    # after two steps of training the networks give different clips the same scores, which is taken for copies
+    monkeypatch.setattr("coviar_mocrop.fusion_weights.require_disjoint", lambda *_: None)
+    said = tool(*command, "--set", f"data.val_list={demo}/lists/train_split1.txt")
+    assert "validation, 8 clips: top-1" in said and "reported, 8 clips: " in said
+    tuned = tune_weights({name: load_scores(tmp_path / f"scores/{name}_baseline_val.npz") for name in STREAMS})
+    assert load_scores(tmp_path / "scores/fused_baseline.npz").settings["weights"] == pytest.approx(tuned.weights)
 
 
 @pytest.mark.parametrize("setting", ["baseline", "attention"])

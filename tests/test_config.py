@@ -129,7 +129,6 @@ SEVERAL = "data: {classes: c}\nstreams: {iframe: , mv: {train: {epochs: 3}}}"
         (ONE, ["train.lr=-1"], "'train.lr' is -1; .*greater than 0"),
         (ONE, ["train=3"], "'train' is 3; it is a section"),
         (ONE, ["mocrop.area_ratio=7"], "'mocrop.area_ratio' is 7; .*less than or equal to 1"),
-        (ONE, ["train.patience=2"], "--set train.patience=2: key 'train.patience': patience "),
         (ONE, ["train.patience=-2"], "'train.patience' is -2; .*greater than or equal to 0"),
         (
             ONE,
@@ -196,14 +195,6 @@ def test_one_line_that_names_key_place_and_remedy(tmp_path: Path, text: str, ove
     with pytest.raises(ConfigError, match=says) as caught:
         load_configs(path, overrides=overrides)
     assert "\n" not in str(caught.value)
-
-
-def test_a_problem_of_a_section_is_told_of_the_key_that_its_message_begins_with(tmp_path: Path) -> None:
-    write(tmp_path / "base.yaml", "data: {classes: c}\ntrain: {epochs: 7, patience: 3}\n")
-    path = write(tmp_path / "top.yaml", "base: base.yaml\nstream: mv\ntrain: {epochs: 8}\n")
-    with pytest.raises(ConfigError, match=r"base\.yaml: key 'train\.patience': patience") as caught:
-        load_config(path)
-    assert "epochs" not in str(caught.value)
 
 
 def test_a_run_that_is_not_there_or_not_chosen() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from coviar_mocrop.clips.batch import Batch, Frames, Sample, collate
 from coviar_mocrop.clips.boxes import boxes_of_list
 from coviar_mocrop.clips.loading import (
     ClipLoader,
+    copied_ahead,
     create_testing_loader,
     create_training_loader,
     read_videos,
@@ -226,8 +228,8 @@ def contents(loader: ClipLoader, names: Sequence[str]) -> list[Any]:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 def test_same_bytes_on_any_number_of_workers(demo: Path) -> None:
     seen = []
-    for workers in (0, 1, 4):
-        streams = streams_of(demo, data={"workers": workers}, train={"batch_size": 3})
+    for workers, method in ((0, None), (1, None), (4, "fork"), (1, "spawn")):
+        streams = streams_of(demo, data={"workers": workers, "start_method": method}, train={"batch_size": 3})
         data = streams[0].config.data
         loader, sampler = create_training_loader(streams, read_videos(data, "train"))
         rows = []
@@ -236,8 +238,37 @@ def test_same_bytes_on_any_number_of_workers(demo: Path) -> None:
             rows.append(contents(loader, STREAMS))
         tested = create_testing_loader(streams, read_videos(data, "test"))
         seen.append([*rows, contents(tested, STREAMS)])
-    assert seen[0] == seen[1] == seen[2]
+    assert seen[0] == seen[1] == seen[2] == seen[3]
     assert seen[0][0] != seen[0][1]  # another epoch, other order and crops
+
+
+def test_on_a_gpu_each_batch_is_copied_while_the_one_before_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    class Copied:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def to(self, device: Any) -> Copied:
+            done.append(f"copy {self.name}")
+            return self
+
+        def record(self, stream: Any) -> None:
+            done.append(f"keep {self.name}")
+
+    class Side:
+        def __init__(self, *_: Any) -> None: ...
+
+        def wait_stream(self, side: Any) -> None:
+            done.append("wait")
+
+    monkeypatch.setattr(torch.cuda, "Stream", Side)
+    monkeypatch.setattr(torch.cuda, "stream", lambda side: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", Side)
+    for batch in copied_ahead(map(Copied, "abc"), torch.device("cpu")):  # type: ignore[arg-type]
+        done.append(f"compute {batch.name}")  # type: ignore[attr-defined]
+    expected = "copy a, wait, keep a, copy b, compute a, wait, keep b, copy c, compute b, wait, keep c, compute c"
+    assert ", ".join(done) == expected
 
 
 def test_same_bytes_beside_any_other_streams(demo: Path) -> None:

@@ -142,7 +142,7 @@ def test_in_double_precision_two_processes_are_one(demo: Path, tmp_path: Path) -
         "    run = setup.prepare(load_configs(sys.argv[1]), group)\n"
         "    names, parts = [t.stream.name for t in run.trainers], run.trainers[0].config.train.accumulate\n"
         "    for run.sampler.epoch in (0, 1):\n"
-        "        for read in read_steps(run.loader, parts, run.skipped):\n"
+        "        for read in read_steps(run.loader, parts):\n"
         "            synced = sync_step(group, read, names, parts, stop=False, save=False)\n"
         "            for t in run.trainers:\n"
         "                trainer.train_step(t, synced.batches[t.stream.name], synced.clips[t.stream.name], group)\n"

@@ -6,12 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from coviar_mocrop.cli import add_set_argument, is_main_process, parser, run
+from coviar_mocrop.clips.loading import Part
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import require_writable
-from coviar_mocrop.fusion import common_clips, fuse, measure
+from coviar_mocrop.fusion import common_clips, fuse
 from coviar_mocrop.fusion_weights import Scale, require_disjoint, rescale, tune_weights
 from coviar_mocrop.inference.testing import score_checkpoints
-from coviar_mocrop.runtime import process_group
+from coviar_mocrop.runtime import Group, process_group
 from coviar_mocrop.scores import Scores, load_scores, save_scores
 from coviar_mocrop.viz.compare import compare
 from coviar_mocrop.viz.results import results_table
@@ -19,6 +20,7 @@ from coviar_mocrop.viz.results import results_table
 EXAMPLES = """\
   python tools/fuse.py --checkpoints runs/demo --output runs/demo/fused
   python tools/fuse.py --checkpoints runs/demo --set setting=efficiency --output runs/demo/fused
+  python tools/fuse.py --checkpoints runs/mine --tune --output runs/mine/fused
   python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz --output runs/fused
   python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz --weights 2 1 1 --output runs/fused
   python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz clip=D.npz --weights clip=3 --output runs/fused
@@ -50,11 +52,16 @@ def main() -> None:
         help="fusion weights, iframe=2 mv=1 ... or numbers in the order of --scores (default: iframe=2, others 1)",
     )
     arguments.add_argument(
+        "--tune",
+        action="store_true",
+        help="with --checkpoints: find the weights on the validation list",
+    )
+    arguments.add_argument(
         "--tune-weights",
         nargs="+",
         default=[],
         metavar="STREAM=FILE",
-        help="find the weights on these score files, of other clips (a validation list)",
+        help="with --scores: find the weights on these score files, of other clips (a validation list)",
     )
     arguments.add_argument(
         "--scale",
@@ -69,47 +76,55 @@ def main() -> None:
     )
     given = arguments.parse_args()
     require_writable(given.output, folder=True)
+    if given.weights and (given.tune or given.tune_weights):
+        raise ScoreError("--weights and --tune: give one of the two")
+    validation: dict[str, Scores] = {}
     if given.checkpoints:
-        streams = _score(given.checkpoints, given.set, given.output)
+        if given.tune_weights:
+            raise ScoreError("--tune-weights: is for --scores; with --checkpoints, --tune scores the validation list")
+        with process_group() as group:
+            if given.tune:  # first, so that what is wrong with the list is said before the work
+                validation = _score(given.checkpoints, given.set, given.output, "val", group)
+            streams = _score(given.checkpoints, given.set, given.output, "test", group)
         if not is_main_process():
             return
     else:
+        if given.tune:
+            raise ScoreError("--tune: scores the validation list with --checkpoints; with --scores give --tune-weights")
         if given.set:
             raise ScoreError("--set: changes settings of checkpoints; score files were made with theirs")
         streams = {name: load_scores(file) for name, file in _pairs(given.scores, "--scores").items()}
+        validation = {name: load_scores(file) for name, file in _pairs(given.tune_weights, "--tune-weights").items()}
     weights = _weights(given.weights, list(streams))
     if given.common:
         before = ", ".join(f"{name} has {len(scores.names)}" for name, scores in streams.items())
         streams = common_clips(streams)
         print(f"{len(next(iter(streams.values())).names)} clips in common; {before}")
-    if given.tune_weights:
-        if given.weights:
-            raise ScoreError("--weights and --tune-weights: give one of the two")
-        weights = _tune(given.tune_weights, streams, given.scale, given.common)
+    if validation:
+        weights = _tune(validation, streams, given.scale, given.common)
     streams = rescale(streams, given.scale)
     results = compare(streams, given.output, weights=weights, setting=given.setting)
     print(results_table(results))
     print(f"\nwrote {given.output}/results.json; compare in TensorBoard: tensorboard --logdir {given.output}")
 
 
-def _score(checkpoints: list[str], overrides: list[str], output: str) -> dict[str, Scores]:
-    """Score the test list with all streams from one decode of each clip, and keep the score files."""
-    with process_group() as group:
-        streams = score_checkpoints(checkpoints, overrides, group=group)
-    if is_main_process():
+def _score(checkpoints: list[str], overrides: list[str], output: str, part: Part, group: Group) -> dict[str, Scores]:
+    """Score a list with all streams from one decode of each clip, and keep the score files."""
+    streams = score_checkpoints(checkpoints, overrides, part, group=group)
+    if group.is_main:
         for name, scores in streams.items():
-            save_scores(Path(output, "scores", f"{name}_{scores.settings['setting']}.npz"), scores)
+            file = f"{name}_{scores.settings['setting']}{'' if part == 'test' else f'_{part}'}.npz"
+            save_scores(Path(output, "scores", file), scores)
     return streams
 
 
-def _tune(items: list[str], streams: dict[str, Scores], scale: Scale, common: bool) -> dict[str, float]:
+def _tune(validation: dict[str, Scores], streams: dict[str, Scores], scale: Scale, common: bool) -> dict[str, float]:
     """Find weights on other clips; say what they are worth on those and on the ones reported."""
-    validation = {name: load_scores(file) for name, file in _pairs(items, "--tune-weights").items()}
     require_disjoint(validation, streams)
     validation = {name: validation[name] for name in streams}
     tuned = tune_weights(rescale(common_clips(validation) if common else validation, scale))
     reported = rescale(streams, scale)
-    before, after = measure(fuse(reported)).top1, measure(fuse(reported, tuned.weights)).top1
+    before, after = fuse(reported).top1, fuse(reported, tuned.weights).top1
     clips = len(next(iter(validation.values())).names)
     print(f"weights: {' '.join(f'{name}={weight:g}' for name, weight in tuned.weights.items())} ({scale})")
     print(f"validation, {clips} clips: top-1 {tuned.before:.1%} with the default weights, {tuned.after:.1%} with these")

@@ -95,6 +95,17 @@ class Batch(NamedTuple):
     errors: dict[int, CoviarMocropError]
     seconds: float
 
+    def to(self, device: torch.device) -> Batch:
+        """Bring it to a device, without waiting for the copy."""
+        return self._replace(streams={name: part.to(device) for name, part in self.streams.items()})
+
+    def record(self, stream: torch.cuda.Stream) -> None:
+        """Keep the memory of its tensors until ``stream``, which did not allocate it, is done with them."""
+        for part in self.streams.values():
+            for value in (*part.inputs.values(), part.labels):
+                for tensor in (value,) if isinstance(value, Tensor) else value:
+                    tensor.record_stream(stream)
+
     @property
     def size(self) -> int:
         """Clips that were asked for and are now dealt with, readable or not."""

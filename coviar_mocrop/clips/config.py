@@ -51,6 +51,11 @@ class DataConfig(BaseConfig):
         "report it.",
     )
     workers: int = Field(2, ge=0, description="Number of data-loading processes. Does not affect results.")
+    start_method: Literal["fork", "forkserver", "spawn"] | None = Field(
+        None,
+        description="How data-loading processes are started (null: the system's way, fork on Linux). They never use a "
+        "GPU. Does not affect results.",
+    )
 
     @property
     def index_folder(self) -> str | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +21,9 @@ from coviar_mocrop.clips.reader import ReadViews, View, read_views
 from coviar_mocrop.datasets.lists import DataRoot, VideoList
 from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings
+from coviar_mocrop.runtime import ALONE, Group
 
+logger = logging.getLogger(__name__)
 Key = tuple[int, int, tuple[str, ...] | None]
 """(epoch, index, names of streams; None: all): what a data set is asked for."""
 
@@ -38,6 +41,39 @@ class WantsViews(Protocol):
     ) -> dict[str, View]:
         """What to read of a clip, by name; a generator in training, None in testing."""
         ...
+
+
+class SkipLog:
+    """Clips that cannot be used: raised, or left out, each logged once and the number at the end."""
+
+    def __init__(self, videos: VideoList, on_error: Literal["raise", "skip"]) -> None:
+        """For clips of ``videos``."""
+        self.videos, self._total = videos, len(videos)
+        self._on_error = on_error
+        self.reasons: dict[str, str] = {}
+
+    def add(self, errors: Mapping[int, CoviarMocropError]) -> None:
+        """Errors by the clip's number in the list.
+
+        Raises:
+            CoviarMocropError: the first of them, where ``on_error`` is ``raise``.
+        """
+        for number, error in errors.items():
+            self.add_named(self.videos.clips[number].path, error)
+
+    def add_named(self, name: str, error: CoviarMocropError) -> None:
+        """One error by the clip's path; see :meth:`add`."""
+        if self._on_error == "raise":
+            raise error
+        if name not in self.reasons:
+            self.reasons[name] = str(error)
+            logger.warning("skipped %s", error)
+
+    def summarise(self, group: Group = ALONE) -> None:
+        """Log the number of skipped clips across all processes. Collective: every process must call it."""
+        names = set().union(*group.gather(set(self.reasons)))
+        if names and group.is_main:
+            logger.warning("%d of %d clips were skipped", len(names), self._total)
 
 
 class ClipDataset(Dataset[Sample]):
@@ -152,7 +188,9 @@ class ClipDataset(Dataset[Sample]):
         """
         path, facts = self.root.find(bytes(self._names[index]).decode())
         data = self.data
-        return open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder), facts
+        limit = data.max_frame_pixels
+        video = open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder, max_frame_pixels=limit)
+        return video, facts
 
     def keep_boxes(self) -> None:
         """Put the boxes found since into the cache, and take up those that other processes have put there.

@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader, Sampler
 from coviar_mocrop.bitstream import accumulate
 from coviar_mocrop.clips.batch import Batch, Features, Sample, collate
 from coviar_mocrop.clips.config import DataConfig
-from coviar_mocrop.clips.dataset import ClipDataset, Key, WantsViews
+from coviar_mocrop.clips.dataset import ClipDataset, Key, SkipLog, WantsViews
 from coviar_mocrop.clips.resize import compile_kernels as compile_resize
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import VideoList, read_classes, read_list
-from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError
+from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.interrupt import leave_ending_to_the_parent
 from coviar_mocrop.runtime import ALONE, Group
 
@@ -45,6 +45,11 @@ class ReadStream(WantsViews, Protocol):
     config: Config
     trainable: ClassVar[bool]
 
+    @property
+    def device(self) -> torch.device:
+        """Where its network is."""
+        ...
+
     def features(self, dataset: ClipDataset, group: Group = ALONE) -> Features | None:
         """Features in place of frames, or None."""
         ...
@@ -52,39 +57,6 @@ class ReadStream(WantsViews, Protocol):
     def without_network(self) -> WantsViews:
         """The same stream for reading processes."""
         ...
-
-
-class SkipLog:
-    """Clips that cannot be used: raised, or left out, each logged once and the number at the end."""
-
-    def __init__(self, videos: VideoList, on_error: Literal["raise", "skip"]) -> None:
-        """For clips of ``videos``."""
-        self.videos, self._total = videos, len(videos)
-        self._on_error = on_error
-        self.reasons: dict[str, str] = {}
-
-    def add(self, errors: Mapping[int, CoviarMocropError]) -> None:
-        """Errors by the clip's number in the list.
-
-        Raises:
-            CoviarMocropError: the first of them, where ``on_error`` is ``raise``.
-        """
-        for number, error in errors.items():
-            self.add_named(self.videos.clips[number].path, error)
-
-    def add_named(self, name: str, error: CoviarMocropError) -> None:
-        """One error by the clip's path; see :meth:`add`."""
-        if self._on_error == "raise":
-            raise error
-        if name not in self.reasons:
-            self.reasons[name] = str(error)
-            logger.warning("skipped %s", error)
-
-    def summarise(self, group: Group = ALONE) -> None:
-        """Log the number of skipped clips across all processes. Collective: every process must call it."""
-        names = set().union(*group.gather(set(self.reasons)))
-        if names and group.is_main:
-            logger.warning("%d of %d clips were skipped", len(names), self._total)
 
 
 def require_shared(configs: Mapping[str, Config], keys: Sequence[str] = SHARED) -> None:
@@ -245,10 +217,15 @@ class ClipLoader:
     """
 
     def __init__(
-        self, clips: ClipDataset, skipped: SkipLog, sampler: TrainingSampler | TestingSampler, config: Config
+        self,
+        clips: ClipDataset,
+        skipped: SkipLog,
+        sampler: TrainingSampler | TestingSampler,
+        config: Config,
+        device: torch.device,
     ) -> None:
-        """Nothing is read yet; reading processes start with the first pass."""
-        self.clips, self.skipped, self.sampler = clips, skipped, sampler
+        """Nothing is read yet; reading processes start with the first pass. Batches are brought to ``device``."""
+        self.clips, self.skipped, self.sampler, self._device = clips, skipped, sampler, device
         only_features = clips.features.keys() == clips.streams.keys()
         workers = 0 if only_features else config.data.workers
         if not only_features:  # before reading processes are forked, so that each finds them ready
@@ -262,16 +239,20 @@ class ClipLoader:
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # its own: the loader must draw nothing from what dropout draws from
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available() and config.train.device != "cpu",
+            multiprocessing_context=config.data.start_method if workers else None,
+            pin_memory=device.type == "cuda",
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of a pass.
+        """The batches of a pass, on the device.
 
         Raises:
             DataError: a reading process was killed.
             CoviarMocropError: a clip cannot be used, where ``data.on_error`` is ``raise``.
         """
+        return copied_ahead(self._read(), self._device) if self._device.type == "cuda" else self._read()
+
+    def _read(self) -> Iterator[Batch]:
         batches: Iterator[Batch] | None = None
         while True:
             try:
@@ -320,7 +301,7 @@ def create_training_loader(
         rank=group.rank,
         world=group.world,
     )
-    return ClipLoader(dataset, skipped, sampler, streams[0].config), sampler
+    return ClipLoader(dataset, skipped, sampler, streams[0].config, streams[0].device), sampler
 
 
 def create_testing_loader(streams: Sequence[ReadStream], videos: VideoList, group: Group = ALONE) -> ClipLoader:
@@ -332,7 +313,24 @@ def create_testing_loader(streams: Sequence[ReadStream], videos: VideoList, grou
     dataset, skipped = open_clips(streams, videos, group)
     size = min(stream.config.train.test_batch_size for stream in streams)
     sampler = TestingSampler(len(dataset), size, rank=group.rank, world=group.world)
-    return ClipLoader(dataset, skipped, sampler, streams[0].config)
+    return ClipLoader(dataset, skipped, sampler, streams[0].config, streams[0].device)
+
+
+def copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Batches on a GPU; each is copied there while the one before it is computed."""
+    side = torch.cuda.Stream(device)
+    ready: Batch | None = None
+    while True:
+        batch = next(batches, None)
+        with torch.cuda.stream(side):
+            following = None if batch is None else batch.to(device)
+        if ready is not None:
+            yield ready
+        if following is None:
+            return
+        torch.cuda.current_stream(device).wait_stream(side)
+        following.record(torch.cuda.current_stream(device))
+        ready = following
 
 
 def _look_for_the_dead_in_next(loader: DataLoader[Sample]) -> None:

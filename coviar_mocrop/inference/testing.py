@@ -103,9 +103,13 @@ def score_checkpoint(
 
 
 def score_checkpoints(
-    checkpoints: Sequence[str | os.PathLike[str]], overrides: Sequence[str] = (), *, group: Group = ALONE
+    checkpoints: Sequence[str | os.PathLike[str]],
+    overrides: Sequence[str] = (),
+    part: Part = "test",
+    *,
+    group: Group = ALONE,
 ) -> dict[str, Scores]:
-    """Score the test list with several trained streams from one decode of each clip.
+    """Score a list with several trained streams from one decode of each clip.
 
     Returns:
         Scores by stream.
@@ -116,7 +120,7 @@ def score_checkpoints(
     """
     paths = find_checkpoints(checkpoints)
     streams = load_streams(paths, overrides)
-    scores = score_streams(list(streams.values()), group=group)
+    scores = score_streams(list(streams.values()), part, group=group)
     for name, path in zip(streams, paths, strict=True):
         scores[name].settings["checkpoint"] = os.fspath(path)
     return scores

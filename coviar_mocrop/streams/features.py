@@ -27,6 +27,8 @@ from coviar_mocrop.networks.clip import FrozenEncoder
 from coviar_mocrop.runtime import ALONE, Group
 from coviar_mocrop.streams.base import Stream
 
+_PORTION = 500
+"""Clips that each of several processes makes into features before they wait for one another."""
 _TIMED = 4
 """Clips whose features are computed anew, whatever the cache holds, to tell what a clip takes."""
 
@@ -91,11 +93,13 @@ class FeatureStream(Stream):
             "initializer": lambda: torch.set_num_threads(1),
         }
         with _same_bits():
-            if group.world > 1:
-                compute_rows(names, caches, compute, shard=(group.rank, group.world), **options)
-                group.gather(None)  # until all are done
-                for cache in caches.values():
-                    cache.refresh()
+            portion = _PORTION * group.world
+            for start in range(0, len(names) if group.world > 1 else 0, portion):
+                part = names[start : start + portion]
+                compute_rows(part, caches, compute, shard=(group.rank, group.world), **options)
+                group.gather(None)  # in small portions, so that none waits for long
+            for cache in caches.values():
+                cache.refresh()
             rows, errors = compute_rows(names, caches, compute, **options)
             seconds.clear()
             for name in [] if dataset.training else list(rows)[:_TIMED]:

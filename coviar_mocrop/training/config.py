@@ -75,6 +75,11 @@ class TrainConfig(BaseConfig):
         description="Number of frames computed together in tests on a CPU (null: the whole batch). Few frames fit the "
         "CPU's cache and are faster.",
     )
+    deterministic: bool = Field(
+        True,
+        description="On GPUs, use only algorithms that give the same bits every time. false: choose the fastest by "
+        "trying them. On CPUs results are always the same bits.",
+    )
     compile: bool = Field(
         False,
         description="Compile the network with torch.compile. Takes a minute or more at the start and makes steps on "

@@ -36,6 +36,7 @@ _FREE_TO_CHANGE = (
     *("output", "data.root", "data.follow_links", "data.cache", "data.index_cache", "data.backend", "data.workers"),
     *("data.max_frame_pixels", "data.test_list", "data.train_list", "data.val_list", "data.classes"),
     *("train.device", "train.threads", "train.precision", "train.save_minutes", "train.channels_last", "train.compile"),
+    *("train.deterministic", "data.start_method"),
     *("train.test_batch_size", "train.frames_at_once", "train.epochs"),
 )
 """Settings that may differ when a run is resumed. Lists may lie elsewhere; what they hold is compared."""

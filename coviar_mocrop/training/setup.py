@@ -30,7 +30,7 @@ from coviar_mocrop.training.run_folder import RunFolder, TrainState
 SHARED = (
     *("seed", "data.on_error", "train.batch_size", "train.accumulate", "train.test_batch_size"),
     *("train.device", "train.precision", "train.threads", "train.frames_at_once", "train.channels_last"),
-    "train.compile",
+    *("train.compile", "train.deterministic"),
 )
 """Settings in which streams that are trained together must agree, beside those that reading shares."""
 
@@ -153,7 +153,9 @@ def _create_trainer(
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
     model = stream.network
     if group.world > 1:
-        model = DistributedDataParallel(model, device_ids=[runtime.device] if runtime.device.type == "cuda" else None)
+        # running statistics are the first process's; they are handed on before a validation, not every step
+        devices = [runtime.device] if runtime.device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
     return Trainer(stream, runtime, RunFolder(stream.config.output), model, optimizer, scheduler, scaler, lists)
 
 
