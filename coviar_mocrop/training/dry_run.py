@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -54,7 +53,7 @@ def dry_run(configs: Mapping[str, Config]) -> list[str]:
         f"reading: {read.waited:.2f} s for the first step, for {' and '.join(names)} together",
         f"run: {clips} clips, {steps} steps an epoch, {epochs} epochs: at most about {hours:.1f} hours at "
         "this pace (the first step is the slowest)",
-        f"memory: {_memory(run.runtime.device):.2f} GB at most",
+        f"memory: {_memory(run.runtime.device)}",
     ]
     if run.validation:
         start = time.perf_counter()
@@ -86,9 +85,13 @@ def _describe(trainer: Trainer, batch: StreamBatch, seconds: float) -> list[str]
     ]
 
 
-def _memory(device: torch.device) -> float:
-    """Peak so far, GB: of the GPU where there is one, else of this process."""
+def _memory(device: torch.device) -> str:
+    """Peak so far: of the GPU where there is one, else of this process."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
+        return f"{torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB at most"
+    try:
+        import resource
+    except ImportError:  # Windows
+        return "not measured on this system"
     unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.2f} GB at most"
