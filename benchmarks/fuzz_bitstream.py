@@ -117,7 +117,7 @@ def main() -> None:
     arguments.add_argument("--copies", type=int, default=2000, help="copies in all (default: %(default)s)")
     arguments.add_argument("--first", type=int, default=0, help="number of the first copy")
     arguments.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
-    arguments.add_argument("--seconds", type=float, default=20.0, help="time limit of a copy (default: %(default)s)")
+    arguments.add_argument("--seconds", type=float, default=60.0, help="time limit of a copy (default: %(default)s)")
     arguments.add_argument(
         "--megabytes", type=float, default=1000.0, help="memory limit of a process (default: %(default)s)"
     )
@@ -380,19 +380,15 @@ def read_all(
                     if worker.task is None:
                         continue
                     taken = time.perf_counter() - worker.since
-                    if worker.connection in ready:
-                        try:
-                            outcome: Outcome = worker.connection.recv()
-                        except EOFError:
-                            worker.process.join()
-                            outcome = Outcome("bad", f"crash, exit code {worker.process.exitcode}")
+                    if taken > seconds:
+                        outcome = Outcome("bad", f"no end within {seconds:.0f} s")
+                    elif worker.connection not in ready:
+                        continue
+                    else:
+                        outcome = receive(worker)
                         if outcome.megabytes > megabytes:
                             text = f"{outcome.megabytes:.0f} MB of memory ({outcome.kind}: {outcome.text})"
                             outcome = outcome._replace(kind="bad", text=text)
-                    elif taken > seconds:
-                        outcome = Outcome("bad", f"no end within {seconds:.0f} s")
-                    else:
-                        continue
                     yield worker.task, outcome, taken
                     if outcome.kind == "bad":
                         worker.process.kill()
@@ -403,6 +399,16 @@ def read_all(
             for worker in pool:
                 worker.process.kill()
                 worker.process.join()
+
+
+def receive(worker: Worker) -> Outcome:
+    """What a worker answers; if it died, that."""
+    try:
+        outcome: Outcome = worker.connection.recv()
+    except EOFError:
+        worker.process.join()
+        return Outcome("bad", f"crash, exit code {worker.process.exitcode}")
+    return outcome
 
 
 def serve(connection: Connection, scratch: str) -> None:

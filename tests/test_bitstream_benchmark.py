@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 from clips import record, wandering
 from tool import tool
 
-from benchmarks import reading
+from benchmarks import fuzz_bitstream, reading
+from coviar_mocrop.bitstream import open_video
 
 ROOT = Path(__file__).parent.parent
 
@@ -88,24 +91,65 @@ def test_benchmark_tool_names_what_is_wrong(clip: Path) -> None:
     assert "--repeats is 0" in tool("benchmark", "reading", clip, "--repeats", 0, ok=False)
 
 
-def fuzz(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the fuzzer of videos."""
-    command = [sys.executable, str(ROOT / "benchmarks/fuzz_bitstream.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100)
+def fuzz(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Run the fuzzer of videos: its exit code and what it prints."""
+    code = 0
+    with patch.object(sys, "argv", ["fuzz_bitstream.py", *map(str, arguments)]):
+        try:
+            fuzz_bitstream.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return code, capsys.readouterr().out
 
 
-def test_fuzzer(clip: Path, tmp_path: Path) -> None:
-    kept = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
-    for path in kept:
-        done = fuzz(clip, "--mutations", 6, "--workers", 1, "--first", 3, "--keep", path)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "6 copies of 1 files" in done.stdout
-        assert "resident memory" in done.stdout
-    assert kept[0].read_bytes() == kept[1].read_bytes() != clip.read_bytes()
+def test_fuzzer(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "fuzz"
+    code, printed = fuzz(capsys, clip, "--copies", 4, "--first", 3, "--output", folder, "--keep", tmp_path / "a.mp4")
+    assert code == 0
+    assert printed.startswith("4 copies of 1 files: ")
+    outcomes = (folder / "outcomes.jsonl").read_text()
+    assert [json.loads(line)["copy"] for line in outcomes.splitlines()] == [3, 4, 5, 6]
+    (source,) = (folder / "sources").iterdir()
+    assert (tmp_path / "a.mp4").read_bytes() == fuzz_bitstream.damaged(str(source), 3) != source.read_bytes()
+    code, printed = fuzz(capsys, "--copies", 6, "--first", 3, "--output", folder)  # goes on
+    assert code == 0
+    again = (folder / "outcomes.jsonl").read_text()
+    assert again.startswith(outcomes)
+    assert [json.loads(line)["copy"] for line in again.splitlines()] == [3, 4, 5, 6, 7, 8]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["copies"] == sum(summary["outcomes"].values()) == 6
+    assert summary["outcomes"].keys() <= {"data", "error"}
+    assert summary["bad"] == []
+    assert summary["peak_megabytes"] > 10
 
 
-def test_fuzzer_reports_what_takes_too_long(clip: Path) -> None:
-    done = fuzz(clip, "--mutations", 2, "--workers", 1, "--seconds", 0)
-    assert done.returncode == 1
-    assert done.stdout.count("no end within 0 s") == 2
-    assert f"BAD {clip} 1: " in done.stdout
+def test_fuzzer_reports_what_takes_too_long_or_too_much(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed = fuzz(capsys, clip, "--copies", 2, "--seconds", 0)
+    assert code == 1
+    assert printed.count("no end within 0 s") == 2
+    assert "BAD 000_clip" in printed
+    code, printed = fuzz(capsys, clip, "--copies", 1, "--megabytes", 1)
+    assert code == 1
+    assert "MB of memory" in printed
+
+
+@pytest.mark.parametrize("name", fuzz_bitstream.DAMAGES)
+def test_every_damage_changes_a_file(name: str) -> None:
+    data = np.random.default_rng(0).integers(0, 256, 5000).astype(np.uint8)
+    changed = 0
+    for seed in range(10):
+        first, second = (fuzz_bitstream.DAMAGES[name](data.copy(), np.random.default_rng(seed)) for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+        changed += first.tobytes() != data.tobytes()
+    assert changed > 8
+
+
+@pytest.mark.parametrize("name", ["h264_b.ts", "mpeg4_b.avi", "mpeg2_b.mpg", "vp9.webm"])
+def test_clips_that_the_fuzzer_encodes(tmp_path: Path, name: str) -> None:
+    codec, size, b_frames = fuzz_bitstream.CODECS[name]
+    fuzz_bitstream.encode(tmp_path / name, codec, size, b_frames, 12)
+    outcome = fuzz_bitstream.contents(tmp_path / name)
+    assert (outcome.kind, outcome.noticed) == ("data", False)
+    fuzz_bitstream.cut(tmp_path / name, tmp_path / f"cut_{name}", 9)
+    with open_video(tmp_path / f"cut_{name}") as video:
+        assert video.info.num_frames <= 9
