@@ -197,7 +197,7 @@ def build_parser() -> argparse.ArgumentParser:
         "FFmpeg decodes, including those without motion vectors (HEVC, VP9, AV1). For data sets see folder.",
         TRANSCODE_EXAMPLES,
     )
-    single.add_argument("source", type=Path, nargs="+", help="videos, or folders of them")
+    single.add_argument("source", nargs="+", help="videos, addresses of videos (http), or folders of videos")
     single.add_argument("target", type=Path, help="file to write; for several videos, or without a suffix, a folder")
     add_form(single, codec="h264")
     single.set_defaults(prepare=transcode_command)
