@@ -17,6 +17,8 @@ from clips import RAW_FORMATS, decode, every_frame, record, texture, wandering
 from coviar_mocrop.bitstream import open_video, transcode
 from coviar_mocrop.bitstream.mvextractor_reader import MvextractorReader, is_available
 from coviar_mocrop.clips.config import DataConfig
+from coviar_mocrop.clips.dataset import ClipDataset
+from coviar_mocrop.datasets.lists import Clip, VideoList
 from coviar_mocrop.datasets.videos import VIDEO_SUFFIXES
 from coviar_mocrop.errors import VideoError
 
@@ -192,6 +194,14 @@ def test_a_size_that_grows_on_the_way(tmp_path: Path, suffix: str, backend: Any)
             reader = MvextractorReader(path, video._pyav)
             with pytest.raises(VideoError, match="more than max_frame_pixels=300000"):
                 reader._require_every_frame()
+
+
+def test_the_setting_reaches_the_clips_of_a_list(tmp_path: Path) -> None:
+    record(wandering(3, 64, 48, 3), tmp_path / "clip.mp4")
+    data = DataConfig(root=str(tmp_path), classes="x", max_frame_pixels=64 * 48 - 1)
+    clips = ClipDataset(VideoList((Clip("clip.mp4", "a", 0),), ("a",)), [], data)
+    with pytest.raises(VideoError, match="more than max_frame_pixels=3071 allows"):
+        clips.open(0)
 
 
 # -- colours -----------------------------------------------------------------------------------------
