@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import av
+import av.logging
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
@@ -47,6 +49,22 @@ def test_a_playlist_does_not_read_its_neighbour(tmp_path: Path, name: str, backe
             open_video(path, backend)
     with pytest.raises(VideoError, match=r"not allowed|is not a readable video"):
         open_video(io.BytesIO(text.encode()))
+
+
+def test_many_threads_are_told_the_same(tmp_path: Path) -> None:
+    """The reason is in FFmpeg's log, which is on for that moment alone."""
+    paths = [tmp_path / f"{number}.mp4" for number in range(40)]
+    for path in paths:
+        path.write_text(PLAYLISTS["list.mp4"][1])
+
+    def message(path: Path) -> str:
+        with pytest.raises(VideoError) as error:
+            open_video(path)
+        return str(error.value).removeprefix(f"{path}: ")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(message, paths))) == 1
+    assert av.logging.get_level() is None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

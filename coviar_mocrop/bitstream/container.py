@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -35,6 +36,8 @@ _PADDING = 64 * 16384
 
 _FFMPEG_ERRORS = (av.error.FFmpegError, OSError, ValueError, IndexError, OverflowError)
 """What PyAV raises. ValueError: an open file that was closed. IndexError: a stream that appears on the way."""
+
+_logging = threading.RLock()  # the level is the same for all threads
 
 
 def name_of(source: Source) -> str:
@@ -124,15 +127,16 @@ def claimed_size(action: Callable[[], object]) -> tuple[int, int] | None:
 
 def logged_errors(action: Callable[[], object]) -> list[tuple[str, str]]:
     """Do ``action`` again; return what FFmpeg logs about its errors, as (context, text)."""
-    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
-    av.logging.set_level(av.logging.ERROR)
-    av.logging.set_skip_repeated(False)
-    try:
-        with av.logging.Capture() as logs, suppress(*_FFMPEG_ERRORS):
-            action()
-    finally:
-        av.logging.set_level(level)
-        av.logging.set_skip_repeated(skips)
+    with _logging:
+        level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
+        av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)
+        try:
+            with av.logging.Capture() as logs, suppress(*_FFMPEG_ERRORS):
+                action()
+        finally:
+            av.logging.set_level(level)
+            av.logging.set_skip_repeated(skips)
     return [(context, text) for _, context, text in logs]
 
 

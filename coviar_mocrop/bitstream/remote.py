@@ -60,14 +60,15 @@ class RemoteFile(io.RawIOBase):
         self._local: IO[bytes] | None = None
         try:
             self._response: HTTPResponse | None = self._request(0)
-            if self._response.status == 206:
-                self._size = int(self._response.headers["Content-Range"].rpartition("/")[2])
+            size = self._response.headers.get("Content-Range", "").rpartition("/")[2]
+            if self._response.status == 206 and size.isdecimal():
+                self._size = int(size)
                 return
         except urllib.error.HTTPError as error:
             raise VideoError(
                 f"{address}: the server does not give it ({error.code} {error.reason}); check the address"
             ) from error
-        except (OSError, HTTPException, ValueError, TypeError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise VideoError(
                 f"{address}: cannot be reached ({_reason(error)}); check the address and the network"
             ) from error
