@@ -56,7 +56,7 @@ def explain(problems: Sequence[Any], model: type[BaseModel], section: str = "", 
         return f"unknown key {key!r}; {_valid_keys(model, location, section, keywords)}{more}"
     if problem["type"] == "missing":
         return f"key {key!r} is missing{more}"
-    message = problem["msg"][0].lower() + problem["msg"][1:].replace("tuple", "list")
+    message = (problem["msg"][0].lower() + problem["msg"][1:]).replace("tuple", "list")
     if problem["type"] in ("model_type", "dict_type"):
         message = "it is a section, with keys of its own"
     return f"key {key!r} is {problem['input']!r:.60}; {message}{_nearest(problem)}{more}"

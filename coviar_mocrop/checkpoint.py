@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import re
+import textwrap
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -117,7 +118,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: of the checkpoint; or of exported weights (``.safetensors``), whose card lies beside them (``.json``).
 
     Returns:
-        ``model``, ``config`` and ``classes``; of a checkpoint also what else is in it.
+        ``model``, ``config``, ``classes`` and, of newer files, ``rules``; of a checkpoint also what else is in it.
 
     Raises:
         CheckpointError: a file is missing, damaged, unsafe, not of this project, or does not belong to the other.
@@ -132,6 +133,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         )
     if content["format"] != FORMAT:
         raise CheckpointError(f"{path}: has format {content['format']}, this version reads {FORMAT}")
+    if not (_are_names(content["classes"]) and isinstance(content["config"], dict)):
+        raise CheckpointError(f"{path}: lacks classes or config; train or import it anew")
     return {**content, "config": _known(content["config"])}
 
 
@@ -153,9 +156,8 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(f"{path}: is not the card of a stream; tools/export.py makes one")
     if card.get("version") != CARD_VERSION:
         raise CheckpointError(f"{path}: is a card of version {card.get('version')}, this version reads {CARD_VERSION}")
-    classes, weights = card.get("classes"), card.get("weights")
-    named = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
-    if not named or not isinstance(card.get("config"), dict) or not isinstance(weights, dict):
+    parts_are_there = isinstance(card.get("config"), dict) and isinstance(card.get("weights"), dict)
+    if not parts_are_there or not _are_names(card.get("classes")):
         raise CheckpointError(f"{path}: lacks classes, config or weights; export anew")
     return card
 
@@ -166,7 +168,16 @@ def _load_exported(path: Path) -> dict[str, Any]:
     card = read_card(card_path)
     if card["weights"].get("sha256") != digest(tensors):
         raise CheckpointError(f"{path}: does not belong to {card_path} (checksums differ); export both anew")
-    return {"model": tensors, "config": _known(card["config"]), "classes": card["classes"]}
+    return {
+        "model": tensors,
+        "config": _known(card["config"]),
+        "classes": card["classes"],
+        "rules": card.get("rules", {}),
+    }
+
+
+def _are_names(classes: Any) -> bool:
+    return isinstance(classes, list) and bool(classes) and all(isinstance(name, str) for name in classes)
 
 
 def _known(config: dict[str, Any]) -> dict[str, Any]:
@@ -186,7 +197,10 @@ def load_model_state(model: nn.Module, state: dict[str, Any], path: str | os.Pat
     except (RuntimeError, TypeError, AttributeError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         detail = lines[1] if len(lines) > 1 else lines[0]
-        raise CheckpointError(f"{path}: does not fit the network ({detail})") from error
+        raise CheckpointError(
+            f"{path}: does not fit the network ({textwrap.shorten(detail, 160, placeholder=' ...')}); "
+            "the settings must be of the same backbone and classes"
+        ) from error
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> str:

@@ -25,6 +25,11 @@ def run(main: Callable[[], None]) -> None:
         raise SystemExit(2) from None
     except BrokenPipeError:  # `tool | head`
         raise SystemExit(1) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)  # no permission, a name too long, ...
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None

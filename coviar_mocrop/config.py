@@ -56,7 +56,9 @@ class Config(BaseConfig):
         "reduced size. attention: the MoCrop box at full size.",
     )
     output: str = Field("runs/unnamed", description="Output folder of the run.")
-    seed: int = Field(0, ge=0, description="Random seed: weight initialisation, sampling, augmentation and dropout.")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Random seed: weight initialisation, sampling, augmentation and dropout."
+    )
     data: DataConfig = Field(..., description="Videos, lists and how they are read.")
     input: InputConfig = Field(InputConfig(), description="Sampling, cropping and size of the network's input.")
     mocrop: MoCropSettings = Field(MoCropSettings(), description="Estimation of the MoCrop box.")
@@ -111,7 +113,7 @@ def load_configs(
     for part in [*files, *options]:
         if "stream" in part.values:
             raise ConfigError(f"{part.source}: 'stream' and 'streams' exclude each other; choose runs with --streams")
-    chosen = [name for name in DEFAULT_STREAMS if name in names] if streams is None else streams
+    chosen = [name for name in DEFAULT_STREAMS if name in names] if streams is None else list(dict.fromkeys(streams))
     if not chosen:
         raise ConfigError(f"{path}: choose runs with --streams: {', '.join(names)}")
     configs = {}
@@ -173,12 +175,23 @@ class _Layer(NamedTuple):
     values: dict[str, Any]
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, where YAML would forget the first one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for name in names:
+            if names.count(name) > 1 and name != "<<":
+                raise yaml.YAMLError(f"key {name!r} stands twice in one section, line {node.start_mark.line + 1} on")
+        return super().construct_mapping(node, deep)
+
+
 def _read(path: Path, builders: tuple[Path, ...] = ()) -> list[_Part]:
     """Read a file and its bases, the bases first."""
     if path.resolve() in [file.resolve() for file in builders]:
         raise ConfigError(f"{path}: builds on itself through 'base'")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError as error:
         named = f" ({builders[-1]} builds on it through 'base')" if builders else ""
         raise ConfigError(f"{path}: no such configuration file{named}; see configs/") from error
@@ -188,7 +201,7 @@ def _read(path: Path, builders: tuple[Path, ...] = ()) -> list[_Part]:
         raise ConfigError(f"{path}: is not text; give a YAML file, see configs/") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: is not YAML ({_one_line(error)})") from error
     if values is None:
         values = {}

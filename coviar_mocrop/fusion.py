@@ -66,7 +66,7 @@ def resolve_weights(streams: Mapping[str, Scores], weights: Mapping[str, float] 
 
 def _stream_of(name: str, scores: Scores) -> str:
     """The stream that a score file is of, as it says itself; else its name."""
-    return str(scores.settings.get("stream", name))
+    return str(scores.settings.get("stream") or name)
 
 
 def common_clips(streams: Mapping[str, Scores]) -> dict[str, Scores]:

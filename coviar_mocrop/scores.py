@@ -105,9 +105,13 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
             )
     except FileNotFoundError as error:
         raise ScoreError(f"{path}: no such score file; make it with tools/test_stream.py") from error
+    except IsADirectoryError as error:
+        raise ScoreError(f"{path}: is a folder; give a score file") from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         # not NumPy's own words: they advise to load pickles
         raise ScoreError(f"{path}: is damaged or not a score file; make it again with tools/test_stream.py") from error
+    if not isinstance(loaded.settings, dict):
+        raise ScoreError(f"{path}: settings must be a JSON object; test the stream again")
     if loaded.names.dtype.kind != "U" or loaded.classes.dtype.kind != "U":
         raise ScoreError(f"{path}: names and classes must be text; test the stream again")
     loaded.check(os.fspath(path))

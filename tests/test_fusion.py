@@ -65,6 +65,11 @@ def test_broken_score_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "pickle.npz", names=pickled, labels=[0], scores=[[1.0]], classes=["a"], settings="{}")
     with pytest.raises(ScoreError, match=r"pickle\.npz"):
         load_scores(tmp_path / "pickle.npz")
+    with pytest.raises(ScoreError, match="is a folder; give a score file"):
+        load_scores(tmp_path)
+    save_scores(tmp_path / "s.npz", replace(make_scores(), settings=["x"]))
+    with pytest.raises(ScoreError, match="settings must be a JSON object"):
+        load_scores(tmp_path / "s.npz")
     np.savez(tmp_path / "other.npz", names=["a"])
     with pytest.raises(ScoreError, match=r"other\.npz"):
         load_scores(tmp_path / "other.npz")
@@ -212,6 +217,14 @@ def test_compare_writes_the_contract_and_merges_settings(tmp_path: Path) -> None
 def test_top5_of_five_classes_or_fewer_is_left_out(tmp_path: Path, classes: int, known: bool) -> None:
     (entry,) = compare({"mv": make_scores(classes=classes)}, tmp_path)["settings"].values()
     assert ["top5" in row for row in (entry["streams"]["mv"], entry["fused"])] == [known, known]
+
+
+@pytest.mark.parametrize("content", ["[]", "junk", '{"settings": {"baseline": 3}}', '{"settings": {"x": {}}}'])
+def test_results_of_other_settings_are_not_lost(tmp_path: Path, content: str) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(ScoreError, match=r"results\.json: does not hold results; move it away"):
+        compare({"mv": make_scores()}, tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == [content]
 
 
 def test_tensorboard_runs_carry_the_same_tags(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from coviar_mocrop.cli import parser, run
-from coviar_mocrop.files import write_json
+from coviar_mocrop.files import require_writable, write_json
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is not installed with the package
 
@@ -34,6 +34,8 @@ def main() -> None:
         command.add_argument("--json", metavar="FILE", help="also write the results to this file")
         command.set_defaults(run=module.run)
     given = arguments.parse_args()
+    if given.json:
+        require_writable(given.json)
     results = given.run(given)
     if given.json:
         write_json(given.json, results)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from coviar_mocrop.cli import add_set_argument, parser, run
+from coviar_mocrop.files import require_writable
 from coviar_mocrop.inference.export import FORMATS, export_stream
 
 EXAMPLES = """\
@@ -25,7 +27,7 @@ def main() -> None:
         EXAMPLES,
     )
     arguments.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pt of a run, or .safetensors")
-    arguments.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
+    arguments.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write to")
     arguments.add_argument(
         "--format", nargs="+", choices=FORMATS, default=["safetensors"], help="what to write (default: safetensors)"
     )
@@ -35,6 +37,7 @@ def main() -> None:
     arguments.add_argument("--overwrite", action="store_true", help="replace another stream's export in the folder")
     add_set_argument(arguments)
     given = arguments.parse_args()
+    require_writable(given.output, folder=True)
     card = export_stream(
         given.checkpoint, given.output, given.format, given.set, tolerance=given.tolerance, overwrite=given.overwrite
     )
@@ -45,14 +48,17 @@ def main() -> None:
     for kind in given.format:
         file = card["files"][kind]
         shape, difference = " x ".join(map(str, file["input"])), file["max_abs_difference"]
-        print(f"wrote {given.output}/{file['name']}: input {shape}, largest difference {difference:.2g}")
-    print(f"wrote {given.output}/{card['stream']}.json")
+        print(f"wrote {given.output / file['name']}: input {shape}, largest difference {difference:.2g}")
+    print(f"wrote {given.output / card['stream']}.json")
 
 
 def _tolerance(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError("expected a number of at least 0")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least 0")
     return value
 
 

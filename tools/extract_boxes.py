@@ -10,6 +10,7 @@ from coviar_mocrop.clips.boxes import extract_boxes
 from coviar_mocrop.clips.loading import PARTS, require_shared
 from coviar_mocrop.config import load_configs
 from coviar_mocrop.errors import DataError
+from coviar_mocrop.files import require_writable
 
 EXAMPLES = """\
   python tools/extract_boxes.py --config configs/ucf101.yaml
@@ -39,6 +40,7 @@ def main() -> None:
     configs = load_configs(given.config, given.streams, given.set)
     require_shared(configs)  # all streams of a clip share its box
     config = next(iter(configs.values()))
+    require_writable(config.data.cache, folder=True)
     number, count = shard = chosen_shard(given.shard)
     boxes, errors, computed = extract_boxes(config, given.part or (), shard, progress=is_main_process())
     where = f" (shard {number + 1} of {count})" if count > 1 else ""

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from coviar_mocrop.cli import add_set_argument, parser, run
 from coviar_mocrop.config import load_config
+from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.files import require_writable
 from coviar_mocrop.inference.import_weights import inspect_weights
 
@@ -45,6 +48,8 @@ def main() -> None:
         help="colours a residual network in CoViAR's layout was trained on (default: bgr, as the original code reads)",
     )
     given = arguments.parse_args()
+    if Path(given.output).suffix not in (".pt", ".pth"):  # others are taken for other kinds of files
+        raise ConfigError(f"--output {given.output}: a checkpoint ends in .pt; choose another name")
     require_writable(given.output)
     config = load_config(given.config, given.set, given.streams)
     weights = inspect_weights(given.input, config, ignore=given.ignore, residual_order=given.residual_order)

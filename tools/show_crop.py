@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.cli import parser, run
+from coviar_mocrop.errors import VideoError
 from coviar_mocrop.files import require_writable
 from coviar_mocrop.inference.show import annotate_video, inspect_clip, inspect_motion
 from coviar_mocrop.inference.testing import load_stream
@@ -50,6 +51,8 @@ def main() -> None:
     require_picture(output)
     if given.video:
         require_writable(given.video)
+        if given.video.resolve() == Path(given.input).resolve():
+            raise VideoError(f"--video {given.video}: would replace the video it is made from; choose another name")
     stream = load_stream(given.checkpoint) if given.checkpoint else None
     with open_video(given.input) as video:
         view = inspect_clip(video, settings, iframes=given.iframes)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from coviar_mocrop.cli import add_set_argument, parser, run
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.files import require_writable
@@ -36,6 +38,10 @@ def main() -> None:
     given = arguments.parse_args()
     if not (given.checkpoint or given.config):
         raise ConfigError("there is nothing to score; give --checkpoint, or --config and --streams zero_shot")
+    if given.checkpoint and given.streams:
+        raise ConfigError("--streams: the checkpoint is of one stream; leave it out")
+    if Path(given.scores).suffix != ".npz":  # such as the checkpoint itself
+        raise ConfigError(f"--scores {given.scores}: a score file ends in .npz; choose another name")
     require_writable(given.scores)
     with process_group() as group:
         if given.checkpoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -82,7 +82,7 @@ class InputConfig(BaseConfig):
         description="Number of crops in tests. 1: the centre crop. 10: the four corners and the centre, each also "
         "mirrored.",
     )
-    scales: tuple[float, ...] = Field(
+    scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (1.0, 0.875, 0.75, 0.66),
         min_length=1,
         description="Multi-scale cropping in training: possible crop sizes, relative to the shorter side of the frame "

@@ -13,12 +13,12 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from coviar_mocrop.errors import ScoreError
-from coviar_mocrop.files import atomic_write
+from coviar_mocrop.files import atomic_write, write_json
 from coviar_mocrop.fusion import Accuracy, fuse, measure
 from coviar_mocrop.scores import Scores, save_scores
 from coviar_mocrop.viz.pictures import save_figure
 from coviar_mocrop.viz.result_figures import accuracy_flops_figure, confusion_figure
-from coviar_mocrop.viz.results import merge_results, results_table, setting_results
+from coviar_mocrop.viz.results import add_setting, read_results, results_table, setting_results
 from coviar_mocrop.viz.tensorboard import add_hparams, new_run
 
 _TAKEN = ("scores", "overview")
@@ -52,7 +52,8 @@ def compare(
         The content of ``results.json``.
 
     Raises:
-        ScoreError: the score files do not belong together, or ``setting`` cannot name a folder of the results.
+        ScoreError: the score files do not belong together, ``setting`` cannot name a folder of the results, or the
+            ``results.json`` that is there does not hold results.
     """
     fused = fuse(streams, weights)
     setting = setting or _common_setting(streams)
@@ -61,6 +62,7 @@ def compare(
     accuracies = {name: measure(scores) for name, scores in {**streams, "fused": fused}.items()}
     entry = setting_results(streams, accuracies, fused.settings["weights"])
     folder, classes = Path(output), fused.classes.tolist()
+    results = add_setting(read_results(folder / "results.json"), setting, entry)
     save_scores(folder / "scores" / f"fused_{setting}.npz", fused)
     _write_per_class(folder / f"per_class_{setting}.csv", classes, accuracies)
     confusions = {
@@ -68,7 +70,7 @@ def compare(
         for name, accuracy in accuracies.items()
     }
     save_figure(confusions["fused"], folder / f"confusion_{setting}.png")
-    results = merge_results(folder / "results.json", setting, entry)
+    write_json(folder / "results.json", results)
     overview = accuracy_flops_figure(results["settings"])
     save_figure(overview, folder / "accuracy_against_gflops.png")
     with new_run(folder, setting) as writer:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from coviar_mocrop.files import write_json
+from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.fusion import Accuracy
 from coviar_mocrop.scores import Scores
 from coviar_mocrop.viz.tables import markdown_table
@@ -38,17 +38,27 @@ def setting_results(
     return {"streams": entries, "fused": fused, "clips": len(next(iter(streams.values())).names)}
 
 
-def merge_results(path: str | os.PathLike[str], setting: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a setting's entry into ``results.json`` and return all of it. The other settings stay."""
+def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the content of ``results.json``. Where there is no such file, it holds no setting.
+
+    Raises:
+        ScoreError: the file does not hold results.
+    """
     try:
-        known = dict(json.loads(Path(path).read_text(encoding="utf-8"))["settings"])
-    except (OSError, ValueError, KeyError, TypeError):
-        known = {}
-    known[setting] = dict(entry)
-    ordered = [*(name for name in SETTINGS if name in known), *(name for name in known if name not in SETTINGS)]
-    results = {"settings": {name: known[name] for name in ordered}}
-    write_json(path, results)
+        results: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        results_table(results)
+    except FileNotFoundError:
+        return {"settings": {}}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ScoreError(f"{path}: does not hold results; move it away or choose another --output") from error
     return results
+
+
+def add_setting(results: Mapping[str, Any], setting: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The results with a setting's entry, in the order of :data:`SETTINGS`. The other settings stay."""
+    known = {**results["settings"], setting: dict(entry)}
+    ordered = [*(name for name in SETTINGS if name in known), *(name for name in known if name not in SETTINGS)]
+    return {"settings": {name: known[name] for name in ordered}}
 
 
 def results_table(results: Mapping[str, Any]) -> str:
@@ -63,7 +73,8 @@ def results_table(results: Mapping[str, Any]) -> str:
 
 def _entry(accuracy: Accuracy, settings: Mapping[str, Any]) -> dict[str, Any]:
     costs = ("gflops_per_frame", "gflops_per_clip", "ms_read", "ms_network")
-    measured = {name: float(settings.get(name, 0.0)) for name in costs}
+    given = {name: settings.get(name) for name in costs}
+    measured = {name: float(value) if isinstance(value, int | float) else 0.0 for name, value in given.items()}
     return {
         **_top(accuracy),
         **measured,
