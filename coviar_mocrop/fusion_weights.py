@@ -57,7 +57,7 @@ def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def require_disjoint(validation: Mapping[str, Scores], reported: Mapping[str, Scores]) -> None:
-    """Refuse a validation set that shares clips with the reported set, by name or, of one stream, by their scores.
+    """Refuse a validation set that shares clips with the reported set, by name or by their scores.
 
     Raises:
         ScoreError: it does, or the two have other streams or classes.
@@ -77,13 +77,22 @@ def require_disjoint(validation: Mapping[str, Scores], reported: Mapping[str, Sc
                 f"{name}: {len(shared)} clips are in the validation set and in the reported one, first "
                 f"{min(shared)}; weights found on clips that are reported say nothing"
             )
-        known = {row.tobytes() for row in other.scores}
-        same = [clip for clip, row in zip(scores.names.tolist(), scores.scores, strict=True) if row.tobytes() in known]
-        if same:
-            raise ScoreError(
-                f"{name}: {len(same)} clips of the validation set have the very scores of reported ones, first "
-                f"{same[0]}; are they the same clips under other names?"
-            )
+    mine, theirs = _rows(validation), _rows(reported)
+    copies = [mine[row] for row in mine.keys() & theirs.keys()]
+    if copies:
+        raise ScoreError(
+            f"{len(copies)} clips of the validation set have the very scores of reported ones in every stream, first "
+            f"{min(copies)}; are they the same clips under other names?"
+        )
+
+
+def _rows(streams: Mapping[str, Scores]) -> dict[bytes, str]:
+    """Clips by their scores in all streams; less those that share theirs, as clips do where a network has collapsed."""
+    clips: dict[bytes, list[str]] = {}
+    rows = np.concatenate([streams[name].scores for name in sorted(streams)], axis=1)
+    for clip, row in zip(next(iter(streams.values())).names.tolist(), rows, strict=True):
+        clips.setdefault(row.tobytes(), []).append(clip)
+    return {row: names[0] for row, names in clips.items() if len(names) == 1}
 
 
 def tune_weights(streams: Mapping[str, Scores]) -> TunedWeights:

@@ -96,10 +96,18 @@ def test_clips_that_are_reported_are_refused() -> None:
     shared = replace(validation["mv"], names=np.array(["test/7.mp4", *validation["mv"].names[1:]]))
     with pytest.raises(ScoreError, match=r"mv: 1 clips are in the validation set .*test/7\.mp4"):
         require_disjoint({**validation, "mv": shared}, reported)
-    renamed = validation["clip"].scores.copy()
-    renamed[4] = reported["clip"].scores[9]
-    with pytest.raises(ScoreError, match=r"clip: 1 clips .*val/4\.mp4.*other names"):
-        require_disjoint({**validation, "clip": replace(validation["clip"], scores=renamed)}, reported)
+
+    def with_rows(scores: Scores, rows: list[int], of: Scores) -> Scores:
+        changed = scores.scores.copy()
+        changed[rows] = of.scores[9]
+        return replace(scores, scores=changed)
+
+    copied = {name: with_rows(scores, [4], reported[name]) for name, scores in validation.items()}
+    with pytest.raises(ScoreError, match=r"1 clips .*val/4\.mp4.*other names"):
+        require_disjoint(copied, reported)
+    require_disjoint({**validation, "clip": copied["clip"]}, reported)  # in one stream only: chance
+    collapsed = {name: with_rows(scores, [4, 5, 6], reported[name]) for name, scores in validation.items()}
+    require_disjoint(collapsed, reported)
     with pytest.raises(ScoreError, match="same streams"):
         require_disjoint({"mv": validation["mv"]}, reported)
     other = replace(validation["mv"], classes=np.array(list("abcdef")))

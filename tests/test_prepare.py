@@ -22,9 +22,9 @@ from tool import run_tool, tool
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.transcode import encode
-from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared, form_of_folder
+from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared
 from coviar_mocrop.datasets.folder import index_folder, prepare_folder, read_groups
-from coviar_mocrop.datasets.lists import Clip, read_classes, read_list
+from coviar_mocrop.datasets.lists import Clip, Form, read_classes, read_form, read_list
 from coviar_mocrop.datasets.official import UCF101_COUNTS, prepare_hmdb51, prepare_ucf101
 from coviar_mocrop.datasets.splits import SIDES, Side
 from coviar_mocrop.errors import CoviarMocropError, DataError
@@ -421,13 +421,13 @@ def test_transcode_mends_reports_and_resumes(spoilt: Path, tmp_path: Path) -> No
 
 
 def test_form_of_a_transcoded_folder(tree: Callable[..., Path], tmp_path: Path) -> None:
-    assert form_of_folder(tmp_path) is None
+    assert read_form(tmp_path) is None
     canonical = Canonical(tmp_path / "out", codec="mpeg4", size=(32, 32))
     prepare_folder(tree({"a": 2, "b": 2}), tmp_path / "lists", canonical=canonical, handling=UNCHECKED)
-    assert form_of_folder(tmp_path / "out") == canonical
-    for text in ("", "[]", '{"codec": "vp9", "size": null}', '{"codec": "h264", "size": [1]}'):
+    assert read_form(tmp_path / "out") == Form("mpeg4", (32, 32), 12)
+    for text in ("", "[]", '{"codec": "vp9", "size": null, "gop": 12}', '{"codec": "h264", "size": [1], "gop": 12}'):
         (tmp_path / "out" / "transcode.json").write_text(text)
-        assert form_of_folder(tmp_path / "out") is None
+        assert read_form(tmp_path / "out") is None
 
 
 def test_single_files_to_the_canonical_form(spoilt: Path, clip_file: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,14 @@ import coviar_mocrop.training.trainer as trainer_module
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
 from coviar_mocrop.clips.reader import ReadViews
 from coviar_mocrop.config import Config
+from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError, ListError
+from coviar_mocrop.files import write_json
 from coviar_mocrop.flops import count_flops
+from coviar_mocrop.inference.export import export_stream
 from coviar_mocrop.inference.show import log_pictures
 from coviar_mocrop.inference.testing import load_stream, score_checkpoint, score_streams
+from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.stream_net import create_network
 from coviar_mocrop.training.config import RateFactors, TrainConfig
@@ -156,6 +161,22 @@ def test_the_test_list_is_never_opened(demo: Path, tmp_path: Path) -> None:
     assert scored.top1 == max(tops)
     with pytest.raises(ListError, match=r"none\.txt: no such list"):
         score_checkpoint(tmp_path / "run/best.pt")
+
+
+def test_what_a_stream_learned_from_travels_with_it(demo: Path, tmp_path: Path) -> None:
+    form = {"codec": "mpeg4", "size": [96, 64], "gop": 12}
+    root = tmp_path / "root"
+    shutil.copytree(demo / "videos", root)
+    write_json(root / "transcode.json", {"source": "x", **form})
+    best = train(small_config(demo, tmp_path, setting="attention", data={"root": str(root)}, train={"epochs": 1}))
+    shutil.rmtree(root)
+    rules = load_checkpoint(best)["rules"]
+    assert rules["videos"] == {**form, "size": (96, 64)}
+    assert rules["crop"]["mocrop"] == MoCropSettings().model_dump(mode="json")
+    assert (rules["sampling"]["segments"], rules["crop"]["size"], rules["scaling"]["bound"]) == (2, 32, 20)
+    card = export_stream(best, tmp_path / "mv", formats=["safetensors"])
+    assert card["rules"] == load_stream(best).rules()
+    assert load_stream(tmp_path / "mv/mv.safetensors").form == load_stream(best).form == Form("mpeg4", (96, 64), 12)
 
 
 def test_every_learning_rate_is_logged(demo: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def main() -> None:
     start = time.perf_counter()
     name = "demo" if given.seed == 0 else f"demo_seed{given.seed}"
     root, lists = Path("data") / name, Path("data_lists") / name
-    make_demo(root, lists, seed=given.seed)
+    make_demo(root, lists, seed=given.seed, overwrite=True)
     common = [
         f"seed={given.seed}",
         f"data.root={root}",

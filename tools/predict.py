@@ -11,7 +11,7 @@ from pathlib import Path
 
 from coviar_mocrop.bitstream.remote import file_name
 from coviar_mocrop.cli import add_set_argument, parser, run
-from coviar_mocrop.datasets.convert import Canonical
+from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import DataError, ScoreError, VideoError
 from coviar_mocrop.inference.predictor import Prediction, Predictor
@@ -122,12 +122,8 @@ def _damaged(prediction: Prediction) -> str:
     )
 
 
-def _unlike(path: Path | str, form: Canonical) -> str:
-    size = f" at {form.size[0]}x{form.size[1]}" if form.size else ""
-    return (
-        f"note: {path}: the streams learned from transcodes ({form.codec}{size}, no B-frames), and this is none; "
-        "--transcode makes it one"
-    )
+def _unlike(path: Path | str, form: Form) -> str:
+    return f"note: {path}: the streams learned from transcodes ({form}), and this is none; --transcode makes it one"
 
 
 def _report(prediction: Prediction, predictor: Predictor) -> str:

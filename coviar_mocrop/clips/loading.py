@@ -24,7 +24,7 @@ from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.dataset import ClipDataset, Key, SkipLog, WantsViews
 from coviar_mocrop.clips.resize import compile_kernels as compile_resize
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.lists import VideoList, read_classes, read_list
+from coviar_mocrop.datasets.lists import VideoList, read_classes, read_form, read_list
 from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.interrupt import leave_ending_to_the_parent
 from coviar_mocrop.runtime import ALONE, Group
@@ -103,7 +103,7 @@ def read_videos(data: DataConfig, part: Part, shard: tuple[int, int] = (0, 1)) -
     if not Path(data.root).is_dir():
         raise DataError(f"{data.root}: is no folder; set data.root to where the paths of {path} start")
     videos = read_list(path, read_classes(data.classes))
-    return replace(videos, clips=videos.clips[shard[0] :: shard[1]])
+    return replace(videos, clips=videos.clips[shard[0] :: shard[1]], form=read_form(data.root))
 
 
 def open_clips(
@@ -338,7 +338,8 @@ def _look_for_the_dead_in_next(loader: DataLoader[Sample]) -> None:
 
     It does so from a signal handler; without it, the loader notices within seconds, in ``next()``.
     """
-    if loader.num_workers and threading.current_thread() is threading.main_thread():
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if loader.num_workers and is_main_thread and hasattr(signal, "SIGCHLD"):  # Windows has none
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Literal
 
 from tqdm import tqdm
 
 from coviar_mocrop.bitstream import open_video, transcode
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE, Codec
-from coviar_mocrop.datasets.lists import Clip, DataRoot
+from coviar_mocrop.datasets.lists import RECORD, Clip, DataRoot
 from coviar_mocrop.datasets.splits import (
     Side,
     Sides,
@@ -27,9 +27,6 @@ from coviar_mocrop.datasets.splits import (
 )
 from coviar_mocrop.errors import DataError, NoMotionVectorsError, VideoError
 from coviar_mocrop.files import write_json
-
-RECORD = "transcode.json"
-"""The file in a folder of transcoded videos that says what they were made from, and how."""
 
 _GOP = 12
 _SHOWN = 20
@@ -194,16 +191,6 @@ def check_video(path: str | os.PathLike[str]) -> None:
         f"{os.fspath(path)}: none of its {frames} frames has motion vectors (all key frames, or damaged); "
         "transcode it (--transcode), or leave it out"
     )
-
-
-def form_of_folder(folder: str | os.PathLike[str]) -> Canonical | None:
-    """What the videos of a folder were transcoded to, as the record beside them tells; None if there is none."""
-    try:
-        made = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
-        size = None if made["size"] is None else (int(made["size"][0]), int(made["size"][1]))
-        return Canonical(Path(folder), made["codec"], size) if made["codec"] in get_args(Codec) else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None
 
 
 def _targets(source: Path, clips: Sequence[Clip]) -> dict[str, Clip]:

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args
 
+from coviar_mocrop.bitstream.transcode import Codec
 from coviar_mocrop.errors import DataError, ListError
+
+RECORD = "transcode.json"
+"""The file in a folder of transcoded videos that says what they were made from, and how."""
+
+
+class Form(NamedTuple):
+    """The form that the videos of a data set were transcoded to: one codec without B-frames, key frames at a distance.
+
+    Attributes:
+        codec: ``h264`` or ``mpeg4``.
+        size: (width, height), pixels; None: each video kept its own.
+        gop: frames from one key frame to the next.
+    """
+
+    codec: Codec
+    size: tuple[int, int] | None
+    gop: int
+
+    def __str__(self) -> str:
+        size = f" at {self.size[0]}x{self.size[1]}" if self.size else ""
+        return f"{self.codec}{size}, a key frame every {self.gop} frames, no B-frames"
 
 
 class Clip(NamedTuple):
@@ -29,10 +52,12 @@ class VideoList:
     Attributes:
         clips: in the file's order.
         classes: names by label.
+        form: what the videos were transcoded to, where they were.
     """
 
     clips: tuple[Clip, ...]
     classes: tuple[str, ...]
+    form: Form | None = None
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -107,6 +132,23 @@ def _lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
         raise ListError(f"{path}: cannot be read as text ({error})") from error
     stripped = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
     return [(number, line) for number, line in stripped if line and not line.startswith("#")]
+
+
+def read_form(root: str | os.PathLike[str]) -> Form | None:
+    """What the videos below a data root were transcoded to, as the record there tells; None if there is none."""
+    try:
+        return form_of(json.loads(Path(root, RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def form_of(values: Any) -> Form | None:
+    """A form from what a record, a checkpoint or a card holds; None if it is not one."""
+    try:
+        size = None if values["size"] is None else (int(values["size"][0]), int(values["size"][1]))
+        return Form(values["codec"], size, int(values["gop"])) if values["codec"] in get_args(Codec) else None
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
 
 
 class DataRoot:

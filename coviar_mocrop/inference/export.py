@@ -136,6 +136,7 @@ def _describe(stream: Stream, state: dict[str, Tensor], source: str) -> dict[str
         "gflops_per_frame": cost.gflops_per_frame,
         "gflops_per_clip": cost.gflops_per_clip,
         "weights": {"sha256": digest(state), "checkpoint": source},
+        "rules": stream.rules(),
         "versions": _versions(),
         "classes": list(stream.classes),
         "config": config.model_dump(mode="json"),

@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream import VideoInfo, open_video, transcode
+from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE
 from coviar_mocrop.clips.dataset import read_streams
 from coviar_mocrop.clips.loading import require_shared
 from coviar_mocrop.clips.reader import ReadViews, View
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import whole_frame
-from coviar_mocrop.datasets.convert import Canonical, form_of_folder
+from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.fusion import fuse, resolve_weights
 from coviar_mocrop.inference.testing import load_streams
 from coviar_mocrop.mocrop import CropBox
@@ -90,8 +91,8 @@ class Predictor:
         classes: names.
         weights: of the fusion, by stream.
         setting: baseline, efficiency or attention.
-        form: what the videos that the streams learned from were transcoded to; None where they were not, or where
-            their folder is not there to tell.
+        form: what the videos that the streams learned from were transcoded to, as their checkpoints say; None where
+            they were not.
     """
 
     def __init__(
@@ -124,8 +125,7 @@ class Predictor:
         self._runtime = choose_runtime(self._config.train)
         for stream in self.streams.values():
             self._runtime.place(stream.network)
-        forms = (form_of_folder(config.data.root) for config in configs.values())
-        self.form = next((form for form in forms if form is not None), None)
+        self.form = next((stream.form for stream in self.streams.values() if stream.form), None)
         self._transcode = transcode
         zeros = np.zeros(len(self.classes), np.float32)
         self.weights = resolve_weights({name: self._as_scores(name, zeros) for name in self.streams}, weights)
@@ -140,10 +140,10 @@ class Predictor:
             return self._predict(path)
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            form = self.form or Canonical(Path(folder))
+            form = self.form or Form("h264", CANONICAL_SIZE, 12)
             canonical = Path(folder, "canonical.mp4")
             limit = self._config.data.max_frame_pixels
-            done = transcode(path, canonical, codec=form.codec, size=form.size, max_frame_pixels=limit)
+            done = transcode(path, canonical, codec=form.codec, size=form.size, gop=form.gop, max_frame_pixels=limit)
             spent = 1e3 * (time.perf_counter() - start)
             prediction = self._predict(canonical)
             times = {"transcode": spent, **prediction.milliseconds}
@@ -211,6 +211,6 @@ def _peak_frame(kind: str, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(frames[best].transpose(1, 2, 0))
 
 
-def _has_form(info: VideoInfo, form: Canonical) -> bool:
+def _has_form(info: VideoInfo, form: Form) -> bool:
     size = (info.width, info.height)
     return info.codec == form.codec and not info.has_b_frames and form.size in (None, size)

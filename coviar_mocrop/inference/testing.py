@@ -15,7 +15,7 @@ from tqdm import tqdm
 from coviar_mocrop.checkpoint import load_checkpoint, load_model_state
 from coviar_mocrop.clips.loading import ClipLoader, Part, create_testing_loader, read_videos
 from coviar_mocrop.config import build_config, load_config
-from coviar_mocrop.datasets.lists import read_classes
+from coviar_mocrop.datasets.lists import form_of, read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
 from coviar_mocrop.runtime import ALONE, Group, Runtime, choose_runtime
 from coviar_mocrop.scores import Scores
@@ -66,6 +66,7 @@ def load_stream(
     if config.stream != trained:
         raise CheckpointError(f"{os.fspath(checkpoint)}: is a {trained} stream; it cannot be tested as {config.stream}")
     stream = create_stream(config, content["classes"], weights=False)
+    stream.form = form_of(content.get("rules", {}).get("videos"))
     load_model_state(stream.network, content["model"], checkpoint)
     stream.network.eval()
     return stream

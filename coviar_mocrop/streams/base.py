@@ -26,6 +26,7 @@ from coviar_mocrop.clips.batch import Features, Frames, Inputs
 from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.reader import ReadViews, View
 from coviar_mocrop.config import Config
+from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.flops import StreamCost
 from coviar_mocrop.runtime import ALONE, Group
@@ -47,6 +48,7 @@ class Stream(ABC):
         config: settings of the run.
         classes: names, in the order of the labels.
         network: takes what :meth:`inputs` gives, returns clip logits [N, classes].
+        form: what the videos that it learned from were transcoded to; None where they were not, or nobody knows.
     """
 
     name: ClassVar[str]
@@ -55,6 +57,7 @@ class Stream(ABC):
     rank: ClassVar[int] = 100
     trainable: ClassVar[bool] = True
     scaling: ClassVar[dict[str, Any] | None] = None
+    form: Form | None = None
 
     def __init__(self, config: Config, classes: Sequence[str], *, weights: bool) -> None:
         """Build the stream.
@@ -116,6 +119,26 @@ class Stream(ABC):
 
     def start_training(self, features: Tensor | None) -> None:  # noqa: B027
         """Called once before training, with the features [clips, dim] of the training list where there are any."""
+
+    def rules(self) -> dict[str, Any]:
+        """How a clip becomes the network's input, as JSON values: they stand in checkpoints and on cards."""
+        config = self.config
+        return {
+            "videos": None if self.form is None else self.form._asdict(),
+            "sampling": {
+                "segments": config.input.test_segments,
+                "frames": config.input.frames,
+                "stride": config.input.stride,
+                "anchor_every": config.data.anchor_every,
+            },
+            "crop": {
+                "setting": config.setting,
+                "mocrop": config.mocrop.model_dump(mode="json") if config.crops else None,
+                "crops": config.input.test_crops,
+                "size": config.size,
+            },
+            "scaling": self.scaling,
+        }
 
     def description(self) -> dict[str, Any]:
         """What a score file says of the stream."""

@@ -189,6 +189,7 @@ def save_state(trainer: Trainer, *, resumable: bool = True) -> None:
         "step": state.step,
         "history": state.history,
         "lists": trainer.lists,
+        "rules": trainer.stream.rules(),
     }
     finished = state.epoch == trainer.config.train.epochs and state.best is None
     if state.step == 0 and (state.is_best or finished):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +21,7 @@ from coviar_mocrop.clips.loading import (
     require_shared,
 )
 from coviar_mocrop.config import Config
+from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.runtime import Group, Runtime, choose_runtime
 from coviar_mocrop.streams.base import Stream, create_stream, stream_class
@@ -125,7 +126,7 @@ def prepare(configs: Mapping[str, Config], group: Group) -> Run:
                 "or more"
             )
     runtime = choose_runtime(shared.train, group.local_rank)
-    streams = [_create_stream(config, videos.classes, runtime, group) for config in configs.values()]
+    streams = [_create_stream(config, videos, runtime, group) for config in configs.values()]
     loader, sampler = create_training_loader(streams, videos, group)
     validated = [stream.for_validation() for stream in streams if stream.config.train.val_every]
     validation = create_testing_loader(validated, validation_videos, group) if validation_videos and validated else None
@@ -134,9 +135,10 @@ def prepare(configs: Mapping[str, Config], group: Group) -> Run:
     return Run(group, runtime, trainers, loader, sampler, validation)
 
 
-def _create_stream(config: Config, classes: Sequence[str], runtime: Runtime, group: Group) -> Stream:
+def _create_stream(config: Config, videos: VideoList, runtime: Runtime, group: Group) -> Stream:
     torch.manual_seed(config.seed)
-    stream = create_stream(config, classes, weights=True)
+    stream = create_stream(config, videos.classes, weights=True)
+    stream.form = videos.form
     if config.train.sync_bn and group.world > 1:
         convert_batch_norms(stream.network, runtime.device)
     runtime.place(stream.network)
