@@ -10,12 +10,14 @@ from pathlib import Path
 from coviar_mocrop.cli import parser, run
 from coviar_mocrop.config import load_configs
 from coviar_mocrop.datasets.demo import make_demo
+from coviar_mocrop.files import write_json
 from coviar_mocrop.inference.show import log_pictures
 from coviar_mocrop.inference.testing import score_checkpoint, score_checkpoints
 from coviar_mocrop.scores import save_scores
 from coviar_mocrop.training.trainer import train
 from coviar_mocrop.viz.compare import compare
 from coviar_mocrop.viz.results import SETTINGS, results_table
+from coviar_mocrop.viz.tables import markdown_table
 
 PROJECT = Path(__file__).resolve().parent.parent
 STREAMS = ("iframe", "mv", "residual")
@@ -60,7 +62,13 @@ def main() -> None:
         results = compare(scores, given.output)
     print(f"\n{results_table(results)}\n")
     if given.clip:
-        print(f"{_against_probes(best['clip'], given.output, common)}\n")
+        probes = _probes(best["clip"], given.output, common)
+        write_json(given.output / "probes.json", probes)
+        rows = [
+            ["CLIP stream, same frozen features", "top-1"],
+            *([t, f"{100 * top1:.1f} %"] for t, top1 in probes.items()),
+        ]
+        print(f"{markdown_table(rows, align='lr')}\n")
     print(f"done in {time.perf_counter() - start:.0f} s; the same as JSON: {given.output}/results.json")
     print(f"open TensorBoard on it: .venv/bin/tensorboard --logdir {given.output}")
 
@@ -72,15 +80,14 @@ def _train(streams: Sequence[str], output: Path, overrides: list[str], folder: s
     return train(configs, overwrite=True, draw=log_pictures)
 
 
-def _against_probes(head: Path, output: Path, overrides: list[str]) -> str:
-    """The head beside a linear layer on the same features of either part, trained by the same recipe: a table."""
+def _probes(head: Path, output: Path, overrides: list[str]) -> dict[str, float]:
+    """Top-1 of the head, and of a linear layer on the same features of either part, trained by the same recipe."""
     top1 = {"head on both": score_checkpoint(head).top1}
     for part in ("image", "motion"):
         linear = [f"clip.parts={part}", "clip.hidden=0", "clip.dropout=0"]
         probe = _train(("clip",), output, [*overrides, *linear], f"probe_{part}")["clip"]
         top1[f"linear probe, {part} feature alone"] = score_checkpoint(probe).top1
-    lines = [f"| {title} | {100 * share:.1f} % |" for title, share in top1.items()]
-    return "\n".join(["| CLIP stream, same frozen features | top-1 |", "|---|---:|", *lines])
+    return top1
 
 
 if __name__ == "__main__":
