@@ -9,6 +9,14 @@ import sys
 from collections.abc import Callable, Mapping
 
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, Interrupted
+from coviar_mocrop.messages import first_line
+
+
+_REMEDIES = {
+    "out of memory": "lower train.batch_size or train.test_batch_size, or raise train.accumulate",
+    "does not have a deterministic implementation": "--set train.deterministic=false allows it",
+}
+"""What a user can do about PyTorch's errors on GPUs, by what they say."""
 
 
 def run(main: Callable[[], None]) -> None:
@@ -22,6 +30,12 @@ def run(main: Callable[[], None]) -> None:
         raise SystemExit(130) from None
     except CoviarMocropError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except RuntimeError as error:
+        remedy = next((remedy for words, remedy in _REMEDIES.items() if words in str(error)), None)
+        if remedy is None:
+            raise
+        print(f"error: {first_line(error)}; {remedy}", file=sys.stderr)
         raise SystemExit(2) from None
     except BrokenPipeError:  # `tool | head`
         raise SystemExit(1) from None
