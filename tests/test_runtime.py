@@ -23,7 +23,7 @@ def test_on_a_gpu_algorithms_are_deterministic_or_the_fastest(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (8, 0))
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda yes: asked.update(deterministic=yes))
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", None)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", deterministic)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     runtime = choose_runtime(TrainConfig(device="cuda", deterministic=deterministic), local_rank=3)
     assert asked == {"device": "cuda:1", "deterministic": deterministic}
