@@ -74,6 +74,9 @@ BOXES = "extract_boxes --config {}/settings.yaml"
         (f"{BOXES} --set data.cache={{}}/text.txt", "text.txt: cannot be written (Not a directory)"),
         ("extract_features --config {}/settings.yaml --streams mv --set data.cache={}/text.txt", "cannot be written"),
         ("compute_table --output {}/text.txt", "text.txt: cannot be written (Not a directory)"),
+        ("prepare_data folder {}/videos --name x --lists {}/text.txt", "text.txt: cannot be written (Not a directory)"),
+        ("prepare_data demo --output {}/text.txt --lists {}/lists", "text.txt: cannot be written (Not a directory)"),
+        ("demo --output {}/text.txt", "text.txt: cannot be written (Not a directory)"),
         ("benchmark reading {}/clip.mp4 --json {}/folder", "folder: is a folder; give the name of a file"),
         # files that are something else, or not there
         (f"{TEST} --checkpoint {{}}/mv.npz", "mv.npz: is no checkpoint but a file of arrays, such as the scores that"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from coviar_mocrop.cli import parser, run
 from coviar_mocrop.config import load_configs
 from coviar_mocrop.datasets.demo import make_demo
-from coviar_mocrop.files import write_json
+from coviar_mocrop.files import require_writable, write_json
 from coviar_mocrop.inference.show import log_pictures
 from coviar_mocrop.inference.testing import score_checkpoint, score_checkpoints
 from coviar_mocrop.scores import save_scores
@@ -38,6 +38,7 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0, help="of clips and training alike (%(default)s)")
     arguments.add_argument("--clip", action="store_true", help="add the CLIP stream")
     given = arguments.parse_args()
+    require_writable(given.output, folder=True)
     start = time.perf_counter()
     name = "demo" if given.seed == 0 else f"demo_seed{given.seed}"
     root, lists = Path("data") / name, Path("data_lists") / name

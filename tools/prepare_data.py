@@ -22,6 +22,7 @@ from coviar_mocrop.datasets.official import prepare_hmdb51, prepare_ucf101
 from coviar_mocrop.datasets.splits import SIDES, list_name
 from coviar_mocrop.datasets.transcoding import transcode_files
 from coviar_mocrop.errors import DataError
+from coviar_mocrop.files import require_writable
 
 PROJECT = Path(__file__).resolve().parent.parent
 CLASSES_SHOWN = 20
@@ -283,6 +284,7 @@ def frame_size(text: str) -> tuple[int, int] | None:
 def common(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     """What :func:`add_common` added, as keyword arguments of the functions that prepare data set ``name``."""
     canonical = Canonical(arguments.transcode, arguments.codec, arguments.size) if arguments.transcode else None
+    require_writable(arguments.lists, folder=True)
     handling = Handling(
         check=not arguments.no_check,
         on_error=arguments.on_error,
@@ -295,6 +297,8 @@ def common(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
 
 def demo_command(arguments: argparse.Namespace) -> None:
     """``demo``."""
+    for folder in (arguments.output, arguments.lists):
+        require_writable(folder, folder=True)
     prepared = make_demo(
         arguments.output,
         arguments.lists,
