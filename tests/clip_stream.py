@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from demo import demo_settings, merge, open_list
+from demo import BACKBONE, demo_settings, merge, open_list
 
 from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.config import Config
@@ -23,7 +23,7 @@ def motion_config(demo: Path, output: Path, **changes: Any) -> Config:
     """A motion stream to freeze: one epoch, small; ``changes`` are merged a section deep."""
     values: dict[str, Any] = {
         "input": {"full_size": 48, "reduced_size": 32, "segments": 1, "test_segments": 2},
-        "model": {"backbone": "mobilenet_v3_small"},
+        "model": {"backbone": BACKBONE},
         "train": {"epochs": 1, "batch_size": 4, "precision": "fp32"},
     }
     return Config.model_validate(demo_settings(demo, output, **merge(values, changes)))
@@ -34,7 +34,7 @@ def clip_settings(demo: Path, output: Path, motion: Path | None, **changes: Any)
     values: dict[str, Any] = {
         "stream": "clip",
         "input": {"full_size": 48, "reduced_size": 32, "segments": 1, "test_segments": 3},
-        "model": {"backbone": "mobilenet_v3_small"},
+        "model": {"backbone": BACKBONE},
         "clip": {"model": TINY_CLIP, "pretrained": None, "motion": None if motion is None else str(motion)},
         "train": {"epochs": 3, "batch_size": 4, "precision": "fp32", "optimizer": "adamw"},
     }

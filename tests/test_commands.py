@@ -166,9 +166,9 @@ def test_prediction_with_a_folder_of_runs(demo: Path, runs: Path, tmp_path: Path
 def test_checkpoints_of_earlier_versions_score_the_same(demo: Path, runs: Path, tmp_path: Path) -> None:
     """Made as they were made before streams had files of their own: names of weights, and all settings."""
     torch.manual_seed(0)
-    network = torchvision.models.mobilenet_v3_small()
-    network.features[0][0] = torch.nn.Conv2d(2, 16, 3, 2, 1, bias=False)
-    network.classifier[3] = torch.nn.Sequential(torch.nn.Dropout(0.2), torch.nn.Linear(1024, 8))
+    network = torchvision.models.shufflenet_v2_x0_5()
+    network.conv1[0] = torch.nn.Conv2d(2, 24, 3, 2, 1, bias=False)
+    network.fc = torch.nn.Sequential(torch.nn.Dropout(0.2), torch.nn.Linear(1024, 8))
     model = {f"backbone.{key}": value for key, value in network.state_dict().items()}
     model |= {f"data_bn.{key}": value for key, value in torch.nn.BatchNorm2d(2).state_dict().items()}
     settings = json.loads((Path(__file__).parent / "checkpoint_config.json").read_text())

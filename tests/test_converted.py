@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 from collections import OrderedDict
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +119,13 @@ def coviar_file(net: nn.Module, path: Path, best: Any = 76.5, *, old: bool = Tru
 # -- layouts ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("kind", "old", "dropout", "backbone"),
-    [*product(("iframe", "mv"), (True, False), (0.0, 0.5), (BACKBONE,)), ("mv", True, 0.5, "resnet18")],
-)
-def test_original_coviar_checkpoints(tmp_path: Path, kind: str, old: bool, dropout: float, backbone: str) -> None:
-    theirs = lively(CoviarNet(kind, backbone=backbone))
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize("kind", ["iframe", "mv"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_original_coviar_checkpoints(tmp_path: Path, kind: str, old: bool, dropout: float) -> None:
+    theirs = lively(CoviarNet(kind))
     path = coviar_file(theirs, tmp_path / "model_best.pth.tar", torch.tensor(76.5), old=old)
-    config = settings(tmp_path, kind, backbone=backbone, dropout=dropout)
+    config = settings(tmp_path, kind, dropout=dropout)
     converted = inspect_weights(path, config)
     report = converted.report()
     assert "original CoViAR code" in report and "epoch 510" in report and "best_prec1 76.5" in report
@@ -179,7 +177,11 @@ def test_mocrop_and_torchvision_layouts(tmp_path: Path, backbone: str, prefix: s
     expected = nn.Sequential(nn.Flatten(0, 1), net)
     with torch.no_grad():
         mean = expected(frames).unflatten(0, frames.shape[:2]).mean(1)
-        torch.testing.assert_close(imported(path, config)(frames), mean, rtol=1e-4, atol=1e-4)
+        if prefix:
+            ours = imported(path, config)
+        else:  # as torchvision's files are used
+            ours = network("iframe", len(CLASSES), backbone=backbone, weights=str(path)).eval()
+        torch.testing.assert_close(ours(frames), mean, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("container", ["state_dict", "model_state_dict", "model"])

@@ -136,6 +136,7 @@ def test_a_bad_clip_in_mid_epoch_loses_no_step(demo: Path, tmp_path: Path) -> No
     (tmp_path / "l.txt").write_text(f"{lines}bad.mp4 {name} 0\n")
     with pytest.raises(VideoError, match=r"bad\.mp4"):
         train(run_config(demo, tmp_path / "run", data={"train_list": str(tmp_path / "l.txt")}))
+    (demo / "videos/bad.mp4").unlink()  # other tests share the folder
     content = load_checkpoint(tmp_path / "run/last.pt")
     assert "optimizer" in content
     bad = next(number for number, keys in enumerate(TrainingSampler(9, 2)) if 8 in [index for _, index, _ in keys])

@@ -21,7 +21,7 @@ from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import ConfigError, ModelError
 from coviar_mocrop.flops import count_flops
 from coviar_mocrop.inference.predictor import Predictor
-from coviar_mocrop.inference.show import inspect_motion
+from coviar_mocrop.inference.show import inspect_motion, log_pictures
 from coviar_mocrop.inference.testing import load_stream, score_checkpoint
 from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.streams.base import Stream, create_stream
@@ -51,14 +51,14 @@ def config_of(demo: Path, output: Path) -> Config:
         setting="attention",
         input={"segments": 3, "test_segments": 3, "frames": "decoded", "stride": 4, "full_size": 48},
         model={"motion_squeeze": True, "temporal": "shift"},
-        train={"epochs": 3, "batch_size": 4, "precision": "fp32", "device": "cpu"},
+        train={"epochs": 3, "batch_size": 4, "precision": "fp32", "device": "cpu", "optimizer": "sgd", "momentum": 0},
     )
     return Config.model_validate(settings)
 
 
 @pytest.fixture(scope="module")
 def trained(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train({"iframe": config_of(demo, tmp_path_factory.mktemp("run"))})["iframe"]
+    return train({"iframe": config_of(demo, tmp_path_factory.mktemp("run"))}, draw=log_pictures)["iframe"]
 
 
 def test_training_learns_the_module_and_shows_its_motion(demo: Path, trained: Path) -> None:
