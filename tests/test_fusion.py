@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,16 @@ def test_broken_score_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", names=["a"])
     with pytest.raises(ScoreError, match=r"other\.npz"):
         load_scores(tmp_path / "other.npz")
+
+
+def test_a_changed_byte_anywhere_is_data_or_one_error(tmp_path: Path) -> None:
+    file = tmp_path / "s.npz"
+    save_scores(file, make_scores(clips=3, classes=2))
+    content = file.read_bytes()
+    for place in range(len(content)):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        with contextlib.suppress(ScoreError):
+            load_scores(file)
 
 
 def test_parts_that_do_not_fit_are_not_saved(tmp_path: Path) -> None:
