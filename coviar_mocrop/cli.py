@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, Interrupted
 from coviar_mocrop.messages import first_line
 
-
 _REMEDIES = {
     "out of memory": "lower train.batch_size or train.test_batch_size, or raise train.accumulate",
     "does not have a deterministic implementation": "--set train.deterministic=false allows it",
