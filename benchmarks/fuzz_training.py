@@ -78,7 +78,7 @@ def write_settings(folder: Path, streams: list[str]) -> Path:
             "workers": 0,
         },
         "input": {"full_size": 32, "segments": 1, "test_segments": 1},
-        "model": {"backbone": "mobilenet_v3_small", "dropout": 0.2},
+        "model": {"backbone": "shufflenet_v2_x0_5", "dropout": 0.2},
         "train": {"epochs": 3, "batch_size": 2, "precision": "fp32", "threads": 1, "save_minutes": 0}
         | {"mixup": 0.3, "val_every": 1},
         "streams": {name: {} for name in streams},
