@@ -11,11 +11,14 @@ from collections.abc import Callable, Mapping
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, Interrupted
 from coviar_mocrop.messages import first_line
 
+_OTHERS = "another process hangs or has ended; see what it said, and go on with --resume"
 _REMEDIES = {
+    "Timed out waiting": _OTHERS,
+    "Connection closed by peer": _OTHERS,
     "out of memory": "lower train.batch_size or train.test_batch_size, or raise train.accumulate",
     "does not have a deterministic implementation": "--set train.deterministic=false allows it",
 }
-"""What a user can do about PyTorch's errors on GPUs, by what they say."""
+"""What a user can do about PyTorch's own errors, by what they say."""
 
 
 def run(main: Callable[[], None]) -> None:

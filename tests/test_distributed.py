@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,25 @@ def test_batchnorm_over_processes_is_that_of_one(tmp_path: Path) -> None:
         torch.testing.assert_close(part[2], norm.weight.grad, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(part[3], norm.running_mean)
         torch.testing.assert_close(part[4], norm.running_var)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_noticed(tmp_path: Path) -> None:
+    script = tmp_path / "hang.py"
+    script.write_text(
+        "import datetime, time\n"
+        "import coviar_mocrop.runtime as runtime\n"
+        "from coviar_mocrop.cli import run\n"
+        "assert runtime._PATIENCE <= datetime.timedelta(minutes=15)\n"
+        "runtime._PATIENCE = datetime.timedelta(seconds=5)\n"
+        "def main():\n"
+        "    with runtime.process_group() as group:\n"
+        "        group.table([0.0])\n"
+        "        if group.rank: time.sleep(60)\n"
+        "        group.table([1.0])\n"
+        "run(main)\n"
+    )
+    start = time.monotonic()
+    done = torchrun(2, script)
+    assert done.returncode != 0 and time.monotonic() - start < 50
+    assert "another process hangs or has ended; see what it said, and go on with --resume" in done.stderr
