@@ -149,7 +149,8 @@ def test_residual_weights_of_the_original_code_see_the_same_residuals(tmp_path: 
     ours_see = ResidualStream(config, CLASSES, weights=False).normalise(pixels)[None]
     ours = imported(path, config)
     assert_same_scores(ours, theirs, ours_see, theirs_see[None])
-    as_they_are = imported(path, config, residual_order="rgb")
+    as_they_are = network("residual", len(CLASSES), backbone="resnet18").eval()
+    as_they_are.load_state_dict(inspect_weights(path, config, residual_order="rgb").fit.state)
     assert_same_scores(as_they_are, theirs, theirs_see[None])
     assert (ours(ours_see) - as_they_are(ours_see)).abs().max() > 1e-2
     tuned = network("residual", len(CLASSES), backbone="resnet18", weights=str(path)).eval()  # the other way in
@@ -264,10 +265,10 @@ def test_what_is_beside_the_backbone_is_taken_or_starts_anew(tmp_path: Path) -> 
     assert all(torch.equal(value, squeezing.state_dict()[key]) for key, value in again.state_dict().items())
     with pytest.raises(CheckpointError, match=r"left over, first motion_squeeze\."):
         network("mv", 3, backbone="resnet18", weights=str(tmp_path / "squeeze.safetensors"))
-    plain = coviar_file(CoviarNet("iframe", backbone="resnet18"), tmp_path / "i.pth.tar")
+    plain = coviar_file(CoviarNet("iframe", backbone="resnet18").half(), tmp_path / "i.pth.tar")
     anew = network("mv", 3, **squeeze, weights=str(plain))
     assert anew.data_bn.running_mean.eq(0).all()
-    state = squeezing.state_dict()
+    state = squeezing.half().state_dict()
     del state["data_bn.bias"]
     write_safetensors(tmp_path / "part.safetensors", state)
     with pytest.raises(CheckpointError, match=r"1 missing, first data_bn\.bias"):

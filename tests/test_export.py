@@ -151,7 +151,7 @@ def test_another_streams_export_is_not_replaced_unasked(demo: Path, best: Path, 
     assert (tmp_path / "mv.safetensors").read_bytes() != before
 
 
-@pytest.mark.parametrize(("kind", "backbone"), [("mv", "resnet18"), ("iframe", "squeezenet1_1")])
+@pytest.mark.parametrize(("kind", "backbone"), [("mv", "mobilenet_v3_small"), ("iframe", "squeezenet1_1")])
 def test_programs_take_any_number_of_clips_and_segments(demo: Path, tmp_path: Path, kind: str, backbone: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     best = checkpoint(demo, tmp_path / "best.pt", kind, backbone)
