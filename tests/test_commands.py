@@ -207,3 +207,17 @@ def test_errors_of_commands_are_one_line(config: Path, runs: Path, tmp_path: Pat
 @pytest.mark.parametrize("name", sorted(path.stem for path in TOOLS.glob("*.py")))
 def test_help_shows_examples(name: str) -> None:
     assert f"python tools/{name}.py" in tool(name, "--help")
+
+
+def test_going_on_and_replacing_exclude_each_other(config: Path, tmp_path: Path) -> None:
+    refused = tool("train_stream", "--config", config, "--resume", "--overwrite", "--output", tmp_path, ok=False)
+    assert refused.strip() == "error: --resume and --overwrite: go on with the run, or replace it; give one of the two"
+
+
+def test_classes_of_another_order_are_told(runs: Path, tmp_path: Path) -> None:
+    best = runs / "mv/best.pt"
+    content = load_checkpoint(best)
+    first, second, *others = content["classes"]
+    save_checkpoint(tmp_path / "mv.pt", {**content, "classes": [second, first, *others]})
+    refused = tool("test_stream", "--checkpoint", tmp_path / "mv.pt", "--scores", tmp_path / "s.npz", ok=False)
+    assert f"(label 0 is '{second}' against '{first}')" in refused

@@ -43,8 +43,10 @@ def test_missing_empty_and_binary_lists(tmp_path: Path) -> None:
     with pytest.raises(ListError, match="holds no clip"):
         read_list(tmp_path / "empty.txt", CLASSES)
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ListError, match="cannot be read as text"):
+    with pytest.raises(ListError, match="is no text"):
         read_list(tmp_path / "binary.txt", CLASSES)
+    with pytest.raises(ListError, match="is a folder; give a list"):
+        read_list(tmp_path, CLASSES)
     (tmp_path / "twice.txt").write_text("a\nb\na\n")
     with pytest.raises(ListError, match="line 1: 'a' stands twice"):
         read_classes(tmp_path / "twice.txt")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coviar_mocrop.cli import add_set_argument, is_main_process, parser, run
 from coviar_mocrop.config import load_configs
+from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.inference.show import log_pictures
 from coviar_mocrop.training.dry_run import dry_run
 from coviar_mocrop.training.trainer import train
@@ -44,6 +45,8 @@ def main() -> None:
         help="one step and one test batch only: shapes, parameters, GFLOPs, memory, time; nothing is written",
     )
     given = arguments.parse_args()
+    if given.resume and given.overwrite:
+        raise ConfigError("--resume and --overwrite: go on with the run, or replace it; give one of the two")
     configs = load_configs(given.config, given.streams, given.set, output=given.output)
     if given.dry_run:
         print("\n".join(dry_run(configs)))

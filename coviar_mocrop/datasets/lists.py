@@ -128,8 +128,12 @@ def _lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ListError(f"{path}: no such list; make lists with tools/prepare_data.py") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ListError(f"{path}: cannot be read as text ({error})") from error
+    except IsADirectoryError as error:
+        raise ListError(f"{path}: is a folder; give a list, which is a text file") from error
+    except UnicodeDecodeError as error:
+        raise ListError(f"{path}: is no text; give a list, one clip or class a line") from error
+    except OSError as error:
+        raise ListError(f"{path}: cannot be read ({error.strerror})") from error
     stripped = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
     return [(number, line) for number, line in stripped if line and not line.startswith("#")]
 

@@ -146,12 +146,20 @@ def load_streams(checkpoints: Iterable[str | os.PathLike[str]], overrides: Seque
         if stream.classes != first.classes:
             raise CheckpointError(
                 f"{path}: was trained on other classes than the {first.name} stream "
-                f"({len(stream.classes)} against {len(first.classes)})"
+                f"({_difference(stream.classes, first.classes)})"
             )
         streams[stream.name] = stream
     if not streams:
         raise CheckpointError("no checkpoint given; give at least one best.pt, or the folder of a run")
     return streams
+
+
+def _difference(mine: Sequence[str], other: Sequence[str]) -> str:
+    """How two lists of classes differ."""
+    if len(mine) != len(other):
+        return f"{len(mine)} against {len(other)}"
+    at = next(label for label, name in enumerate(mine) if name != other[label])
+    return f"label {at} is {mine[at]!r} against {other[at]!r}"
 
 
 def score_streams(streams: Sequence[Stream], part: Part = "test", *, group: Group = ALONE) -> dict[str, Scores]:
@@ -168,7 +176,7 @@ def score_streams(streams: Sequence[Stream], part: Part = "test", *, group: Grou
         if videos.classes != stream.classes:
             raise CheckpointError(
                 f"the {stream.name} stream was trained on other classes than {stream.config.data.classes} names "
-                f"({len(stream.classes)} against {len(videos.classes)})"
+                f"({_difference(stream.classes, videos.classes)})"
             )
     runtime = choose_runtime(config.train, group.local_rank)
     for stream in streams:

@@ -23,6 +23,7 @@ from coviar_mocrop.clips.loading import (
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.files import require_writable
 from coviar_mocrop.runtime import Group, Runtime, choose_runtime
 from coviar_mocrop.streams.base import Stream, create_stream, stream_class
 from coviar_mocrop.training.optim import create_optimizer, create_schedule
@@ -125,6 +126,7 @@ def prepare(configs: Mapping[str, Config], group: Group) -> Run:
                 "train.patience counts epochs without a better validation; set data.val_list, and train.val_every to 1 "
                 "or more"
             )
+    require_writable(shared.data.cache, folder=True)
     runtime = choose_runtime(shared.train, group.local_rank)
     streams = [_create_stream(config, videos, runtime, group) for config in configs.values()]
     loader, sampler = create_training_loader(streams, videos, group)
