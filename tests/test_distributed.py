@@ -118,7 +118,7 @@ def test_two_processes_learn_what_one_does(demo: Path, alone: Path, tmp_path: Pa
     facts = json.loads((tmp_path / "whole/mv/run.json").read_text())["parts"]
     assert facts[0]["processes"] == 2
     done = torchrun(2, script, config, 9, tmp_path / "parts")  # in the fifth step, of 3 an epoch
-    assert "stopped after epoch 1, step 2: " in done.stdout, done.stderr
+    assert "stopped in epoch 2, after step 2: " in done.stdout, done.stderr
     done = torchrun(2, script, config, 0, tmp_path / "parts")
     assert done.returncode == 0, done.stderr
     for name in STREAMS:

@@ -76,10 +76,10 @@ def test_a_signal_to_the_job_ends_it_after_the_step_with_all_saved(
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    found = re.search(r"stopped after epoch (\d+), step (\d+): .*last\.pt.*--resume", errors)
+    found = re.search(r"stopped in epoch (\d+), after step (\d+): .*last\.pt.*--resume", errors)
     assert found, errors
     content = load_checkpoint(output / "last.pt")
-    assert (content["epoch"], content["step"]) == (int(found[1]), int(found[2]))
+    assert (content["epoch"], content["step"]) == (int(found[1]) - 1, int(found[2]))
     train(run_config(demo, output), resume=True)
     assert same(outcome(output), outcome(trained))
 

@@ -291,11 +291,16 @@ def test_groups_stay_whole(tree: Callable[..., Path], tmp_path: Path) -> None:
             assert len(set().union(*groups)) == sum(map(len, groups)) == 5
 
 
+def test_groups_of_videos_that_are_not_there_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "groups.csv").write_text("path,camera\na.mp4,1\nb.mp4,1\nc.mp4,2\n")
+    assert read_groups(tmp_path / "groups.csv", "camera", ["a.mp4", "b.mp4"]) == {"a.mp4": "1", "b.mp4": "1"}
+    assert "names c.mp4, not found in the data folder" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("path,camera\na.mp4,1\n", "has no row for b.mp4"),
-        ("path,camera\na.mp4,1\nb.mp4,1\nc.mp4,2\n", "names c.mp4, not found"),
         ("file,camera\na.mp4,1\n", "has no column 'path'"),
         ("path;camera\na.mp4;1\n", "separate columns by commas"),
         ("path,camera\na.mp4,1\nb.mp4,\n", "line 3: path or camera is empty"),

@@ -166,7 +166,7 @@ def test_interrupted_in_mid_epoch_all_streams_are_saved(
 
     monkeypatch.setattr(trainer_module, "train_step", interrupt)
     with pytest.raises(
-        Interrupted, match=r"stopped after epoch 0, step 3: .*iframe/last\.pt, .*mv/last\.pt; .*--resume"
+        Interrupted, match=r"stopped in epoch 1, after step 3: .*iframe/last\.pt, .*mv/last\.pt; .*--resume"
     ):
         train(pair(demo, tmp_path))
     monkeypatch.undo()

@@ -194,7 +194,7 @@ def test_resuming_where_there_is_no_run_says_so(demo: Path, tmp_path: Path, capl
         assert "holds no run to go on with" in caplog.text
         before = (tmp_path / "none/last.pt").read_bytes()
         train(config, resume=True)
-        assert "all 1 epochs are done already" in caplog.text
+        assert "is done already, epochs: 1" in caplog.text
     assert (tmp_path / "none/last.pt").read_bytes() == before
 
 

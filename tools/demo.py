@@ -50,11 +50,11 @@ def main() -> None:
         f"data.test_list={lists}/test_split1.txt",
         f"data.classes={lists}/classes.txt",
     ]
-    best = _train(STREAMS, given.output, common)
+    best = _train(STREAMS, given.output, common, resume=given.resume)
     if given.clip:
-        best |= _train(("mv_efficientnet",), given.output, common)
+        best |= _train(("mv_efficientnet",), given.output, common, resume=given.resume)
         common.append(f"clip.motion={best.pop('mv_efficientnet')}")
-        best |= _train(("clip",), given.output, common)
+        best |= _train(("clip",), given.output, common, resume=given.resume)
     results = {}
     for setting in SETTINGS:
         scores = score_checkpoints(list(best.values()), [f"setting={setting}"])
@@ -74,11 +74,13 @@ def main() -> None:
     print(f"open TensorBoard on it: .venv/bin/tensorboard --logdir {given.output}")
 
 
-def _train(streams: Sequence[str], output: Path, overrides: list[str], folder: str | None = None) -> dict[str, Path]:
+def _train(
+    streams: Sequence[str], output: Path, overrides: list[str], folder: str | None = None, *, resume: bool = False
+) -> dict[str, Path]:
     """Train runs of configs/demo.yaml together; gives the checkpoints by name."""
     configs = load_configs(PROJECT / "configs" / "demo.yaml", streams, overrides)
     configs = {name: c.model_copy(update={"output": str(output / (folder or name))}) for name, c in configs.items()}
-    return train(configs, overwrite=True, draw=log_pictures)
+    return train(configs, resume=resume, overwrite=not resume, draw=log_pictures)
 
 
 def _probes(head: Path, output: Path, overrides: list[str]) -> dict[str, float]:

@@ -27,6 +27,9 @@ EXAMPLES = """\
   python tools/fuse.py --scores iframe=A.npz clip=D.npz --tune-weights iframe=VA.npz clip=VD.npz --output runs/fused
 """
 
+_FEW = 50
+"""Validation clips below which a note says that what is chosen on them means little."""
+
 
 def main() -> None:
     """Parse, fuse, print the table."""
@@ -125,13 +128,18 @@ def _tune(validation: dict[str, Scores], streams: dict[str, Scores], scale: Scal
     tuned = tune_weights(rescale(common_clips(validation) if common else validation, scale))
     reported = rescale(streams, scale)
     before, after = fuse(reported).top1, fuse(reported, tuned.weights).top1
-    clips = len(next(iter(validation.values())).names)
-    print(f"weights: {' '.join(f'{name}={weight:g}' for name, weight in tuned.weights.items())} ({scale})")
+    clips, reported_clips = (len(next(iter(part.values())).names) for part in (validation, streams))
+    weights = " ".join(f"{name}={weight:g}" for name, weight in tuned.weights.items())
+    print(f"weights: {weights} ({scale}); predict.py takes them, too: --weights {weights}")
     print(f"validation, {clips} clips: top-1 {tuned.before:.1%} with the default weights, {tuned.after:.1%} with these")
-    gain = 100 * (after - before)
-    print(
-        f"reported, {len(next(iter(streams.values())).names)} clips: {before:.1%}, {after:.1%} ({gain:+.1f} points)\n"
-    )
+    gain = f"{100 * (after - before):+.1f} points"
+    told = f"top-1 {before:.1%} with the default weights, {after:.1%} with these ({gain})"
+    print(f"reported, {reported_clips} clips: {told}")
+    if clips < _FEW:
+        print(
+            f"note: {clips} validation clips are few; weights, and a best epoch, that are chosen on so few mean little"
+        )
+    print()
     return tuned.weights
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import shlex
 
 from coviar_mocrop.cli import add_set_argument, is_main_process, parser, run
 from coviar_mocrop.config import load_configs
@@ -27,8 +27,8 @@ def main() -> None:
     arguments = parser(
         "Train streams on a video list. Several streams are trained from one decode of each clip, each with its own\n"
         "network, optimizer and schedule; the weights are those of training each alone.\n\n"
-        "Writes last.pt, best.pt, settings.yaml, metrics.jsonl and TensorBoard files: for one stream to the output\n"
-        "folder, for several to a folder STREAM in it.",
+        "Writes last.pt, best.pt, settings.yaml, run.json, metrics.jsonl, metrics.csv and TensorBoard files: for one\n"
+        "stream to the output folder, for several to a folder STREAM in it.",
         EXAMPLES,
     )
     arguments.add_argument("--config", required=True, metavar="FILE", help="YAML settings, see configs/")
@@ -42,7 +42,7 @@ def main() -> None:
     arguments.add_argument(
         "--dry-run",
         action="store_true",
-        help="one step and one test batch only: shapes, parameters, GFLOPs, memory, time; nothing is written",
+        help="one step and one batch of validation only: shapes, parameters, GFLOPs, memory, time; nothing is written",
     )
     given = arguments.parse_args()
     if given.resume and given.overwrite:
@@ -53,9 +53,14 @@ def main() -> None:
         return
     best = train(configs, resume=given.resume, overwrite=given.overwrite, draw=log_pictures)
     if is_main_process():
-        files = " ".join(map(str, best.values()))
-        folder = given.output or Path(next(iter(best.values()))).parent.parent
-        print(f"wrote {files}; next: python tools/fuse.py --checkpoints {files} --output {folder}/fused")
+        print(f"wrote {' '.join(map(str, best.values()))}")
+        files = list(best.values())
+        together = [file.parent.parent for file in files]
+        folder = given.output or together[0]
+        runs = [folder] if len(files) > 1 and len(set(together)) == 1 else files
+        tune = ["--tune"] if next(iter(configs.values())).data.val_list and len(files) > 1 else []
+        command = ["python", "tools/fuse.py", "--checkpoints", *runs, *tune, "--output", f"{folder}/fused"]
+        print(f"next: {shlex.join(map(str, command))}")
 
 
 if __name__ == "__main__":

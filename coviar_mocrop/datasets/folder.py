@@ -190,8 +190,8 @@ def read_groups(file: str | os.PathLike[str], column: str, paths: Sequence[str])
     if absent := [path for path in paths if path not in group_of]:
         raise DataError(f"{name}: has no row for {some(absent)}; add what is missing, paths as below the data folder")
     if absent := [path for path in group_of if path not in known]:
-        raise DataError(f"{name}: names {some(absent)}, not found in the data folder; remove the row or add the video")
-    return group_of
+        _log.warning("%s: names %s, not found in the data folder", name, some(absent))
+    return {path: group_of[path] for path in paths}
 
 
 def _shares(folds: int | None, test_share: float) -> list[float]:

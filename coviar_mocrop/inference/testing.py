@@ -195,7 +195,13 @@ def score_streams(streams: Sequence[Stream], part: Part = "test", *, group: Grou
 
 
 def score_clips(
-    streams: Sequence[Stream], loader: ClipLoader, runtime: Runtime, *, batches: int | None = None, group: Group = ALONE
+    streams: Sequence[Stream],
+    loader: ClipLoader,
+    runtime: Runtime,
+    *,
+    batches: int | None = None,
+    title: str = "test",
+    group: Group = ALONE,
 ) -> dict[str, Scores]:
     """Mean logits of every clip that can be read, in the list's order; the same on every process of ``group``.
 
@@ -207,6 +213,7 @@ def score_clips(
         loader: the clips.
         runtime: where the networks are.
         batches: stop after so many; None: the whole list.
+        title: of the progress bar.
         group: the processes of the run.
 
     Raises:
@@ -224,8 +231,9 @@ def score_clips(
         stream.network.eval()
         if runtime.device.type == "cpu":
             stream.network.frames_at_once = runtime.frames_at_once  # type: ignore[assignment]
-    title = f"test {' '.join(numbers)}"
-    bar = tqdm(total=len(dataset), desc=title, unit="clip", leave=False, disable=not group.is_main)
+    bar = tqdm(
+        total=len(dataset), desc=f"{title} {' '.join(numbers)}", unit="clip", leave=False, disable=not group.is_main
+    )
     # one context for all batches, so that weights are brought to half precision once
     with torch.inference_mode(), runtime.autocast(), bar:
         try:

@@ -251,8 +251,9 @@ def _require_same_run(content: dict[str, Any], trainer: Trainer, path: Any) -> N
     epochs, schedule = before["train.epochs"], trainer.config.train.schedule
     if epochs != now["train.epochs"] and schedule == "cosine":
         raise CheckpointError(
-            f"{path}: its cosine schedule ends after {epochs} epochs, so train.epochs cannot change; train another run "
-            f"from its weights (--set model.weights={trainer.folder.best}) or with train.schedule=constant"
+            f"{path}: its cosine schedule ends after {epochs} epochs, so train.epochs cannot change; start another run "
+            f"from its weights (--set model.weights={trainer.folder.best}). Runs begun with train.schedule=constant or "
+            "step can be made longer"
         )
     if content["epoch"] > now["train.epochs"]:
         raise CheckpointError(
@@ -311,7 +312,7 @@ def report_epoch(trainer: Trainer) -> None:
     waiting = metrics["waiting_for_data"]
     tqdm.write(
         f"{config.stream} epoch {epoch + 1}/{config.train.epochs}: loss {metrics['loss']:.3f}, "
-        f"top-1 {metrics['top1']:.3f}{validated}, {metrics['clips_per_second']:.0f} clips/s, "
+        f"top-1 {metrics['top1']:.3f}{validated}, {metrics['clips_per_second']:.3g} clips/s, "
         f"{waiting:.0%} waiting for data"
     )
     if waiting > _WAIT_WARNING and epoch == 1 and metrics["seconds"] > 10:  # epoch 0 also starts the reading processes
@@ -321,9 +322,13 @@ def report_epoch(trainer: Trainer) -> None:
             *(100 * waiting, config.data.workers),
         )
 
-    if trainer.done and trainer.state.epoch < config.train.epochs:
-        since = trainer.state.epochs_since_best
-        logger.info("%s: no better validation in %d epochs (train.patience): done", config.stream, since)
+    state = trainer.state
+    if trainer.done and state.best is None:
+        logger.info("%s: best.pt is the last epoch, because there is no validation", config.stream)
+    elif trainer.done:
+        reason = "" if state.epoch == config.train.epochs else f"; none was better in {state.epochs_since_best} epochs"
+        best = state.epoch - state.epochs_since_best
+        logger.info("%s: best.pt is epoch %d, validation top-1 %.3f%s", config.stream, best, state.best, reason)
 
 
 def how_to_resume(trainers: Sequence[Trainer]) -> str:

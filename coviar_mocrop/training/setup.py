@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,6 +38,9 @@ SHARED = (
 )
 """Settings in which streams that are trained together must agree, beside those that reading shares."""
 
+_SYNC_BUFFERS = "broadcast_buffers"
+if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
+    _SYNC_BUFFERS = "forward_sync_buffers"  # its name in newer versions of PyTorch
 Draw = Callable[[SummaryWriter, Stream, ClipDataset, int], None]
 """Adds pictures to a stream's TensorBoard file, from the training clips; the number is that of the epochs done."""
 
@@ -159,7 +164,8 @@ def _create_trainer(
     if group.world > 1:
         # running statistics are the first process's; they are handed on before a validation, not every step
         devices = [runtime.device] if runtime.device.type == "cuda" else None
-        model = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        options: dict[str, Any] = {_SYNC_BUFFERS: False}
+        model = DistributedDataParallel(model, device_ids=devices, **options)
     return Trainer(stream, runtime, RunFolder(stream.config.output), model, optimizer, scheduler, scaler, lists)
 
 

@@ -89,7 +89,7 @@ def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> Non
         if not run.group.is_main:  # the sums in a checkpoint are those of all processes
             trainer.state.metrics = Metrics()
         if trainer.state.epoch == config.train.epochs:
-            logger.info("%s: all %d epochs are done already", folder.path, config.train.epochs)
+            logger.info("%s: is done already, epochs: %d", folder.path, config.train.epochs)
     elif run.group.is_main:
         if resume:
             logger.warning("%s: holds no run to go on with; starting one", folder.path)
@@ -135,7 +135,7 @@ def _train_epoch(run: Run, trainers: Sequence[Trainer], stop: StopRequest) -> No
         if synced.failed is not None:
             raise read.error or DataError(f"process {synced.failed} could not go on; see what it says")
         if synced.stop:
-            raise Interrupted(f"stopped after epoch {epoch}, step {step}: {how_to_resume(trainers)}")
+            raise Interrupted(f"stopped in epoch {epoch + 1}, after step {step}: {how_to_resume(trainers)}")
         for trainer in trainers:
             if trainer.state.step > step:  # it was further when the run was interrupted
                 continue
@@ -193,7 +193,8 @@ def _finish_epoch(run: Run, trainers: Sequence[Trainer]) -> None:
     if run.validation and streams:
         for stream in streams:
             run.group.broadcast_buffers(stream.network)  # each process has its own running statistics
-        for name, scored in score_clips(streams, run.validation, run.runtime, group=run.group).items():
+        scores = score_clips(streams, run.validation, run.runtime, title="validate", group=run.group)
+        for name, scored in scores.items():
             metrics[name] |= {"val_top1": scored.top1, "val_loss": scored.loss}
     late = time.monotonic() - run.saved >= 60 * trainers[0].config.train.save_minutes
     due = bool(run.group.table([late])[0, 0])  # the first process has the clock
