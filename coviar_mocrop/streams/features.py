@@ -101,14 +101,15 @@ class FeatureStream(Stream):
             for cache in caches.values():
                 cache.refresh()
             rows, errors = compute_rows(names, caches, compute, **options)
-            seconds.clear()
-            for name in [] if dataset.training else list(rows)[:_TIMED]:
+            timed = [] if dataset.training else list(rows)[:_TIMED]
+            for name in (*timed[:1], *timed):  # the very first also waits for what is compiled and loaded
                 compute(name, "", list(caches))
+        spent = np.mean(seconds[-len(timed) :] if timed else [(0.0, 0.0)], axis=0)
         nothing = np.full(sum(cache.dim for cache in caches.values()), np.nan, np.float32)
         joined = [np.concatenate([rows[name][view] for view in caches]) if name in rows else nothing for name in names]
         by_number = {number: errors[name] for number, name in enumerate(names) if name in errors}
         added = max(cache.added for cache in caches.values())
-        return Features(torch.from_numpy(np.stack(joined)), by_number, added, *np.mean(seconds or [(0, 0)], axis=0))
+        return Features(torch.from_numpy(np.stack(joined)), by_number, added, *spent)
 
 
 class _Part(NamedTuple):
