@@ -309,7 +309,7 @@ def demo_command(arguments: argparse.Namespace) -> None:
         workers=arguments.workers,
         overwrite=arguments.overwrite,
     )
-    report("demo", prepared)
+    report("demo", prepared, seed=arguments.seed)
 
 
 def folder_command(arguments: argparse.Namespace) -> None:
@@ -365,7 +365,7 @@ def transcode_command(arguments: argparse.Namespace) -> None:
         raise SystemExit(1)
 
 
-def report(name: str, prepared: Prepared, *, follow_links: bool = False) -> None:
+def report(name: str, prepared: Prepared, *, follow_links: bool = False, seed: int = 0) -> None:
     """Print the number of clips per class and side, and the commands to run next."""
     print(f"{name}: {len(prepared.classes)} classes, lists in {prepared.lists}, videos in {prepared.root}")
     if prepared.left_out:
@@ -384,8 +384,10 @@ def report(name: str, prepared: Prepared, *, follow_links: bool = False) -> None
             print(row("  a class has", ranges, width))
         print(row("  all", [len(split[side]) for side in sides], width))
     print("next:")
-    for command in next_commands(name, prepared, follow_links):
+    for command in next_commands(name, prepared, follow_links, seed):
         print(f"  {command}")
+    if len(prepared.splits) > 1:
+        print(f"the same with the lists of split 2 to {len(prepared.splits)}, and an output for each")
 
 
 def row(title: str, cells: Sequence[object], width: int) -> str:
@@ -393,13 +395,14 @@ def row(title: str, cells: Sequence[object], width: int) -> str:
     return f"{title:{width}}" + "".join(f"  {cell!s:>9}" for cell in cells)
 
 
-def next_commands(name: str, prepared: Prepared, follow_links: bool) -> list[str]:
+def next_commands(name: str, prepared: Prepared, follow_links: bool, seed: int = 0) -> list[str]:
     """The commands that train on split 1 of a data set, fuse the streams and classify one of its videos.
 
     Args:
         name: of the data set. If ``configs/NAME.yaml`` exists it is used, else ``configs/folder.yaml``.
         prepared: the data set.
         follow_links: whether its videos are links that leave the data root.
+        seed: to train with.
     """
     config = PROJECT / "configs" / f"{name}.yaml"
     if not config.exists():
@@ -413,7 +416,9 @@ def next_commands(name: str, prepared: Prepared, follow_links: bool) -> list[str
         wanted["follow_links"] = True
     data = values.get("data", {})
     settings = [f"data.{key}={to_yaml(value)}" for key, value in wanted.items() if data.get(key) != value]
-    output = f"runs/{name}"
+    settings += [f"seed={seed}"] if seed else []
+    output = f"runs/{name}_seed{seed}" if seed else f"runs/{name}"
+    output += "/split1" if len(prepared.splits) > 1 else ""
     train = ["train_stream.py", "--config", in_project(config)]
     if settings:
         train += ["--set", *settings]
