@@ -17,6 +17,8 @@ from tool import TOOLS, tool
 import coviar_mocrop.clips.dataset as dataset_module
 import coviar_mocrop.inference.predictor as predictor_module
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
+from coviar_mocrop.config import load_configs
+from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.fusion_weights import tune_weights
 from coviar_mocrop.inference.testing import load_stream, score_checkpoint
 from coviar_mocrop.scores import load_scores
@@ -221,3 +223,26 @@ def test_classes_of_another_order_are_told(runs: Path, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "mv.pt", {**content, "classes": [second, first, *others]})
     refused = tool("test_stream", "--checkpoint", tmp_path / "mv.pt", "--scores", tmp_path / "s.npz", ok=False)
     assert f"(label 0 is '{second}' against '{first}')" in refused
+
+
+@pytest.mark.parametrize("options", [[], ["--resume"]])
+def test_the_demo_from_clips_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+    """In small; once more it starts anew, or goes on."""
+    small = ["input.full_size=32", "input.reduced_size=24", "model.backbone=shufflenet_v2_x0_5", "train.epochs=1"]
+
+    def few(root: Path, lists: Path, **settings: Any) -> Any:
+        return make_demo(root, lists, train_clips=8, test_clips=8, progress=False, **settings)
+
+    def tiny(path: Any, streams: Any, overrides: list[str]) -> Any:
+        return load_configs(path, streams, [*overrides, *small, "data.workers=0"])
+
+    monkeypatch.setattr("coviar_mocrop.datasets.demo.make_demo", few)
+    monkeypatch.setattr("coviar_mocrop.config.load_configs", tiny)
+    monkeypatch.chdir(tmp_path)
+    before = tool("demo", "--output", "run")
+    told = tool("demo", "--output", "run", *options)
+    assert ("iframe epoch 1/1" in told) is not bool(options)
+    rows = [line for line in told.splitlines() if "**fused**" in line]
+    assert [row.split(" | ")[0] for row in rows] == ["| baseline", "| efficiency", "| attention"]
+    tops = [[row.split(" | ")[2] for row in said.splitlines() if "**fused**" in row] for said in (before, told)]
+    assert tops[0] == tops[1]

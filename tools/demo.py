@@ -37,6 +37,7 @@ def main() -> None:
     arguments.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder of the runs (%(default)s)")
     arguments.add_argument("--seed", type=int, default=0, help="of clips and training alike (%(default)s)")
     arguments.add_argument("--clip", action="store_true", help="add the CLIP stream")
+    arguments.add_argument("--resume", action="store_true", help="go on with an interrupted demo; else start anew")
     given = arguments.parse_args()
     require_writable(given.output, folder=True)
     start = time.perf_counter()
