@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 # one process for each processor; the tests of a file share what they train
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 10
 
-.PHONY: help setup demo test test-all lint clean
+.PHONY: help setup demo figures test test-all lint clean
 
 help:
 	@echo "make demo   train three streams on synthetic clips, fuse them, compare settings (minutes, 2 cores)"
 	@echo "make demo CLIP=1   with a fourth stream, a small random CLIP joined to a motion network"
+	@echo "make figures FOOTAGE=DIR VIDEO=FILE   all figures of README and docs (hours); each of the two may be left out"
 	@echo "make test   run the test suite (minutes, 2 cores)"
 	@echo "make test-all   run the slow tests too: many processes, kills, fuzzing"
 	@echo "make lint   ruff and mypy"
@@ -27,6 +28,14 @@ $(BIN)/.ready: pyproject.toml
 
 demo: setup
 	$(BIN)/python tools/demo.py $(if $(CLIP),--clip)
+
+# the accuracies, then compute and times; what FOOTAGE and VIDEO are is said in docs/real_footage.md and docs/bitstream.md
+figures: setup
+	OMP_NUM_THREADS=1 $(BIN)/python tools/benchmark.py tables $(if $(FOOTAGE),--footage $(FOOTAGE))
+	$(BIN)/python tools/compute_table.py --latency --repeats 25
+	$(BIN)/python tools/benchmark.py squeeze
+	$(if $(FOOTAGE),$(BIN)/python tools/benchmark.py mocrop --real $(FOOTAGE) --sparse-clips 205)
+	$(if $(VIDEO),taskset -c 0 $(BIN)/python tools/benchmark.py reading $(VIDEO) --transcode mpeg4 --repeats 41)
 
 test: setup
 	$(PYTEST) -m "not slow"
