@@ -41,21 +41,21 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         raise DataError("--only footage: needs --footage DIR, the folder of the surveillance clips")
     makers = {"demo": _demo, "clip": _clip, "squeeze": _squeeze, "footage": _footage}
     chosen = given.only or [name for name in makers if name != "footage" or given.footage]
-    results = {}
+    results, output, footage = {}, given.output.resolve(), given.footage and given.footage.resolve()
     for name in chosen:
         rows: Rows = {}
         for seed in given.seeds:
-            for place, top1 in makers[name](given.output / f"{name}_{seed}", seed, given.footage).items():
+            for place, top1 in makers[name](output / f"{name}_{seed}", seed, footage).items():
                 rows.setdefault(place, {})[seed] = top1
         print(f"\n{name}, seeds {' '.join(map(str, given.seeds))}\n\n{_markdown(rows)}")
         results[name] = {f"{setting} {stream}": by_seed for (setting, stream), by_seed in rows.items()}
     return results
 
 
-def _demo(folder: Path, seed: int, _: Path | None, *options: str) -> dict[tuple[str, str], float]:
+def _demo(folder: Path, seed: int, _: Path | None) -> dict[tuple[str, str], float]:
     """``tools/demo.py``: three streams on the synthetic clips."""
-    if not (folder / "results.json").exists() or len(_top1(folder / "results.json")) < 3:
-        _tool("demo", *options, "--seed", seed, "--output", folder)
+    if not _is_done(folder / "results.json"):
+        _tool("demo", "--seed", seed, "--output", folder)
     return _top1(folder / "results.json")
 
 
@@ -87,7 +87,7 @@ def _footage(folder: Path, seed: int, source: Path | None) -> dict[tuple[str, st
     """Surveillance clips, divided by source video anew for every seed; weights tuned on the validation list too."""
     assert source is not None
     lists = f"data_lists/fights_{seed}"
-    if not (folder / "tuned" / "results.json").exists():
+    if not _is_done(folder / "tuned/results.json"):
         groups = ["--groups", source / "groups.csv", "--group-column", "source_video"]
         where = ["--name", f"fights_{seed}", "--transcode", "data/surveillance_fights", "--overwrite"]
         _tool("prepare_data", "folder", source, *groups, *where, "--seed", seed)
@@ -123,10 +123,15 @@ def _tool(name: str, *options: object) -> None:
         raise DataError(f"tools/{name}.py: failed, see above; start again when it is mended, what is done is kept")
 
 
+def _is_done(file: Path) -> bool:
+    """Whether a results.json has all three settings."""
+    return {setting for setting, _ in _top1(file)} >= set(SETTINGS)
+
+
 def _top1(file: Path) -> dict[tuple[str, str], float]:
     """Top-1 by setting and stream, of a results.json."""
     try:
-        settings: Mapping[str, Any] = json.loads((PROJECT / file).read_text())["settings"]
+        settings: Mapping[str, Any] = json.loads(file.read_text())["settings"]
     except OSError:
         return {}
     return {

@@ -176,7 +176,10 @@ class _Layer(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, where YAML would forget the first one."""
+    """As ``yaml.safe_load`` (plain values only, nothing is executed), but refuses a key that stands twice.
+
+    YAML itself would forget the first one.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -191,7 +194,7 @@ def _read(path: Path, builders: tuple[Path, ...] = ()) -> list[_Part]:
     if path.resolve() in [file.resolve() for file in builders]:
         raise ConfigError(f"{path}: builds on itself through 'base'")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
     except FileNotFoundError as error:
         named = f" ({builders[-1]} builds on it through 'base')" if builders else ""
         raise ConfigError(f"{path}: no such configuration file{named}; see configs/") from error

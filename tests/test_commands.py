@@ -211,6 +211,17 @@ def test_help_shows_examples(name: str) -> None:
     assert f"python tools/{name}.py" in tool(name, "--help")
 
 
+def test_streams_trained_on_other_lists_are_tested_together(runs: Path, tmp_path: Path) -> None:
+    """Only the list that is read has to be the same."""
+    for part, value in (("train", "elsewhere.txt"), ("val", None), ("test", "elsewhere.txt")):
+        content = load_checkpoint(runs / "mv/best.pt")
+        content["config"]["data"][f"{part}_list"] = value
+        save_checkpoint(tmp_path / f"{part}.pt", content)
+        both = ("--checkpoints", tmp_path / f"{part}.pt", runs / "residual/best.pt", "--output", tmp_path / part)
+        told = tool("fuse", *both, ok=part != "test")
+        assert ("**fused**" if part != "test" else "differ in data.test_list") in told
+
+
 def test_going_on_and_replacing_exclude_each_other(config: Path, tmp_path: Path) -> None:
     refused = tool("train_stream", "--config", config, "--resume", "--overwrite", "--output", tmp_path, ok=False)
     assert refused.strip() == "error: --resume and --overwrite: go on with the run, or replace it; give one of the two"

@@ -418,7 +418,6 @@ def test_lists_and_roots_that_are_not_there_are_told(demo: Path, tmp_path: Path)
         ({"setting": "baseline"}, "differ in setting (efficiency against baseline)"),
         ({"mocrop": {"area_ratio": 0.5}}, "differ in mocrop ("),
         ({"data": {"anchor_every": 6}}, "differ in data.anchor_every (12 against 6)"),
-        ({"data": {"test_list": "other.txt"}}, "differ in data.test_list"),
     ],
 )
 def test_streams_read_together_share_the_clip(demo: Path, changes: Any, says: str) -> None:

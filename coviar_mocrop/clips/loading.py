@@ -29,10 +29,7 @@ from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.interrupt import leave_ending_to_the_parent
 from coviar_mocrop.runtime import ALONE, Group
 
-SHARED = (
-    *("setting", "mocrop", "data.root", "data.classes", "data.train_list", "data.val_list", "data.test_list"),
-    *("data.backend", "data.anchor_every", "data.follow_links"),
-)
+SHARED = ("setting", "mocrop", "data.root", "data.classes", "data.backend", "data.anchor_every", "data.follow_links")
 """Settings in which streams must agree that are read together: they share one reading and one box."""
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")

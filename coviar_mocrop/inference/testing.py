@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from coviar_mocrop.checkpoint import load_checkpoint, load_model_state
-from coviar_mocrop.clips.loading import ClipLoader, Part, create_testing_loader, read_videos
+from coviar_mocrop.clips.loading import ClipLoader, Part, create_testing_loader, read_videos, require_shared
 from coviar_mocrop.config import build_config, load_config
 from coviar_mocrop.datasets.lists import form_of, read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
@@ -171,6 +171,7 @@ def score_streams(streams: Sequence[Stream], part: Part = "test", *, group: Grou
         CoviarMocropError: of whatever kind the input deserves.
     """
     config = streams[0].config
+    require_shared({stream.name: stream.config for stream in streams}, (f"data.{part}_list",))
     videos = read_videos(config.data, part)
     for stream in streams:
         if videos.classes != stream.classes:

@@ -32,9 +32,9 @@ from coviar_mocrop.training.optim import create_optimizer, create_schedule
 from coviar_mocrop.training.run_folder import RunFolder, TrainState
 
 SHARED = (
-    *("seed", "data.on_error", "train.batch_size", "train.accumulate", "train.test_batch_size"),
-    *("train.device", "train.precision", "train.threads", "train.frames_at_once", "train.channels_last"),
-    *("train.compile", "train.deterministic"),
+    *("seed", "data.train_list", "data.val_list", "data.on_error"),
+    *("train.batch_size", "train.accumulate", "train.test_batch_size", "train.device", "train.precision"),
+    *("train.threads", "train.frames_at_once", "train.channels_last", "train.compile", "train.deterministic"),
 )
 """Settings in which streams that are trained together must agree, beside those that reading shares."""
 
