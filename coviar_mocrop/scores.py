@@ -63,6 +63,11 @@ class Scores:
             )
         if not clips:
             raise ScoreError(f"{source}: holds no clip; test the stream again")
+        names, times = np.unique(self.names, return_counts=True)
+        if len(names) < clips:
+            raise ScoreError(
+                f"{source}: names {names[times > 1][0]} twice; list each video once and test the stream again"
+            )
         if not np.isfinite(self.scores).all():
             raise ScoreError(f"{source}: holds scores that are not finite; train the stream again")
         if clips and not (self.labels.min() >= 0 and self.labels.max() < classes):

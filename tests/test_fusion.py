@@ -91,6 +91,7 @@ def test_parts_that_do_not_fit_are_not_saved(tmp_path: Path) -> None:
         replace(make_scores(), labels=np.array([0])),
         replace(make_scores(), labels=np.full(12, 6)),
         replace(make_scores(), scores=np.full((12, 6), np.nan, np.float32)),
+        replace(make_scores(), names=np.array(["a.mp4"] * 12)),
     ):
         with pytest.raises(ScoreError):
             save_scores(tmp_path / "s.npz", wrong)

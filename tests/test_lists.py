@@ -28,6 +28,8 @@ def test_lists_come_back_as_written(tmp_path: Path) -> None:
         ("a.mp4 jump 2", "not one of 0..1"),
         ("a.mp4 jump -1", "not one of 0..1"),
         ("a.mp4 jump 1", "is class 'run'"),
+        ("ok.mp4 run 1", "ok.mp4 stands in line 3 already; list each video once"),
+        ("ok.mp4 jump 0", "ok.mp4 stands in line 3 already"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, says: str) -> None:

@@ -94,6 +94,7 @@ def read_list(path: str | os.PathLike[str], classes: Iterable[str]) -> VideoList
     """
     names = tuple(classes)
     clips = []
+    line_of: dict[str, int] = {}
     for number, line in _lines(path):
         where = f"{path}, line {number}"
         parts = line.rsplit(maxsplit=2)
@@ -107,6 +108,8 @@ def read_list(path: str | os.PathLike[str], classes: Iterable[str]) -> VideoList
                 f"{where}: label {clip.label} is class {names[clip.label]!r}, but the line says "
                 f"{clip.class_name!r}; do list and class names belong together?"
             )
+        if line_of.setdefault(clip.path, number) != number:
+            raise ListError(f"{where}: {clip.path} stands in line {line_of[clip.path]} already; list each video once")
         clips.append(clip)
     if not clips:
         raise ListError(f"{path}: holds no clip; make lists with tools/prepare_data.py")
