@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from clips import record, wandering
+from clips import read_packets, record, wandering
 from demo import demo_settings, open_list
 
 from coviar_mocrop.bitstream import open_video
@@ -391,6 +391,29 @@ def test_unusable_clips_are_skipped_once_or_raised(
     with pytest.raises(VideoError, match=r"broken\.mp4|missing\.mp4") as caught:
         read_all(streams)
     assert "\n" not in str(caught.value)  # no traceback of a worker
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_damaged_frames_are_counted_wherever_they_are_read(
+    tmp_path: Path, demo: Path, workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The decoder conceals damage, so scores alone would not tell. However often a clip is read, it counts once."""
+    names = [f"{letter}.mp4" for letter in "abcdefgh"]
+    for seed, name in enumerate(names):
+        path = record(wandering(10, 96, 64, 4, seed=seed), tmp_path / name, gop=5)
+        lost = read_packets(path)[7]
+        damage = lost if name in "b.mp4" else bytes([*lost[:40], *bytes(len(lost) - 40)])
+        path.write_bytes(path.read_bytes().replace(lost, damage))
+    data = {**list_of(tmp_path, *names), "workers": workers}
+    streams = streams_of(demo, data=data, setting="baseline", input={"test_segments": 9})
+    loader = create_testing_loader(streams, read_videos(streams[0].config.data, "test"))
+    loader.summarise()
+    assert not caplog.text  # nothing was read
+    for _ in range(2):
+        list(loader)
+    loader.summarise(what="test clips")
+    (line,) = [record.message for record in caplog.records]
+    assert line == ("7 of 8 test clips have damaged frames (7 frames): a.mp4, c.mp4, d.mp4, e.mp4, f.mp4 and 2 more")
 
 
 @pytest.mark.parametrize("entry", ["../outside.mp4", "/etc/passwd", "link/outside.mp4"])

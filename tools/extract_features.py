@@ -60,6 +60,7 @@ def main() -> None:
             f"{part} list{where}: {len(clips) - len(features.errors)} clips with features, {features.computed} of them "
             f"computed now; {len(skipped.reasons)} clips skipped"
         )
+        clips.warn_of_damage(what=f"{part} clips")
 
 
 if __name__ == "__main__":

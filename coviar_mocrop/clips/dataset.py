@@ -19,10 +19,12 @@ from coviar_mocrop.clips.cache import State, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.reader import ReadViews, View, read_views
 from coviar_mocrop.datasets.lists import DataRoot, VideoList
+from coviar_mocrop.datasets.splits import some
 from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings
 from coviar_mocrop.runtime import ALONE, Group
 
+_SHOWN = 5
 logger = logging.getLogger(__name__)
 Key = tuple[int, int, tuple[str, ...] | None]
 """(epoch, index, names of streams; None: all): what a data set is asked for."""
@@ -69,11 +71,11 @@ class SkipLog:
             self.reasons[name] = str(error)
             logger.warning("skipped %s", error)
 
-    def summarise(self, group: Group = ALONE) -> None:
+    def summarise(self, group: Group = ALONE, what: str = "clips") -> None:
         """Log the number of skipped clips across all processes. Collective: every process must call it."""
         names = set().union(*group.gather(set(self.reasons)))
         if names and group.is_main:
-            logger.warning("%d of %d clips were skipped", len(names), self._total)
+            logger.warning("%d of %d %s were skipped", len(names), self._total, what)
 
 
 class ClipDataset(Dataset[Sample]):
@@ -122,6 +124,7 @@ class ClipDataset(Dataset[Sample]):
         # in shared memory, so that a box that one process finds is known to all; NaN: not known yet
         self._boxes = torch.full((len(videos), 4), torch.nan, dtype=torch.float64).share_memory_()
         self._states = torch.zeros((len(videos), 2), dtype=torch.int64).share_memory_()
+        self._damaged = torch.zeros(len(videos), dtype=torch.int64).share_memory_()
         self._kept = np.zeros(len(videos), dtype=np.bool_)
         self._cache = None if mocrop is None else open_box_cache(data, mocrop, self.root)
         self._find_boxes()
@@ -173,6 +176,7 @@ class ClipDataset(Dataset[Sample]):
         box = self.mocrop if self.mocrop is None or np.isnan(known[0]) else CropBox(*known)
         with video:
             read, _ = read_streams(video, streams, box, [self.seed, epoch, index] if self.training else None)
+            self._damaged[index] = max(video.damaged_frames, int(self._damaged[index]))
         found = next(iter(read.values())).box
         if box is self.mocrop and found is not None and facts is not None:
             self._states[index] = torch.tensor([facts.st_size, facts.st_mtime_ns])
@@ -191,6 +195,20 @@ class ClipDataset(Dataset[Sample]):
         limit = data.max_frame_pixels
         video = open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder, max_frame_pixels=limit)
         return video, facts
+
+    def warn_of_damage(self, group: Group = ALONE, what: str = "clips") -> None:
+        """Log how many clips have damaged frames, of those decoded so far. Collective: every process must call it.
+
+        Of a clip that was read several times, the reading with most damaged frames counts. What a cache spared the
+        reading of is not known.
+        """
+        counts = np.max(group.gather(self._damaged.numpy()), axis=0)
+        names = [self.videos.clips[index].path for index in np.flatnonzero(counts).tolist()]
+        if names and group.is_main:
+            logger.warning(
+                "%d of %d %s have damaged frames (%d frames): %s",
+                *(len(names), len(counts), what, counts.sum(), some(names, _SHOWN)),
+            )
 
     def keep_boxes(self) -> None:
         """Put the boxes found since into the cache, and take up those that other processes have put there.

@@ -249,6 +249,11 @@ class ClipLoader:
         """
         return copied_ahead(self._read(), self._device) if self._device.type == "cuda" else self._read()
 
+    def summarise(self, group: Group = ALONE, what: str = "clips") -> None:
+        """Log how many clips were skipped, and how many have damaged frames. Collective: every process must call it."""
+        self.skipped.summarise(group, what)
+        self.clips.warn_of_damage(group, what)
+
     def _read(self) -> Iterator[Batch]:
         batches: Iterator[Batch] | None = None
         while True:

@@ -185,7 +185,7 @@ def score_streams(streams: Sequence[Stream], part: Part = "test", *, group: Grou
     loader = create_testing_loader(streams, videos, group)
     scores = score_clips(streams, loader, runtime, group=group)
     loader.clips.keep_boxes()
-    loader.skipped.summarise(group)
+    loader.summarise(group, f"{part} clips")
     for stream in streams:
         facts = scores[stream.name].settings
         facts.update(stream.description(), part=part)
