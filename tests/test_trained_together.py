@@ -17,7 +17,7 @@ import coviar_mocrop.training.trainer as trainer_module
 from coviar_mocrop.checkpoint import load_checkpoint
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import ConfigError, Interrupted
-from coviar_mocrop.training.run_folder import save_state
+from coviar_mocrop.training.state import save_state
 from coviar_mocrop.training.trainer import train, train_step
 
 pytestmark = pytest.mark.usefixtures("no_figures")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clips import read_packets
 from demo import BACKBONE, open_list, outcome, same, small_config, weights_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,8 +35,8 @@ from coviar_mocrop.networks.stream_net import create_network
 from coviar_mocrop.training.config import RateFactors, TrainConfig
 from coviar_mocrop.training.dry_run import dry_run
 from coviar_mocrop.training.optim import mixup, parameter_groups
-from coviar_mocrop.training.run_folder import TrainState, save_state
 from coviar_mocrop.training.setup import convert_batch_norms
+from coviar_mocrop.training.state import TrainState, save_state
 
 
 def train(config: Config, **options: Any) -> Path:
@@ -57,12 +59,13 @@ def test_a_run_leaves_everything_behind(demo: Path, tmp_path: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     assert {"best.pt", "last.pt", "settings.yaml", "run.json", "metrics.jsonl", "metrics.csv"} <= names
     lines = history(folder)
-    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert {"loss", "top1", "lr", "clips_per_second", "waiting_for_data"} <= lines[0].keys()
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder)).Reload()
     assert {"train/loss", "train/top1", "train/lr", "train/waiting_for_data"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
     assert len(events.Tags()["images"]) == 4
     part = json.loads((folder / "run.json").read_text())["parts"][0]
     assert part["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
@@ -132,6 +135,16 @@ def test_resuming_with_other_settings_is_refused(demo: Path, trained: Path, tmp_
         train(small_config(demo, trained.parent, data={"train_list": str(tmp_path / "other.txt")}), resume=True)
 
 
+def test_a_run_whose_epochs_were_counted_from_0_goes_on(demo: Path, trained: Path, tmp_path: Path) -> None:
+    """As checkpoints of earlier versions are."""
+    content = load_checkpoint(trained.parent / "last.pt")
+    content["history"] = [{**line, "epoch": line["epoch"] - 1} for line in content["history"]]
+    content["config"]["train"] |= {"epochs": 4, "schedule": "constant"}
+    save_checkpoint(tmp_path / "last.pt", content)
+    train(small_config(demo, tmp_path, train={"epochs": 4, "schedule": "constant"}), resume=True)
+    assert [line["epoch"] for line in history(tmp_path)] == [1, 2, 3, 4]
+
+
 def test_a_finished_run_goes_on_where_the_schedule_allows(demo: Path, tmp_path: Path) -> None:
     def config(name: str, epochs: int, schedule: str = "constant") -> Config:
         return small_config(demo, tmp_path / name, train={"epochs": epochs, "schedule": schedule})
@@ -198,6 +211,27 @@ def test_resuming_where_there_is_no_run_says_so(demo: Path, tmp_path: Path, capl
     assert (tmp_path / "none/last.pt").read_bytes() == before
 
 
+def test_training_and_testing_tell_of_damaged_frames(
+    demo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(demo / "videos", root)
+    names = [(demo / f"lists/{part}_split1.txt").read_text().split()[0] for part in ("train", "test")]
+    for name in names:
+        data = (root / name).read_bytes()
+        for lost in [packet for number, packet in enumerate(read_packets(root / name)) if number % 12]:
+            data = data.replace(lost, bytes([*lost[:12], *bytes(len(lost) - 12)]))
+        (root / name).write_bytes(data)
+    config = small_config(demo, tmp_path / "run", data={"root": str(root)}, train={"epochs": 2, "val_every": 1})
+    best = train(config)
+    damaged = r"1 of 8 {} clips have damaged frames \(\d+ frames\): {}"
+    assert len(re.findall(damaged.format("training", names[0]), caplog.text)) == 1
+    assert len(re.findall(damaged.format("validation", names[1]), caplog.text)) == 1
+    caplog.clear()
+    score_checkpoint(best)
+    assert len(re.findall(damaged.format("test", names[1]), caplog.text)) == 1
+
+
 def test_the_best_epoch_is_kept(demo: Path, tmp_path: Path) -> None:
     best = train(small_config(demo, tmp_path, train={"val_every": 1}))
     tops = [line["val_top1"] for line in history(tmp_path)]
@@ -217,7 +251,7 @@ def test_overwriting_leaves_nothing_of_the_older_run(demo: Path, tmp_path: Path)
     train(small_config(demo, tmp_path, train={"epochs": 2, "val_every": 2}))
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["epoch"], row["val_top1"] != "") for row in rows] == [("0", False), ("1", True)]
+    assert [(row["epoch"], row["val_top1"] != "") for row in rows] == [("1", False), ("2", True)]
     before = set(tmp_path.glob("events.*"))
     train(small_config(demo, tmp_path, train={"epochs": 1}), overwrite=True)
     assert len(history(tmp_path)) == 1
@@ -415,12 +449,12 @@ def test_patience_ends_a_run_that_no_longer_gains(demo: Path, tmp_path: Path) ->
 
 
 def test_best_is_the_first_of_equals() -> None:
-    state = TrainState(epoch=1, history=[{"epoch": 0, "val_top1": 0.5}])
+    state = TrainState(epoch=1, history=[{"epoch": 1, "val_top1": 0.5}])
     assert state.is_best
-    state.history.append({"epoch": 1, "val_top1": 0.5})
+    state.history.append({"epoch": 2, "val_top1": 0.5})
     state.epoch = 2
     assert (state.is_best, state.epochs_since_best, state.best) == (False, 1, 0.5)
-    state.history.append({"epoch": 2})
+    state.history.append({"epoch": 3})
     state.epoch = 3
     assert (state.is_best, state.epochs_since_best) == (False, 2)
 

@@ -29,7 +29,8 @@ from coviar_mocrop.files import require_writable
 from coviar_mocrop.runtime import Group, Runtime, choose_runtime
 from coviar_mocrop.streams.base import Stream, create_stream, stream_class
 from coviar_mocrop.training.optim import create_optimizer, create_schedule
-from coviar_mocrop.training.run_folder import RunFolder, TrainState
+from coviar_mocrop.training.run_folder import RunFolder
+from coviar_mocrop.training.state import TrainState
 
 SHARED = (
     *("seed", "data.train_list", "data.val_list", "data.on_error"),

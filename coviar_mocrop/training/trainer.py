@@ -20,18 +20,11 @@ from coviar_mocrop.errors import DataError, Interrupted
 from coviar_mocrop.inference.testing import score_clips
 from coviar_mocrop.interrupt import StopRequest
 from coviar_mocrop.runtime import Group, process_group
+from coviar_mocrop.training.metrics import Metrics, epoch_metrics, report_epoch
 from coviar_mocrop.training.optim import mixup
-from coviar_mocrop.training.run_folder import (
-    Metrics,
-    RunFolder,
-    epoch_metrics,
-    how_to_resume,
-    load_state,
-    report_epoch,
-    save_state,
-    step_seed,
-)
+from coviar_mocrop.training.run_folder import RunFolder
 from coviar_mocrop.training.setup import Draw, Run, Trainer, prepare
+from coviar_mocrop.training.state import how_to_resume, load_state, save_state, step_seed
 from coviar_mocrop.training.steps import read_steps, sync_step
 
 logger = logging.getLogger(__name__)
@@ -77,7 +70,9 @@ def train(
                 together = [trainer for trainer in active if trainer.state.epoch == epoch]
                 _train_epoch(run, together, stop)
                 _finish_epoch(run, together)
-        run.loader.skipped.summarise(group)
+        run.loader.summarise(group, "training clips")
+        if run.validation:
+            run.validation.summarise(group, "validation clips")
     return {name: f.best if f.best.exists() else f.last for name, f in zip(configs, folders, strict=True)}
 
 
@@ -102,9 +97,9 @@ def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> Non
     )
     if run.group.is_main:
         folder.remove_temporaries()
-        facts = {"processes": run.group.world, "compute": str(trainer.runtime), "epoch": trainer.state.epoch}
+        facts = {"processes": run.group.world, "compute": str(trainer.runtime), "epochs_done": trainer.state.epoch}
         folder.describe(config, facts)
-        trainer.writer = stack.enter_context(SummaryWriter(str(folder.path), purge_step=trainer.state.epoch))
+        trainer.writer = stack.enter_context(SummaryWriter(str(folder.path), purge_step=trainer.state.epoch + 1))
         if run.draw and trainer is run.trainers[0] and trainer.state.epoch == 0:  # all streams see the same boxes
             run.draw(trainer.writer, trainer.stream, run.loader.clips, 0)
 
@@ -148,7 +143,7 @@ def _train_epoch(run: Run, trainers: Sequence[Trainer], stop: StopRequest) -> No
         for trainer in trainers:
             trainer.state.metrics.waited += read.waited
             trainer.state.metrics.seconds += seconds
-        if step % 10 == 0 and run.group.is_main:
+        if step % 10 == 0 and run.group.is_main:  # not every step, because it waits for the GPU
             bar.set_postfix({t.stream.name: str(t.state.metrics) for t in trainers}, refresh=False)
 
 

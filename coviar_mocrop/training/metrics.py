@@ -1,0 +1,101 @@
+"""The metrics of an epoch: summed over steps and processes, and said in a line an epoch."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from tqdm import tqdm
+
+from coviar_mocrop.errors import DataError
+from coviar_mocrop.runtime import Group
+
+if TYPE_CHECKING:
+    from coviar_mocrop.training.setup import Trainer
+
+_WAIT_WARNING = 0.2
+"""Share of the time spent waiting for data above which a hint is given."""
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Metrics:
+    """Sums over the steps of an epoch, of one process until :meth:`reduce`. Losses stay on the device until then."""
+
+    loss: float | Tensor = 0.0
+    correct: float | Tensor = 0.0
+    seen: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    def __str__(self) -> str:
+        """The means over the epoch so far, for the progress bar; on a GPU, this waits for the computation."""
+        seen = max(self.seen, 1)
+        return f"mean loss {float(self.loss) / seen:.3f}, top-1 {float(self.correct) / seen:.3f}"
+
+    def reduce(self, group: Group) -> Metrics:
+        """The sums over all processes; seconds are their mean. Collective."""
+        mine = [float(value) for value in (self.loss, self.correct, self.seen, self.seconds, self.waited)]
+        loss, correct, seen, seconds, waited = group.table(mine).sum(dim=0).tolist()
+        return Metrics(loss, correct, seen, seconds / group.world, waited / group.world)
+
+
+def epoch_metrics(trainer: Trainer, group: Group) -> dict[str, float]:
+    """The metrics of the epoch just done, over all processes. Collective.
+
+    Raises:
+        DataError: no clip could be read, or the loss is not finite.
+    """
+    sums, state, config = trainer.state.metrics.reduce(group), trainer.state, trainer.config
+    if not sums.seen:
+        raise DataError(f"none of the clips of {config.data.train_list} could be read")
+    groups = zip(trainer.optimizer.param_groups, trainer.scheduler.get_last_lr(), strict=True)
+    rates = {f"lr/{group.get('name', number)}": float(rate) for number, (group, rate) in enumerate(groups)}
+    metrics = {
+        "epoch": state.epoch + 1,
+        **(rates if len(set(rates.values())) > 1 else {"lr": next(iter(rates.values()))}),
+        "loss": float(sums.loss) / sums.seen,
+        "top1": float(sums.correct) / sums.seen,
+        "seconds": sums.seconds,
+        "clips_per_second": sums.seen / max(sums.seconds, 1e-9),
+        "waiting_for_data": sums.waited / max(sums.seconds, 1e-9),
+    }
+    if not math.isfinite(metrics["loss"]):
+        raise DataError(
+            f"the loss is not finite in epoch {state.epoch + 1}; lower train.lr ({config.train.lr}) or set "
+            "train.grad_clip=1"
+        )
+    return metrics
+
+
+def report_epoch(trainer: Trainer) -> None:
+    """Print a line and log the scalars of the epoch just done."""
+    config, metrics = trainer.config, trainer.state.history[-1]
+    epoch = int(metrics["epoch"])
+    for name, value in metrics.items():
+        if trainer.writer and name != "epoch":
+            part = "val" if name.startswith("val_") else "train"
+            trainer.writer.add_scalar(f"{part}/{name.removeprefix('val_')}", value, epoch)
+    validated = f", validation top-1 {metrics['val_top1']:.3f}" if "val_top1" in metrics else ""
+    waiting = metrics["waiting_for_data"]
+    tqdm.write(
+        f"{config.stream} epoch {epoch}/{config.train.epochs}: loss {metrics['loss']:.3f}, "
+        f"top-1 {metrics['top1']:.3f}{validated}, {metrics['clips_per_second']:.3g} clips/s, "
+        f"{waiting:.0%} waiting for data"
+    )
+    if waiting > _WAIT_WARNING and epoch == 2 and metrics["seconds"] > 10:  # the first also starts reading processes
+        logger.warning(
+            "%.0f %% of the time goes into waiting for data; raise data.workers (now %d), or transcode the "
+            "videos to the canonical form (tools/prepare_data.py --transcode)",
+            *(100 * waiting, config.data.workers),
+        )
+    state = trainer.state
+    if trainer.done and state.best is None:
+        logger.info("%s: best.pt is the last epoch, because there is no validation", config.stream)
+    elif trainer.done:
+        reason = "" if state.epoch == config.train.epochs else f"; none was better in {state.epochs_since_best} epochs"
+        best = state.epoch - state.epochs_since_best
+        logger.info("%s: best.pt is epoch %d, validation top-1 %.3f%s", config.stream, best, state.best, reason)
