@@ -10,6 +10,8 @@ from pydantic import Field
 from coviar_mocrop.base_config import BaseConfig
 
 Setting = Literal["baseline", "efficiency", "attention"]
+_MOST_SEGMENTS = 256
+"""With more, a clip takes gigabytes while it is computed."""
 
 
 class DataConfig(BaseConfig):
@@ -50,7 +52,7 @@ class DataConfig(BaseConfig):
         description="Handling of videos that cannot be read. raise: stop with an error. skip: leave the clip out and "
         "report it.",
     )
-    workers: int = Field(2, ge=0, description="Number of data-loading processes. Does not affect results.")
+    workers: int = Field(2, ge=0, le=512, description="Number of data-loading processes. Does not affect results.")
     start_method: Literal["fork", "forkserver", "spawn"] | None = Field(
         None,
         description="How data-loading processes are started (null: the system's way, fork on Linux). They never use a "
@@ -70,11 +72,16 @@ class InputConfig(BaseConfig):
         224, ge=16, le=1024, description="Input size in pixels for the settings baseline and attention."
     )
     reduced_size: int = Field(192, ge=16, le=1024, description="Input size in pixels for the setting efficiency.")
-    segments: int = Field(3, ge=1, description="Number of segments, and so of sampled frames, per clip in training.")
-    test_segments: int = Field(25, ge=1, description="Number of segments, and so of sampled frames, per clip in tests.")
+    segments: int = Field(
+        3, ge=1, le=_MOST_SEGMENTS, description="Number of segments, and so of sampled frames, per clip in training."
+    )
+    test_segments: int = Field(
+        25, ge=1, le=_MOST_SEGMENTS, description="Number of segments, and so of sampled frames, per clip in tests."
+    )
     val_segments: int | None = Field(
         None,
         ge=1,
+        le=_MOST_SEGMENTS,
         description="Number of segments per clip in validations during training (null: as many as in training).",
     )
     test_crops: Literal[1, 10] = Field(

@@ -23,11 +23,11 @@ class TrainConfig(BaseConfig):
     """Optimizer, schedule, evaluation during training, and the device."""
 
     epochs: int = Field(10, ge=1, description="Number of epochs.")
-    batch_size: int = Field(16, ge=1, description="Number of clips per step, summed over all processes.")
+    batch_size: int = Field(16, ge=1, le=65536, description="Number of clips per step, summed over all processes.")
     accumulate: int = Field(
         1, ge=1, description="Number of micro-batches per step (gradient accumulation). More need less memory."
     )
-    test_batch_size: int = Field(8, ge=1, description="Number of clips per batch in tests and validations.")
+    test_batch_size: int = Field(8, ge=1, le=4096, description="Number of clips per batch in tests and validations.")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Optimizer.")
     lr: float = Field(1e-3, gt=0, description="Learning rate. See rate_factors for parts of the network.")
     eps: float = Field(1e-8, gt=0, description="Epsilon of Adam and AdamW (CoViAR: 1e-3).")
@@ -87,5 +87,5 @@ class TrainConfig(BaseConfig):
     )
     device: str = Field("auto", description="Device, such as cpu, cuda or cuda:1. auto: cuda if available, else cpu.")
     threads: int | None = Field(
-        None, ge=1, description="Number of CPU threads for computation (null: PyTorch decides)."
+        None, ge=1, le=1024, description="Number of CPU threads for computation (null: PyTorch decides)."
     )
