@@ -16,12 +16,12 @@ from torch.utils.tensorboard import SummaryWriter
 from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.loading import (
     ClipLoader,
-    TrainingSampler,
     create_testing_loader,
     create_training_loader,
     read_videos,
     require_shared,
 )
+from coviar_mocrop.clips.samplers import TrainingSampler
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.errors import ConfigError
