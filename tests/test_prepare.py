@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import runpy
 import shlex
 import struct
 import subprocess
@@ -27,6 +26,7 @@ from coviar_mocrop.datasets.folder import index_folder, prepare_folder, read_gro
 from coviar_mocrop.datasets.lists import Clip, Form, read_classes, read_form, read_list
 from coviar_mocrop.datasets.official import UCF101_COUNTS, prepare_hmdb51, prepare_ucf101
 from coviar_mocrop.datasets.splits import SIDES, Side
+from coviar_mocrop.datasets.summary import next_commands
 from coviar_mocrop.errors import CoviarMocropError, DataError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -203,7 +203,26 @@ def test_folders_that_are_divided_already(tree: Callable[..., Path], tmp_path: P
     twice = tree({"train/a": 2, "train/b": 2, "val/a": 1, "valid/b": 1}, tmp_path / "twice")
     fails(twice, "divided into train and val and valid, two of which are for one side")
     fails(tree({"train/a": 2, "test/b": 2, "test": 1}, tmp_path / "loose"), "test/00.mp4 is in no class folder")
-    fails(tree({"train/a": 2, "test/b": 2, "extra": 1}, tmp_path / "more"), "and extra is none of them")
+    fails(tree({"train/a": 2, "test/b": 2, "extra": 1}, tmp_path / "more"), "but extra is no side")
+
+
+@pytest.mark.parametrize(
+    ("folders", "says"),
+    [
+        (["train", "tests"], "train, tests look like the sides of a division; rename tests to test "),
+        (["Training", "testing"], "Training, testing look like .*; rename Training to train, testing to test "),
+        (["train", "test", "validate"], "test, train, validate look like .*; rename validate to val "),
+    ],
+)
+def test_folders_named_nearly_like_sides_are_no_classes(
+    tree: Callable[..., Path], tmp_path: Path, folders: list[str], says: str
+) -> None:
+    root = tree({f"{side}/{name}": 2 for side in folders for name in "ab"})
+    with pytest.raises(DataError, match=says):
+        prepare_folder(root, tmp_path / "lists", handling=UNCHECKED)
+    assert not (tmp_path / "lists").exists()
+    flat = tree(dict.fromkeys(folders, 3), tmp_path / "flat")  # no class folders in them: they are classes
+    assert len(prepare_folder(flat, tmp_path / "flat_lists", handling=UNCHECKED).classes) == len(folders)
 
 
 def test_a_file_is_on_one_side(tree: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -340,6 +359,7 @@ def test_folder_mistakes(tree: Callable[..., Path], tmp_path: Path) -> None:
     fails(fine, "4 clips in 4 groups cannot be divided into 5", folds=5)
     fails(fine, "test share 1.5", test_share=1.5)
     fails(fine, "1 folds", folds=1)
+    fails(fine, "1000000000 folds: give 2 to 1000", folds=10**9)
     os.symlink(tmp_path / "single" / "alone", fine / "elsewhere")
     fails(fine, "leaves the data root")
     linked = Handling(check=False, progress=False, follow_links=True)
@@ -697,17 +717,24 @@ def test_tool_prepares_a_folder(tree: Callable[..., Path], tmp_path: Path) -> No
     assert "--tune" not in commands(said)[1]
     refused = tool("prepare_data", "folder", root, *options, ok=False)
     assert refused.startswith(f"error: {lists}: already holds other lists (test_split1.txt and ")
-    for wrong in (["--size", "340"], ["--name", "../x"], ["--workers", "0"], ["--folds", "2", "--test-share", "0.2"]):
+    for wrong in (
+        ["--size", "340"],
+        ["--size", "100000x100"],
+        ["--name", "../x"],
+        ["--workers", "0"],
+        ["--folds", "2", "--test-share", "0.2"],
+    ):
         assert run_tool("prepare_data", "folder", root, *options, *wrong, check=False).returncode == 2
 
 
 @pytest.mark.parametrize("kind", ["demo", "ucf101", "hmdb51"])
 def test_a_data_set_of_its_own_configuration_needs_no_settings(tmp_path: Path, kind: str) -> None:
-    report = runpy.run_path(str(TOOL))["next_commands"]
     clip = Clip("a/b.mp4", "a", 0)
     values = yaml.safe_load((PROJECT / f"configs/{kind}.yaml").read_text())["data"]
     split: dict[Side, list[Clip]] = {side: [clip] for side in SIDES if values.get(f"{side}_list")}
-    train = report(kind, Prepared(Path("data", kind), Path("data_lists", kind), ("a",), (split,), {}), False)[0]
+    train = next_commands(PROJECT, kind, Prepared(Path("data", kind), Path("data_lists", kind), ("a",), (split,), {}))[
+        0
+    ]
     assert train == f"python tools/train_stream.py --config configs/{kind}.yaml"
 
 
@@ -763,6 +790,8 @@ def test_tool_makes_the_demo(tmp_path: Path) -> None:
     clips = [(tmp_path / "videos" / name).read_bytes() for name in names]
     assert len({*clips, *before.values()}) == 6
     assert "already holds other lists (val_split1.txt)" in make(ok=False)
+    for wrong in (["--train-clips", "0"], ["--train-clips", "1" + 12 * "0"], ["--seed", "-1"], ["--workers", "9999"]):
+        assert "give a whole number from " in run_tool("prepare_data", "demo", *folders, *wrong, check=False).stderr
 
 
 def test_tool_ends_in_one_line(tmp_path: Path) -> None:

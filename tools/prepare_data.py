@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE
 from coviar_mocrop.cli import parser, run
@@ -19,14 +14,13 @@ from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared
 from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.datasets.folder import prepare_folder
 from coviar_mocrop.datasets.official import prepare_hmdb51, prepare_ucf101
-from coviar_mocrop.datasets.splits import SIDES, list_name
+from coviar_mocrop.datasets.summary import count_table, next_commands
 from coviar_mocrop.datasets.transcoding import transcode_files
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.files import require_writable
 
 PROJECT = Path(__file__).resolve().parent.parent
-CLASSES_SHOWN = 20
-LINE, BREAK = 110, " \\\n    "
+MOST_CLIPS, MOST_WORKERS, MOST_PIXELS = 1_000_000, 512, 8192
 
 EXAMPLES = """\
   # a small synthetic data set, to try everything out
@@ -103,15 +97,12 @@ def build_parser() -> argparse.ArgumentParser:
     demo = add("demo", "make a small synthetic data set", more, DEMO_EXAMPLES)
     demo.add_argument("--output", type=Path, default=Path("data/demo"), help="folder of the videos (%(default)s)")
     demo.add_argument("--lists", type=Path, default=Path("data_lists/demo"), help="folder of the lists (%(default)s)")
-    demo.add_argument(
-        "--train-clips", type=positive, default=192, metavar="N", help="number of training clips (%(default)s)"
-    )
-    demo.add_argument("--test-clips", type=positive, default=96, metavar="N", help="number of test clips (%(default)s)")
-    demo.add_argument(
-        "--val-clips", type=not_negative, default=0, metavar="N", help="number of validation clips (%(default)s)"
-    )
-    demo.add_argument("--seed", type=int, default=0, help="random seed of the clips (%(default)s)")
-    demo.add_argument("--workers", type=positive, default=2, help="number of threads (%(default)s)")
+    for side, least, default in (("train", 1, 192), ("test", 1, 96), ("val", 0, 0)):
+        clips, shown = whole_number(least, MOST_CLIPS), f"number of {side} clips (%(default)s)"
+        demo.add_argument(f"--{side}-clips", type=clips, default=default, metavar="N", help=shown)
+    seed = whole_number(0, 2**63 - 1)
+    demo.add_argument("--seed", type=seed, default=0, help="random seed of the clips (%(default)s)")
+    add_workers(demo)
     add_overwrite(demo)
     demo.set_defaults(prepare=demo_command)
 
@@ -212,7 +203,13 @@ def add_form(arguments: argparse.ArgumentParser, *, codec: str, of: str = "") ->
     arguments.add_argument(
         "--size", type=frame_size, default=CANONICAL_SIZE, help=f"{of}WxH or keep; {width}x{height} by default"
     )
-    arguments.add_argument("--workers", type=positive, default=2, help="number of threads (%(default)s)")
+    add_workers(arguments)
+
+
+def add_workers(arguments: argparse.ArgumentParser) -> None:
+    """Add ``--workers``."""
+    workers = whole_number(1, MOST_WORKERS)
+    arguments.add_argument("--workers", type=workers, default=2, help="number of threads (%(default)s)")
 
 
 def add_common(arguments: argparse.ArgumentParser, *, codec: str) -> None:
@@ -248,20 +245,15 @@ def add_overwrite(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--overwrite", action="store_true", help="replace lists of this name that differ")
 
 
-def positive(text: str) -> int:
-    """Parse a whole number from 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("give 1 or more")
-    return number
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """A parser of whole numbers from ``least`` to ``most``."""
 
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from {least} to {most}")
+        return int(text)
 
-def not_negative(text: str) -> int:
-    """Parse a whole number from 0."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("give 0 or more")
-    return number
+    return parse
 
 
 def plain_name(text: str) -> str:
@@ -275,10 +267,12 @@ def frame_size(text: str) -> tuple[int, int] | None:
     """Parse ``WxH`` or ``keep``."""
     if text == "keep":
         return None
-    width, cross, height = text.partition("x")
-    if not cross or not width.isdecimal() or not height.isdecimal() or min(int(width), int(height)) < 16:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; give WxH in pixels, such as 340x256, or keep")
-    return int(width), int(height)
+    sides = [int(side) for side in text.split("x") if side.isdecimal()]
+    if text.count("x") != 1 or len(sides) != 2 or min(sides) < 16 or max(sides) > MOST_PIXELS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size; give WxH, each 16 to {MOST_PIXELS} pixels, such as 340x256, or keep"
+        )
+    return sides[0], sides[1]
 
 
 def common(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -370,90 +364,12 @@ def report(name: str, prepared: Prepared, *, follow_links: bool = False, seed: i
     print(f"{name}: {len(prepared.classes)} classes, lists in {prepared.lists}, videos in {prepared.root}")
     if prepared.left_out:
         print(f"left out: {len(prepared.left_out)} videos that cannot be used (named above)")
-    width = max(len("a class has"), *(len(class_name) + 2 for class_name in prepared.classes))
-    for number, split in enumerate(prepared.splits, 1):
-        sides = [side for side in SIDES if side in split]
-        counts = [Counter(clip.class_name for clip in split[side]) for side in sides]
-        table = {f"  {class_name}": [count[class_name] for count in counts] for class_name in prepared.classes}
-        print(row(f"split {number}", sides, width))
-        if len(prepared.splits) == 1 and len(prepared.classes) <= CLASSES_SHOWN:
-            for title, numbers in table.items():
-                print(row(title, numbers, width))
-        else:
-            ranges = [f"{min(side)}..{max(side)}" for side in zip(*table.values(), strict=True)]
-            print(row("  a class has", ranges, width))
-        print(row("  all", [len(split[side]) for side in sides], width))
+    print(count_table(prepared))
     print("next:")
-    for command in next_commands(name, prepared, follow_links, seed):
+    for command in next_commands(PROJECT, name, prepared, follow_links=follow_links, seed=seed):
         print(f"  {command}")
     if len(prepared.splits) > 1:
         print(f"the same with the lists of split 2 to {len(prepared.splits)}, and an output for each")
-
-
-def row(title: str, cells: Sequence[object], width: int) -> str:
-    """A line of the table of counts."""
-    return f"{title:{width}}" + "".join(f"  {cell!s:>9}" for cell in cells)
-
-
-def next_commands(name: str, prepared: Prepared, follow_links: bool, seed: int = 0) -> list[str]:
-    """The commands that train on split 1 of a data set, fuse the streams and classify one of its videos.
-
-    Args:
-        name: of the data set. If ``configs/NAME.yaml`` exists it is used, else ``configs/folder.yaml``.
-        prepared: the data set.
-        follow_links: whether its videos are links that leave the data root.
-        seed: to train with.
-    """
-    config = PROJECT / "configs" / f"{name}.yaml"
-    if not config.exists():
-        config = PROJECT / "configs" / "folder.yaml"
-    values = yaml.safe_load(config.read_text(encoding="utf-8"))
-    split = prepared.splits[0]
-    wanted: dict[str, Any] = {"root": prepared.root.as_posix(), "classes": (prepared.lists / "classes.txt").as_posix()}
-    for side in SIDES:
-        wanted[f"{side}_list"] = (prepared.lists / list_name(side)).as_posix() if split.get(side) else None
-    if follow_links:
-        wanted["follow_links"] = True
-    data = values.get("data", {})
-    settings = [f"data.{key}={to_yaml(value)}" for key, value in wanted.items() if data.get(key) != value]
-    settings += [f"seed={seed}"] if seed else []
-    output = f"runs/{name}_seed{seed}" if seed else f"runs/{name}"
-    output += "/split1" if len(prepared.splits) > 1 else ""
-    train = ["train_stream.py", "--config", in_project(config)]
-    if settings:
-        train += ["--set", *settings]
-    if values.get("output") != output:
-        train += ["--output", output]
-    commands = [train]
-    if split.get("test"):
-        tune = ["--tune"] if split.get("val") else []
-        commands.append(["fuse.py", "--checkpoints", output, *tune, "--output", f"{output}/fused"])
-    clip = next(clip for side in ("test", "val", "train") for clip in split.get(side, ()))
-    commands.append(["predict.py", (prepared.root / clip.path).as_posix(), "--checkpoints", output])
-    return [in_lines(["python", in_project(PROJECT / "tools" / tool), *options]) for tool, *options in commands]
-
-
-def in_lines(words: Sequence[str]) -> str:
-    """A command as a shell takes it; a long one has a line for each setting."""
-    line = shlex.join(words)
-    if len(line) <= LINE:
-        return line
-    breaks = ("data.", "--output")
-    return "".join(f"{BREAK if word.startswith(breaks) else ' '}{shlex.quote(word)}" for word in words).lstrip()
-
-
-def in_project(path: Path) -> str:
-    """A file of the project, as the current folder names it."""
-    return (path.relative_to(PROJECT) if Path.cwd() == PROJECT else path).as_posix()
-
-
-def to_yaml(value: str | bool | None) -> str:
-    """A value of ``--set``, in one line of YAML; quoted where the plain text means something else."""
-    try:
-        plain = isinstance(value, str) and yaml.safe_load(value) == value
-    except yaml.YAMLError:
-        plain = False
-    return str(value) if plain else json.dumps(value, ensure_ascii=False)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from coviar_mocrop.datasets.lists import Clip
 from coviar_mocrop.datasets.splits import SIDES, Side, Sides, divide, group_sizes, hold_out, some
 from coviar_mocrop.datasets.videos import videos_by_folder
 from coviar_mocrop.errors import DataError
+from coviar_mocrop.messages import similar
 
 _SIDE_FOLDERS: dict[str, Side] = {
     "train": "train",
@@ -25,6 +26,7 @@ _SIDE_FOLDERS: dict[str, Side] = {
     "test": "test",
 }
 """What the folders of a source that is divided already are named."""
+_MOST_FOLDS = 1000
 _SHOWN = 20
 
 _log = logging.getLogger(__name__)
@@ -144,6 +146,13 @@ def index_folder(source: str | os.PathLike[str]) -> tuple[tuple[str, ...], list[
 def _given_sides(source: str | os.PathLike[str], videos: Mapping[str, Sequence[str]]) -> dict[str, Side]:
     """The side of each folder, if the folders are sides of class folders; else nothing."""
     side_of = {folder: _SIDE_FOLDERS[folder.lower()] for folder in videos if folder.lower() in _SIDE_FOLDERS}
+    unclear = _unclear_sides(videos, side_of)
+    if unclear and len(unclear) + len(side_of) > 1:
+        renamed = ", ".join(f"{folder} to {name}" for folder, name in unclear.items())
+        raise DataError(
+            f"{os.fspath(source)}: {', '.join([*side_of, *unclear])} look like the sides of a division; rename "
+            f"{renamed} (or to another name, if it is a class)"
+        )
     flat = [path for folder in side_of for path in videos[folder] if path.count("/") < 2]
     if "train" not in side_of.values() or len(side_of) < 2 or len(flat) == sum(len(videos[name]) for name in side_of):
         return {}
@@ -153,8 +162,22 @@ def _given_sides(source: str | os.PathLike[str], videos: Mapping[str, Sequence[s
     if flat:
         raise DataError(f"{named}, but {flat[0]} is in no class folder of its side; move it into one")
     if other := [folder for folder in videos if folder not in side_of]:
-        raise DataError(f"{named}, and {some(other)} is none of them; move it elsewhere")
+        raise DataError(f"{named}, but {some(other)} is no side (train, val or test); move it elsewhere")
     return side_of
+
+
+def _unclear_sides(videos: Mapping[str, Sequence[str]], side_of: Mapping[str, Side]) -> dict[str, str]:
+    """Folders of folders that are named nearly like a side, such as ``tests``, and the name of that side.
+
+    Taken for classes, they would be learned as such.
+    """
+    free = [name for name in SIDES if name not in side_of.values()]
+    unclear = {}
+    for folder, paths in videos.items():
+        near = similar(folder.lower(), free) if folder not in side_of else []
+        if near and all(path.count("/") > 1 for path in paths):
+            unclear[folder] = near[0]
+    return unclear
 
 
 def read_groups(file: str | os.PathLike[str], column: str, paths: Sequence[str]) -> dict[str, str]:
@@ -196,8 +219,8 @@ def read_groups(file: str | os.PathLike[str], column: str, paths: Sequence[str])
 
 def _shares(folds: int | None, test_share: float) -> list[float]:
     if folds is not None:
-        if folds < 2:
-            raise DataError(f"{folds} folds: give 2 or more, or a test share")
+        if not 2 <= folds <= _MOST_FOLDS:
+            raise DataError(f"{folds} folds: give 2 to {_MOST_FOLDS}, or a test share")
         return [1 / folds] * folds
     if not 0 < test_share < 1:
         raise DataError(f"test share {test_share}: give a number between 0 and 1, such as 0.3")

@@ -1,0 +1,105 @@
+"""What is said of a data set that is ready: its clips by class and side, and the commands to run next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from coviar_mocrop.datasets.convert import Prepared
+from coviar_mocrop.datasets.splits import SIDES, list_name
+
+_CLASSES_SHOWN = 20
+_LINE, _BREAK = 110, " \\\n    "
+
+
+def count_table(prepared: Prepared) -> str:
+    """The number of clips by side of each split, class by class where there is one split of few classes."""
+    width = max(len("a class has"), *(len(class_name) + 2 for class_name in prepared.classes))
+
+    def row(title: str, cells: Sequence[object]) -> str:
+        return f"{title:{width}}" + "".join(f"  {cell!s:>9}" for cell in cells)
+
+    lines = []
+    for number, split in enumerate(prepared.splits, 1):
+        sides = [side for side in SIDES if side in split]
+        counts = [Counter(clip.class_name for clip in split[side]) for side in sides]
+        table = {f"  {class_name}": [count[class_name] for count in counts] for class_name in prepared.classes}
+        lines.append(row(f"split {number}", sides))
+        if len(prepared.splits) == 1 and len(prepared.classes) <= _CLASSES_SHOWN:
+            lines += [row(title, numbers) for title, numbers in table.items()]
+        else:
+            ranges = [f"{min(side)}..{max(side)}" for side in zip(*table.values(), strict=True)]
+            lines.append(row("  a class has", ranges))
+        lines.append(row("  all", [len(split[side]) for side in sides]))
+    return "\n".join(lines)
+
+
+def next_commands(
+    project: Path, name: str, prepared: Prepared, *, follow_links: bool = False, seed: int = 0
+) -> list[str]:
+    """The commands that train on split 1 of a data set, fuse the streams and classify one of its videos.
+
+    Args:
+        project: folder of ``tools`` and ``configs``.
+        name: of the data set. If ``configs/NAME.yaml`` exists it is used, else ``configs/folder.yaml``.
+        prepared: the data set.
+        follow_links: whether its videos are links that leave the data root.
+        seed: to train with.
+    """
+    config = project / "configs" / f"{name}.yaml"
+    if not config.exists():
+        config = project / "configs" / "folder.yaml"
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    split = prepared.splits[0]
+    wanted: dict[str, Any] = {"root": prepared.root.as_posix(), "classes": (prepared.lists / "classes.txt").as_posix()}
+    for side in SIDES:
+        wanted[f"{side}_list"] = (prepared.lists / list_name(side)).as_posix() if split.get(side) else None
+    if follow_links:
+        wanted["follow_links"] = True
+    data = values.get("data", {})
+    settings = [f"data.{key}={_to_yaml(value)}" for key, value in wanted.items() if data.get(key) != value]
+    settings += [f"seed={seed}"] if seed else []
+    output = f"runs/{name}_seed{seed}" if seed else f"runs/{name}"
+    output += "/split1" if len(prepared.splits) > 1 else ""
+    train = ["train_stream.py", "--config", _in_project(config, project)]
+    if settings:
+        train += ["--set", *settings]
+    if values.get("output") != output:
+        train += ["--output", output]
+    commands = [train]
+    if split.get("test"):
+        tune = ["--tune"] if split.get("val") else []
+        commands.append(["fuse.py", "--checkpoints", output, *tune, "--output", f"{output}/fused"])
+    clip = next(clip for side in ("test", "val", "train") for clip in split.get(side, ()))
+    commands.append(["predict.py", (prepared.root / clip.path).as_posix(), "--checkpoints", output])
+    tools = project / "tools"
+    return [_in_lines(["python", _in_project(tools / tool, project), *options]) for tool, *options in commands]
+
+
+def _in_lines(words: Sequence[str]) -> str:
+    """A command as a shell takes it; a long one has a line for each setting."""
+    line = shlex.join(words)
+    if len(line) <= _LINE:
+        return line
+    breaks = ("data.", "--output")
+    return "".join(f"{_BREAK if word.startswith(breaks) else ' '}{shlex.quote(word)}" for word in words).lstrip()
+
+
+def _in_project(path: Path, project: Path) -> str:
+    """A file of the project, as the current folder names it."""
+    return (path.relative_to(project) if Path.cwd() == project else path).as_posix()
+
+
+def _to_yaml(value: str | bool | None) -> str:
+    """A value of ``--set``, in one line of YAML; quoted where the plain text means something else."""
+    try:
+        plain = isinstance(value, str) and yaml.safe_load(value) == value
+    except yaml.YAMLError:
+        plain = False
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
