@@ -97,8 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
     demo = add("demo", "make a small synthetic data set", more, DEMO_EXAMPLES)
     demo.add_argument("--output", type=Path, default=Path("data/demo"), help="folder of the videos (%(default)s)")
     demo.add_argument("--lists", type=Path, default=Path("data_lists/demo"), help="folder of the lists (%(default)s)")
-    for side, least, default in (("train", 1, 192), ("test", 1, 96), ("val", 0, 0)):
-        clips, shown = whole_number(least, MOST_CLIPS), f"number of {side} clips (%(default)s)"
+    numbers = (("train", "training", 1, 192), ("test", "test", 1, 96), ("val", "validation", 0, 0))
+    for side, title, least, default in numbers:
+        clips, shown = whole_number(least, MOST_CLIPS), f"number of {title} clips (%(default)s)"
         demo.add_argument(f"--{side}-clips", type=clips, default=default, metavar="N", help=shown)
     seed = whole_number(0, 2**63 - 1)
     demo.add_argument("--seed", type=seed, default=0, help="random seed of the clips (%(default)s)")
