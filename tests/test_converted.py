@@ -23,10 +23,10 @@ from coviar_mocrop.config import Config
 from coviar_mocrop.errors import CheckpointError, ConfigError
 from coviar_mocrop.inference.import_weights import inspect_weights
 from coviar_mocrop.inference.testing import load_stream
+from coviar_mocrop.networks.backbones import IMAGENET_STD
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.converted import recognise
 from coviar_mocrop.networks.stream_net import StreamNet, create_network
-from coviar_mocrop.streams.frames import IMAGENET_STD
 from coviar_mocrop.streams.residual import ResidualStream
 
 CLASSES = ("climb", "dive", "jump", "run", "swim", "throw", "walk")

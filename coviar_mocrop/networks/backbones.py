@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
-from coviar_mocrop.checkpoint import is_file_name
 from coviar_mocrop.errors import ModelError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,14 @@ class Backbone:
         net: the network.
         stem: names (in ``net``) of the first convolution and of the first BatchNorm, where there is one.
         classifier: name of the last layer.
+        mean, std: of the RGB pictures that it was designed for, 0 to 1, one value a channel.
     """
 
     net: nn.Module
     stem: tuple[str, ...]
     classifier: str
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
 
 
 def create_backbone(
@@ -39,7 +46,7 @@ def create_backbone(
         num_classes: outputs.
         in_channels: if not 3, the first convolution is replaced; with pretrained weights each input channel
             gets the mean of the RGB weights (CoViAR; MoCLIP-Lite).
-        weights: None or a torchvision weights name. The path of a file gets the network that the file is loaded into.
+        weights: None or a torchvision weights name.
         dropout: probability, in front of the classifier.
 
     Raises:
@@ -47,12 +54,10 @@ def create_backbone(
     """
     classifiers = torchvision.models.list_models(module=torchvision.models)
     if name not in classifiers:
-        near = difflib.get_close_matches(name, classifiers, 1)
-        hint = f"did you mean {near[0]}?" if near else "see torchvision.models.list_models()"
-        raise ModelError(f"backbone {name!r} is not a torchvision classifier; {hint}")
+        raise ModelError(f"backbone {name!r} is not a torchvision classifier; {_hint(name, classifiers)}")
     extra: dict[str, Any] = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     try:
-        net = torchvision.models.get_model(name, weights=None if is_file_name(weights) else weights, **extra)
+        net = torchvision.models.get_model(name, weights=weights, **extra)
     except (KeyError, ValueError, AttributeError) as error:
         known = [entry.name for entry in torchvision.models.get_model_weights(name)]
         raise ModelError(f"{name} has no weights {weights!r}; choose from DEFAULT, {', '.join(known)}") from error
@@ -76,6 +81,16 @@ def create_backbone(
     return Backbone(net, stem, classifier)
 
 
+def _hint(name: str, classifiers: Sequence[str]) -> str:
+    with suppress(ImportError):
+        import timm
+
+        if timm.is_model(name.partition(".")[0]):
+            return f"did you mean timm/{name}?"
+    near = difflib.get_close_matches(name, classifiers, 1)
+    return f"did you mean {near[0]}?" if near else "see torchvision.models.list_models(); timm/NAME names one of timm"
+
+
 def _find_stem(net: nn.Module, name: str) -> tuple[str, ...]:
     convolution = next((key for key, m in net.named_modules() if isinstance(m, nn.Conv2d)), None)
     if convolution is None or net.get_submodule(convolution).in_channels != 3:
@@ -97,6 +112,11 @@ def set_module(net: nn.Module, key: str, module: nn.Module) -> None:
     setattr(net.get_submodule(parent), name, module)
 
 
+def average_colours(weight: Tensor, channels: int) -> Tensor:
+    """A first convolution [out, channels, h, w] whose filters are the mean over the colours of ``weight`` (CoViAR)."""
+    return weight.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1).contiguous()
+
+
 def _replace_stem(net: nn.Module, key: str, in_channels: int, *, pretrained: bool) -> None:
     old = net.get_submodule(key)
     assert isinstance(old, nn.Conv2d)
@@ -110,7 +130,7 @@ def _replace_stem(net: nn.Module, key: str, in_channels: int, *, pretrained: boo
     )
     with torch.no_grad():
         if pretrained:
-            new.weight.copy_(old.weight.mean(dim=1, keepdim=True).expand_as(new.weight))
+            new.weight.copy_(average_colours(old.weight, in_channels))
             if new.bias is not None and old.bias is not None:
                 new.bias.copy_(old.bias)
         else:

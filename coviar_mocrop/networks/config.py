@@ -13,13 +13,16 @@ class ModelConfig(BaseConfig):
     """Settings of a stream's network: backbone, weights and what it computes across frames."""
 
     backbone: str = Field(
-        "resnet18", description="Name of a torchvision classifier, such as resnet152, swin_b or efficientnet_b1."
+        "resnet18",
+        description="Name of a torchvision classifier, such as resnet152, swin_b or efficientnet_b1. timm/NAME: any "
+        "network of timm, such as timm/tf_efficientnet_lite0.",
     )
     weights: str | None = Field(
         None,
-        description="Initial weights. null: random initialisation. A name such as DEFAULT or IMAGENET1K_V1: weights "
-        "published by torchvision. A path: a local .pth or .safetensors file of torchvision, CoViAR, MoCrop or this "
-        "project (docs/weights.md).",
+        description="Initial weights. null: random initialisation. A name such as DEFAULT, IMAGENET1K_V1 or "
+        "a1_in1k: weights published by torchvision or timm. A path: a local .pth or .safetensors file of torchvision, "
+        "timm, CoViAR, MoCrop or this project. package:efficientnet-lite0: weights of an installed package "
+        "(docs/weights.md).",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability before the classifier.")
     temporal: Literal["none", "shift"] = Field(

@@ -1,8 +1,8 @@
 """Weights in the formats of other projects: renamed to the entries of our networks, and compared with them.
 
 Known formats: the original CoViAR code (``module.base_model.*``, ``module.data_bn.*`` in a dictionary with
-``state_dict``), the MoCrop authors' code (``backbone.*`` or ``base_model.*``), torchvision's own files, and the
-checkpoints of this project. Each may have the prefix of a wrapper (``module.``, ``_orig_mod.``).
+``state_dict``), the MoCrop authors' code (``backbone.*`` or ``base_model.*``), the files of torchvision and timm, and
+the checkpoints of this project. Each may have the prefix of a wrapper (``module.``, ``_orig_mod.``).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from coviar_mocrop.checkpoint import read_tensors
 from coviar_mocrop.errors import CheckpointError
+from coviar_mocrop.networks.backbones import IMAGENET_STD, average_colours
+from coviar_mocrop.networks.timm_backbones import as_timm_loads
 
 logger = logging.getLogger(__name__)
 _WRAPPERS = ("module.", "_orig_mod.")
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 _TRAINING_HEADS = ("backbone.aux1.", "backbone.aux2.", "backbone.AuxLogits.")
-_RGB_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def recognise(content: Any, path: str, *, residual_order: str = "bgr") -> Weight
         layout = f"the {'original CoViAR' if wrapped else 'MoCrop authors'} code (base_model.*)"
     else:
         layout = (
-            "a torchvision network" if plain else "the MoCrop authors' code or an export of this project (backbone.*)"
+            "a torchvision or timm network"
+            if plain
+            else "the MoCrop authors' code or an export of this project (backbone.*)"
         )
     renamed: dict[str, str] = {}
     for key, name in names.items():
@@ -198,29 +201,51 @@ def class_count(weights: Weights, classifier: str) -> int | None:
     return next((int(tensor.shape[0]) for tensor in found if tensor is not None and tensor.ndim > 0), None)
 
 
-def load_weights(network: nn.Module, path: str, stem: str, classifier: str) -> None:
-    """Load weights of any known format for fine-tuning; see :func:`fit`.
+def read_weights(path: str) -> Weights:
+    """The weights in a file of any known format.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds no weights.
+    """
+    return recognise(read_tensors(path, "check model.weights"), path)
+
+
+def load_weights(network: nn.Module, weights: Weights, source: str, stem: str, classifier: str) -> None:
+    """Load weights for fine-tuning; see :func:`fit`.
 
     Args:
-        network: with its own first and last layer in place.
-        path: of the file.
+        network: with its own first and last layer in place; its submodule ``backbone`` says what a timm network is.
+        weights: of a file.
+        source: where they come from, for messages.
         stem: name of the first convolution.
         classifier: name of the last layer.
 
     Raises:
-        CheckpointError: the file cannot be read, is of another stream or of another architecture.
+        CheckpointError: they are of another stream or of another architecture.
     """
-    weights, own = recognise(read_tensors(path, "check model.weights"), path), network.state_dict()
+    own, entries = network.state_dict(), len(weights.tensors)
+    weights = _by_timm(network.get_submodule("backbone"), weights)
     fitted = fit(own, weights, stem, classifier, fine_tuning=True)
     if problem := wrong_stream(own, weights, stem, fine_tuning=True):
-        raise CheckpointError(f"{path}: {problem}")
+        raise CheckpointError(f"{source}: {problem}")
     if fitted.problems:
         raise CheckpointError(
-            f"{path}: does not fit model.backbone ({fitted.problems}); is it of another architecture?"
+            f"{source}: does not fit model.backbone ({fitted.problems}); is it of another architecture?"
         )
     network.load_state_dict(fitted.state)
-    anew = ", the classifier starts anew" if f"{classifier}.weight" in fitted.fresh else ""
-    logger.info("%s: %s, %d entries used%s", path, weights.layout, len(fitted.used), anew)
+    notes = ", the classifier starts anew" if f"{classifier}.weight" in fitted.fresh else ""
+    if entries != len(weights.tensors):
+        notes += f", {entries - len(weights.tensors)} left out as timm does"
+    logger.info("%s: %s, %d entries used%s", source, weights.layout, len(fitted.used), notes)
+
+
+def _by_timm(net: nn.Module, weights: Weights) -> Weights:
+    """The weights with the backbone's entries as timm itself would load them; see :func:`as_timm_loads`."""
+    inside = {key.removeprefix("backbone."): key for key in weights.tensors if key.startswith("backbone.")}
+    given = {name: weights.tensors[key] for name, key in inside.items()}
+    converted = {f"backbone.{name}": tensor for name, tensor in as_timm_loads(net, given).items()}
+    tensors = {key: tensor for key, tensor in weights.tensors.items() if key not in inside.values()} | converted
+    return replace(weights, tensors=tensors, names={key: weights.names.get(key, key) for key in tensors})
 
 
 def _open(content: Any, path: str) -> tuple[dict[str, Tensor], dict[str, str | int | float]]:
@@ -256,7 +281,7 @@ def _from_bgr(tensors: dict[str, Tensor]) -> None:
     Input channel c was s x for our x, with s = std[c] / std[2 - c]. The statistics of the BatchNorm over the input
     absorb the factor; its eps makes a relative difference below 1e-5.
     """
-    std = torch.tensor(_RGB_STD)
+    std = torch.tensor(IMAGENET_STD)
     ratio = std / std.flip(0)
     for name, factor in (("running_mean", 1 / ratio), ("running_var", 1 / ratio**2), ("weight", 1), ("bias", 1)):
         if (values := tensors.get(f"data_bn.{name}")) is not None:
@@ -290,4 +315,4 @@ def _average_stem(own: Mapping[str, Tensor], given: dict[str, Tensor], key: str)
     if theirs is None or mine is None or theirs.ndim != 4 or "data_bn.weight" in given:
         return
     if theirs.shape[1] == 3 and mine.shape[1] != 3 and theirs.shape[::2] == mine.shape[::2]:
-        given[key] = theirs.mean(dim=1, keepdim=True).expand_as(mine).contiguous()
+        given[key] = average_colours(theirs, mine.shape[1])

@@ -12,9 +12,12 @@ from coviar_mocrop.checkpoint import is_file_name
 from coviar_mocrop.errors import ModelError
 from coviar_mocrop.networks.backbones import Backbone, create_backbone
 from coviar_mocrop.networks.config import ModelConfig
-from coviar_mocrop.networks.converted import load_weights
+from coviar_mocrop.networks.converted import load_weights, read_weights
 from coviar_mocrop.networks.motion_squeeze import MotionSqueeze
+from coviar_mocrop.networks.packaged import is_package, read_package
 from coviar_mocrop.networks.temporal import clip_logits, early_features, require_resnet, stage_channels
+from coviar_mocrop.networks.timm_backbones import PREFIX as TIMM
+from coviar_mocrop.networks.timm_backbones import create_timm_backbone
 
 
 class StreamNet(nn.Module):
@@ -24,6 +27,7 @@ class StreamNet(nn.Module):
         in_channels: of the frames.
         stem_names: first convolution, first BatchNorm and ``data_bn``, as names of submodules.
         classifier_name: the last layer, as name of a submodule.
+        mean, std: of the RGB pictures that the backbone was designed for, 0 to 1, one value a channel.
         shift: whether residual blocks see their neighbours in time.
         motion_squeeze: the module after the second stage, or None.
         frames_at_once: in evaluation, frames that are computed together (None: all); what fits a processor's cache is
@@ -50,6 +54,7 @@ class StreamNet(nn.Module):
         self.motion_squeeze = motion_squeeze
         self.stem_names = tuple(f"backbone.{name}" for name in backbone.stem) + ("data_bn",) * input_norm
         self.classifier_name = f"backbone.{backbone.classifier}"
+        self.mean, self.std = backbone.mean, backbone.std
 
     @property
     def temporal(self) -> bool:
@@ -99,7 +104,13 @@ class StreamNet(nn.Module):
 
 
 def create_network(
-    in_channels: int, num_classes: int, config: ModelConfig | None = None, *, input_norm: bool = False
+    in_channels: int,
+    num_classes: int,
+    config: ModelConfig | None = None,
+    *,
+    input_norm: bool = False,
+    size: int | None = None,
+    load: bool = True,
 ) -> StreamNet:
     """Build the network of a stream.
 
@@ -108,18 +119,26 @@ def create_network(
         num_classes: outputs.
         config: backbone, weights, dropout, temporal modules.
         input_norm: start with a BatchNorm over the input (CoViAR: motion and residual streams).
+        size: side of a frame, pixels, for backbones that are built for one size; None: the size of their publication.
+        load: load the initial weights that ``config`` names; False where a checkpoint brings them all.
 
     Raises:
-        ModelError: the backbone is unknown, or cannot be run over time.
+        ModelError: the backbone is unknown, takes no input of this size, or cannot be run over time.
         CheckpointError: a weights file cannot be used.
     """
     config = config or ModelConfig()
-    backbone = create_backbone(config.backbone, num_classes, in_channels, config.weights, config.dropout)
+    name, weights = config.backbone, config.weights
+    published = None if is_package(weights) or is_file_name(weights) else weights
+    if name.startswith(TIMM):
+        backbone = create_timm_backbone(name, num_classes, in_channels, published, config.dropout, size, load=load)
+    else:
+        backbone = create_backbone(name, num_classes, in_channels, published if load else None, config.dropout)
     shift, squeeze = config.temporal == "shift", None
     if shift or config.motion_squeeze:
-        net = require_resnet(backbone.net, config.backbone)
+        net = require_resnet(backbone.net, name)
         squeeze = MotionSqueeze(stage_channels(net)) if config.motion_squeeze else None
     network = StreamNet(in_channels, backbone, input_norm=input_norm, shift=shift, motion_squeeze=squeeze)
-    if config.weights is not None and is_file_name(config.weights):
-        load_weights(network, config.weights, network.stem_names[0], network.classifier_name)
+    if load and weights is not None and published is None:
+        found = read_package(weights, name) if is_package(weights) else read_weights(weights)
+        load_weights(network, found, weights, network.stem_names[0], network.classifier_name)
     return network

@@ -21,8 +21,8 @@ def require_resnet(net: nn.Module, name: str) -> ResNet:
     """
     if not isinstance(net, ResNet):
         raise ModelError(
-            f"backbone {name!r}: model.temporal and model.motion_squeeze need residual stages; choose resnet18, "
-            "resnet34, resnet50, resnet101, resnet152 or a relative"
+            f"backbone {name!r}: model.temporal and model.motion_squeeze need a ResNet of torchvision; choose "
+            "resnet18, resnet34, resnet50, resnet101, resnet152 or a relative"
         )
     return net
 

@@ -44,7 +44,6 @@ class Stream(ABC):
         fusion_weight: default weight in late fusion.
         rank: place in tables; the lowest comes first.
         trainable: False for a stream that is only tested.
-        scaling: what other programs have to do to the frames of an exported network; None: it cannot be exported.
         config: settings of the run.
         classes: names, in the order of the labels.
         network: takes what :meth:`inputs` gives, returns clip logits [N, classes].
@@ -56,7 +55,6 @@ class Stream(ABC):
     fusion_weight: ClassVar[float] = 1.0
     rank: ClassVar[int] = 100
     trainable: ClassVar[bool] = True
-    scaling: ClassVar[dict[str, Any] | None] = None
     form: Form | None = None
 
     def __init__(self, config: Config, classes: Sequence[str], *, weights: bool) -> None:
@@ -104,6 +102,11 @@ class Stream(ABC):
     @abstractmethod
     def cost(self) -> StreamCost:
         """What testing a clip costs, in multiply-adds."""
+
+    @property
+    def scaling(self) -> dict[str, Any] | None:
+        """What other programs have to do to the frames of an exported network; None: it cannot be exported."""
+        return None
 
     @property
     def device(self) -> torch.device:

@@ -21,9 +21,6 @@ from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.networks.stream_net import StreamNet, create_network
 from coviar_mocrop.streams.base import Stream
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class FrameStream(Stream):
     """A stream over frames of one kind."""
@@ -45,8 +42,12 @@ class FrameStream(Stream):
 
     def create_network(self, *, weights: bool) -> StreamNet:
         """See :meth:`Stream.create_network`."""
-        model = self.config.model if weights else self.config.model.model_copy(update={"weights": None})
-        return create_network(CHANNELS[self.kind], len(self.classes), model, input_norm=self.input_norm)
+        return create_network(
+            *(CHANNELS[self.kind], len(self.classes), self.config.model),
+            input_norm=self.input_norm,
+            size=self.config.size,
+            load=weights,
+        )
 
     def views(
         self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +19,12 @@ class MotionStream(FrameStream):
     title = "motion"
     rank = 1
     kind = "mv"
-    scaling: ClassVar[dict[str, Any] | None] = {
-        "formula": "clip(127.5/bound * (x, y) + 128, 0, 255)/255 - 0.5, motion in pixels since the I-frame",
-        "bound": 20.0,
-    }
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """See :attr:`Stream.scaling`."""
+        formula = "clip(127.5/bound * (x, y) + 128, 0, 255)/255 - 0.5, motion in pixels since the I-frame"
+        return {"formula": formula, "bound": 20.0}
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """See :func:`normalise_motion`."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, cast
 
 from torch import Tensor
 
+from coviar_mocrop.networks.stream_net import StreamNet
 from coviar_mocrop.streams.base import register
-from coviar_mocrop.streams.frames import IMAGENET_STD, FrameStream, per_channel
+from coviar_mocrop.streams.frames import FrameStream, per_channel
 
 
 @register
@@ -18,12 +19,14 @@ class ResidualStream(FrameStream):
     title = "residual"
     rank = 2
     kind = "residual"
-    scaling: ClassVar[dict[str, Any] | None] = {
-        "formula": "(clip(RGB + 128, 0, 255)/255 - 0.5)/std, RGB the signed residual",
-        "std": IMAGENET_STD,
-    }
+
+    @property
+    def scaling(self) -> dict[str, Any]:
+        """See :attr:`Stream.scaling`. The standard deviation is that of the backbone's pretraining."""
+        formula = "(clip(RGB + 128, 0, 255)/255 - 0.5)/std, RGB the signed residual"
+        return {"formula": formula, "std": cast(StreamNet, self.network).std}
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """(V/255 - 0.5)/std of the 8-bit residual V = clip(R + 128, 0, 255)."""
         values = pixels.float().div_(255).sub_(0.5)
-        return values.div_(per_channel(IMAGENET_STD, values))
+        return values.div_(per_channel(cast(StreamNet, self.network).std, values))
