@@ -94,7 +94,7 @@ def _footage(folder: Path, seed: int, source: Path | None) -> dict[tuple[str, st
         chosen = [f"seed={seed}", "setting=attention", *_data("data/surveillance_fights", lists, "val")]
         _train("configs/surveillance_fights.yaml", "--set", *chosen, "--output", folder)
         for setting in SETTINGS:
-            for part, options in (("default", []), ("tuned", ["--tune"])):
+            for part, options in (("default", ["--weights", "coviar"]), ("tuned", ["--tune"])):
                 setting_is = ["--set", f"setting={setting}", *options]
                 _tool("fuse", "--checkpoints", folder, *setting_is, "--output", folder / part)
     tuned = {

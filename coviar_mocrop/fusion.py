@@ -64,6 +64,22 @@ def resolve_weights(streams: Mapping[str, Scores], weights: Mapping[str, float] 
     return resolved
 
 
+def shares(streams: Mapping[str, Scores], weights: Mapping[str, float]) -> dict[str, float]:
+    """How much of the fused scores each stream makes up, in [0, 1]; they add up to 1.
+
+    A share is the weight times the :func:`spread` of the stream's scores. So unlike weights, shares compare streams
+    whose scores have different scales.
+    """
+    parts = {name: weights[name] * spread(scores.scores) for name, scores in streams.items()}
+    total = sum(parts.values())
+    return {name: part / total if total else 1 / len(parts) for name, part in parts.items()}
+
+
+def spread(logits: NDArray[np.floating]) -> float:
+    """Root mean square of ``logits`` [N, classes] about each clip's mean."""
+    return float(np.sqrt(logits.astype(np.float64).var(axis=1).mean()))
+
+
 def _stream_of(name: str, scores: Scores) -> str:
     """The stream that a score file is of, as it says itself; else its name."""
     return str(scores.settings.get("stream") or name)

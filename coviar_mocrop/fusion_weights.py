@@ -1,38 +1,67 @@
-"""The search for fusion weights, on a validation set and never on the clips that are reported."""
+"""Learned fusion: streams calibrated and weighted on a validation list, never on the clips that are reported.
+
+Two convex fits on the validation clips. Each stream first gets an inverse temperature, so that a stream without
+knowledge has no say however large its scores are. The calibrated streams then get weights near one another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import combinations
-from math import comb
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coviar_mocrop.errors import ScoreError
-from coviar_mocrop.fusion import fuse, resolve_weights
+from coviar_mocrop.fusion import fuse, spread
 from coviar_mocrop.scores import Scores
 
 Scale = Literal["logits", "softmax"]
-_MOST_TRIED = 3500
-"""Combinations of weights at most; the grid is as fine as this allows."""
+CALIBRATION_PENALTY = 0.5
+"""Strength of the prior that draws an inverse temperature to 1, for scores of unit spread.
+
+Near 0 a clip adds 1/2 to the curvature of the same form, on average, so the prior counts as much as one clip. It keeps
+the temperature finite where a stream is always right, and a stream at chance ends near 1/n on n clips.
+"""
+EQUALITY_PENALTY = 20.0
+"""Strength of the prior that draws the weights of the calibrated streams to their common value.
+
+A clip of two classes adds at most max p (1 - p) g^2 / 2 = 0.22 to the curvature of the same form, where g is the
+difference of its two logits and p = 1 / (1 + exp(-g)). So the prior counts as much as 90 clips or more. On 20 clips the
+weights move by a few percent; on 1000 they are free.
+"""
+LEAST = 1e-3
+"""Inverse temperature, for scores of unit spread, of a stream that is worse than chance."""
+_STEPS = 10
+"""From the learned weights to the best stream alone, where the learned ones are worse than it."""
+_ITERATIONS = 200
 
 
 @dataclass(frozen=True)
-class TunedWeights:
-    """Result of a search.
+class LearnedFusion:
+    """Weights that were learned on validation clips.
 
     Attributes:
-        weights: by stream, in [0, 1]. They add up to 1.
-        before: top-1 on the validation set with the default weights, in [0, 1].
-        after: top-1 on the validation set with ``weights``, in [0, 1].
+        weights: by stream, what its scores are multiplied by. They add up to 1.
+        temperature: the fused scores divided by it are calibrated logits.
+        clips: number of validation clips.
+        before: their top-1 with the default weights, in [0, 1].
+        after: their top-1 with ``weights``, in [0, 1]; at least the best of ``alone``.
+        alone: their top-1 by stream, in [0, 1].
     """
 
     weights: dict[str, float]
+    temperature: float
+    clips: int
     before: float
     after: float
+    alone: dict[str, float]
+
+    @property
+    def found(self) -> str:
+        """How the weights were found, in words."""
+        return f"learned on {self.clips} validation clips"
 
 
 def rescale(streams: Mapping[str, Scores], scale: Scale) -> dict[str, Scores]:
@@ -95,43 +124,111 @@ def _rows(streams: Mapping[str, Scores]) -> dict[bytes, str]:
     return {row: names[0] for row, names in clips.items() if len(names) == 1}
 
 
-def tune_weights(streams: Mapping[str, Scores]) -> TunedWeights:
-    """Find the weights with the best top-1 on these clips.
+def tune_weights(streams: Mapping[str, Scores]) -> LearnedFusion:
+    """Learn the weights of streams on validation clips.
 
-    All weights on a grid are tried: multiples of 1/20 for up to four streams, of 1/10 for five or six, coarser ones for
-    more. Ties are broken by the lower mean log loss. If no weights beat the defaults, the defaults are kept, because a
-    preference that the clips do not show would be chance. The result is the same every time.
+    The streams are calibrated one by one (:func:`inverse_temperature`) and added. The weights of the calibrated streams
+    then minimise the log loss of their sum plus ``EQUALITY_PENALTY`` times their squared distance from the common
+    weight that calibrates this sum. If the weights are right on fewer clips than the best stream alone, they
+    are moved towards that stream until they are not. The result is the same for any order of clips and streams.
 
     Args:
         streams: validation scores by stream, on the scale that they are to be fused on.
 
     Raises:
-        ScoreError: the score files do not belong together.
+        ScoreError: the score files do not belong together, or hold clips of one class only.
     """
-    labels = fuse(streams).labels  # refuses what does not belong together
-    scores = np.stack([stream.scores.astype(np.float64) for stream in streams.values()])
-    are_shares = all(stream.settings.get("scale") == "softmax" for stream in streams.values())
+    fuse(streams)  # refuses what does not belong together
+    ordered = {name: _by_name(streams[name]) for name in sorted(streams)}
+    labels = next(iter(ordered.values())).labels
+    if len(np.unique(labels)) < 2:
+        raise ScoreError("fusion weights cannot be learned on clips of one class; give clips of two or more")
+    logits = {name: scores.scores.astype(np.float64) for name, scores in ordered.items()}
+    factors = {name: inverse_temperature(rows, labels) for name, rows in logits.items()}
+    calibrated = np.stack([factors[name] * rows for name, rows in logits.items()])
+    common = inverse_temperature(calibrated.sum(axis=0), labels)
+    fitted = fit_weights(calibrated, labels, common, EQUALITY_PENALTY)
+    learned = {name: weight * factors[name] for name, weight in zip(ordered, fitted.tolist(), strict=True)}
+    alone = {name: scores.top1 for name, scores in ordered.items()}
+    best = max(ordered, key=lambda name: (alone[name], -_loss(factors[name] * logits[name], labels)))
+    if not any(learned.values()):  # no stream knows anything
+        learned = factors
+    for step in range(_STEPS + 1):
+        moved = {
+            name: ((_STEPS - step) * weight + step * (factors[name] if name == best else 0.0)) / _STEPS
+            for name, weight in learned.items()
+        }
+        total = sum(moved.values())
+        weights = {name: moved[name] / total for name in streams}
+        after = fuse(streams, weights).top1
+        if after >= alone[best]:
+            break
+    own = {name: alone[name] for name in streams}
+    return LearnedFusion(weights, 1 / total, len(labels), fuse(streams).top1, after, own)
 
-    def quality(weights: NDArray[np.float64]) -> tuple[float, float]:
-        """Top-1, and minus the mean log loss."""
-        fused = np.tensordot(weights, scores, axes=1)
-        right = float((fused.argmax(axis=1) == labels).mean())
-        own = (fused if are_shares else softmax(fused))[np.arange(len(labels)), labels]
-        return right, float(np.log(np.maximum(own, 1e-12)).mean())
 
-    default = np.array(list(resolve_weights(streams).values()))
-    default /= default.sum()
-    before = quality(default)[0]
-    best = max(_grid(len(streams)), key=quality)
-    after = quality(best)[0]
-    if after <= before:
-        best, after = default, before
-    return TunedWeights(dict(zip(streams, best.tolist(), strict=True)), before, after)
+def inverse_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """The factor that calibrates ``logits`` [N, classes], > 0; 1 where they do not tell the classes apart.
+
+    For logits divided by their spread, it minimises the summed log loss plus ``CALIBRATION_PENALTY`` (b - 1)^2 over
+    b >= ``LEAST``. This b divided by the spread is for the logits as they were given.
+    """
+    width = spread(logits)
+    if width <= 1e-6 * np.abs(logits).max():  # rounding
+        return 1.0
+    return max(LEAST, float(fit_weights(logits[None] / width, labels, 1.0, CALIBRATION_PENALTY)[0])) / width
 
 
-def _grid(count: int) -> Iterator[NDArray[np.float64]]:
-    """All weights of ``count`` streams that are multiples of 1/steps and add up to 1."""
-    steps = next(steps for steps in (20, 10, 5, 2, 1) if steps == 1 or comb(steps + count - 1, steps) <= _MOST_TRIED)
-    for bars in combinations(range(steps + count - 1), count - 1):
-        edges = np.array([-1, *bars, steps + count - 1])
-        yield (np.diff(edges) - 1) / steps
+def fit_weights(
+    logits: NDArray[np.float64], labels: NDArray[np.int64], centre: float, penalty: float
+) -> NDArray[np.float64]:
+    """Minimise the summed log loss of sum(v_s logits_s) plus ``penalty`` times sum((v_s - centre)^2) over v >= 0.
+
+    The problem is strictly convex, so it has one solution. Projected Newton steps (Bertsekas, SIAM J. Control Optim.
+    20, 1982) with backtracking find it.
+
+    Args:
+        logits: [streams, N, classes].
+        labels: [N].
+        centre: where the penalty draws the weights to, >= 0.
+        penalty: > 0.
+
+    Returns:
+        float64 [streams].
+    """
+    count = len(logits)
+    own = np.take_along_axis(logits, labels[None, :, None], axis=2)[:, :, 0]
+    weights = np.full(count, centre)
+    value = _loss(np.tensordot(weights, logits, axes=1), labels)
+    for _ in range(_ITERATIONS):
+        shares = softmax(np.tensordot(weights, logits, axes=1))
+        mean = (shares * logits).sum(axis=2)
+        gradient = (mean - own).sum(axis=1) + 2 * penalty * (weights - centre)
+        free = (weights > 0) | (gradient < 0)
+        if not free.any() or np.abs(gradient[free]).max() < 1e-10 * len(labels):
+            break
+        deviation = logits - mean[:, :, None]
+        curvature = np.tensordot(shares * deviation, deviation, ((1, 2), (1, 2))) + 2 * penalty * np.eye(count)
+        step = np.zeros(count)
+        step[free] = np.linalg.solve(curvature[np.ix_(free, free)], gradient[free])
+        for halvings in range(50):
+            moved = np.maximum(weights - step / 2**halvings, 0)
+            new = _loss(np.tensordot(moved, logits, axes=1), labels) + penalty * float(((moved - centre) ** 2).sum())
+            if new <= value - 1e-4 * float(gradient @ (weights - moved)):
+                break
+        else:
+            break  # as exact as floating point allows
+        weights, value = moved, new
+    return weights
+
+
+def _loss(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Summed log loss of ``logits`` [N, classes]."""
+    top = logits.max(axis=1)
+    own = logits[np.arange(len(labels)), labels]
+    return float((np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - own).sum())
+
+
+def _by_name(scores: Scores) -> Scores:
+    order = np.argsort(scores.names)
+    return replace(scores, names=scores.names[order], labels=scores.labels[order], scores=scores.scores[order])

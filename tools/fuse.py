@@ -3,24 +3,29 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coviar_mocrop.cli import add_set_argument, is_main_process, parser, run
-from coviar_mocrop.clips.loading import Part
+from coviar_mocrop.clips.loading import Part, read_videos
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import require_writable
-from coviar_mocrop.fusion import common_clips, fuse
-from coviar_mocrop.fusion_weights import Scale, require_disjoint, rescale, tune_weights
-from coviar_mocrop.inference.testing import score_checkpoints
+from coviar_mocrop.fusion import common_clips
+from coviar_mocrop.fusion_weights import LearnedFusion, Scale, require_disjoint, rescale, tune_weights
+from coviar_mocrop.inference.stored_fusion import fusion_file, store_fusion
+from coviar_mocrop.inference.testing import find_checkpoints, load_streams, score_streams
 from coviar_mocrop.runtime import Group, process_group
 from coviar_mocrop.scores import Scores, load_scores, save_scores
+from coviar_mocrop.streams.base import Stream
 from coviar_mocrop.viz.compare import compare
-from coviar_mocrop.viz.results import results_table
+from coviar_mocrop.viz.results import results_table, weights_lines
 
 EXAMPLES = """\
   python tools/fuse.py --checkpoints runs/demo --output runs/demo/fused
   python tools/fuse.py --checkpoints runs/demo --set setting=efficiency --output runs/demo/fused
-  python tools/fuse.py --checkpoints runs/mine --tune --output runs/mine/fused
+  python tools/fuse.py --checkpoints runs/mine --output runs/mine/fused
+  python tools/fuse.py --checkpoints runs/mine --weights coviar --output runs/mine/fused_coviar
   python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz --output runs/fused
   python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz --weights 2 1 1 --output runs/fused
   python tools/fuse.py --scores iframe=A.npz mv=B.npz residual=C.npz clip=D.npz --weights clip=3 --output runs/fused
@@ -34,8 +39,10 @@ _FEW = 50
 def main() -> None:
     """Parse, fuse, print the table."""
     arguments = parser(
-        "Late fusion: the weighted sum of the streams' clip scores, 2 : 1 : 1 by default, CLIP 1. With --checkpoints\n"
-        "the test list is scored first; each clip is read once for all streams.\n\n"
+        "Late fusion: the weighted sum of the streams' clip scores. With --checkpoints the weights are learned on the\n"
+        "validation list that the settings name (data.val_list), and stored in the folder of the run (fusion.json),\n"
+        "where predict.py finds them. Then the test list is scored; each clip is read once for all streams. Without a\n"
+        "validation list, or one of use, the weights are those of CoViAR: iframe 2, all others 1.\n\n"
         "Writes to the output folder: results.json (settings already there stay), fused scores, per-class accuracy\n"
         "(CSV), the confusion matrix and accuracy against GFLOPs (PNG), and one TensorBoard run per setting with\n"
         "the same tags, so that settings overlay.",
@@ -52,19 +59,20 @@ def main() -> None:
         nargs="+",
         default=[],
         metavar="WEIGHT",
-        help="fusion weights, iframe=2 mv=1 ... or numbers in the order of --scores (default: iframe=2, others 1)",
+        help="fusion weights: coviar (iframe=2, others 1), or iframe=2 mv=1 ..., or numbers in the order of --scores",
     )
     arguments.add_argument(
         "--tune",
         action="store_true",
-        help="with --checkpoints: find the weights on the validation list",
+        help="with --checkpoints: learn the weights; without a validation list, or where it shares clips with the test "
+        "list, that is an error",
     )
     arguments.add_argument(
         "--tune-weights",
         nargs="+",
         default=[],
         metavar="STREAM=FILE",
-        help="with --scores: find the weights on these score files, of other clips (a validation list)",
+        help="with --scores: learn the weights on these score files, of other clips (a validation list)",
     )
     arguments.add_argument(
         "--scale",
@@ -82,13 +90,22 @@ def main() -> None:
     if given.weights and (given.tune or given.tune_weights):
         raise ScoreError("--weights and --tune: give one of the two")
     validation: dict[str, Scores] = {}
+    trained: dict[str, Stream] = {}
     if given.checkpoints:
         if given.tune_weights:
             raise ScoreError("--tune-weights: is for --scores; with --checkpoints, --tune scores the validation list")
         with process_group() as group:
-            if given.tune:  # first, so that what is wrong with the list is said before the work
-                validation = _score(given.checkpoints, given.set, given.output, "val", group)
-            streams = _score(given.checkpoints, given.set, given.output, "test", group)
+            files = find_checkpoints(given.checkpoints)
+            trained = load_streams(files, given.set)
+            if group.is_main and (left_out := _left_out(given.checkpoints, files)):
+                print(left_out)
+            weights = _weights(given.weights, list(trained))
+            problem = None if given.tune else _problem(trained)
+            if problem and not given.weights and group.is_main:
+                print(f"weights: the default ones, because {problem}")
+            if not (problem or given.weights):  # first, so that what is wrong with the list is said before the work
+                validation = _score(trained, files, given.output, "val", group)
+            streams = _score(trained, files, given.output, "test", group)
         if not is_main_process():
             return
     else:
@@ -97,50 +114,91 @@ def main() -> None:
         if given.set:
             raise ScoreError("--set: changes settings of checkpoints; score files were made with theirs")
         streams = {name: load_scores(file) for name, file in _pairs(given.scores, "--scores").items()}
+        weights = _weights(given.weights, list(streams))
         validation = {name: load_scores(file) for name, file in _pairs(given.tune_weights, "--tune-weights").items()}
-    weights = _weights(given.weights, list(streams))
     if given.common:
         before = ", ".join(f"{name} has {len(scores.names)}" for name, scores in streams.items())
         streams = common_clips(streams)
         print(f"{len(next(iter(streams.values())).names)} clips in common; {before}")
+    learned, found = None, None
     if validation:
-        weights = _tune(validation, streams, given.scale, given.common)
+        if given.common or trained:  # streams may have skipped different clips
+            validation = common_clips(validation)
+        learned = _learn(validation, streams, given.scale, demanded=given.tune or given.tune_weights)
+    if learned:
+        weights, found = learned.weights, learned.found
     streams = rescale(streams, given.scale)
-    results = compare(streams, given.output, weights=weights, setting=given.setting)
-    print(results_table(results))
+    results = compare(streams, given.output, weights=weights, weights_from=found, setting=given.setting)
+    if learned and given.scale == "logits" and (file := fusion_file(given.checkpoints or (), trained)):
+        store_fusion(file, trained, learned)
+        print(f"wrote {file}, which predict.py uses")
+    print(f"{results_table(results)}\n\n{weights_lines(results)}")
     print(f"\nwrote {given.output}/results.json; compare in TensorBoard: tensorboard --logdir {given.output}")
 
 
-def _score(checkpoints: list[str], overrides: list[str], output: str, part: Part, group: Group) -> dict[str, Scores]:
+def _left_out(checkpoints: Sequence[str], taken: Sequence[Path]) -> str:
+    """Which other runs the folders hold, in a line."""
+    runs = [run.parent for folder in checkpoints for run in sorted(Path(folder).glob("*/best.pt")) if run not in taken]
+    return f"left out: {', '.join(map(str, runs))}; to fuse other runs, give their best.pt" if runs else ""
+
+
+def _problem(streams: Mapping[str, Stream]) -> str | None:
+    """Why weights cannot be learned with these streams, as far as their settings and lists say."""
+    if len(streams) < 2:
+        return "there is one stream"
+    data = next(iter(streams.values())).config.data
+    lists = {stream.config.data.val_list for stream in streams.values()}
+    if lists == {None}:
+        return "there is no validation list (data.val_list)"
+    if len(lists) > 1:
+        return f"the streams have different validation lists ({', '.join(sorted(map(str, lists)))})"
+    if not Path(str(data.val_list)).exists():
+        return f"{data.val_list}: is no file (data.val_list)"
+    validation, test = ({clip.path for clip in read_videos(data, part).clips} for part in ("val", "test"))
+    if shared := validation & test:
+        return f"{len(shared)} clips are in the validation list and in the test list, first {min(shared)}"
+    return None
+
+
+def _score(
+    streams: Mapping[str, Stream], files: Sequence[Path], output: str, part: Part, group: Group
+) -> dict[str, Scores]:
     """Score a list with all streams from one decode of each clip, and keep the score files."""
-    streams = score_checkpoints(checkpoints, overrides, part, group=group)
-    if group.is_main:
-        for name, scores in streams.items():
+    found = score_streams(list(streams.values()), part, group=group)
+    for (name, scores), checkpoint in zip(found.items(), files, strict=True):
+        scores.settings["checkpoint"] = os.fspath(checkpoint)
+        if group.is_main:
             file = f"{name}_{scores.settings['setting']}{'' if part == 'test' else f'_{part}'}.npz"
             save_scores(Path(output, "scores", file), scores)
-    return streams
+    return found
 
 
-def _tune(validation: dict[str, Scores], streams: dict[str, Scores], scale: Scale, common: bool) -> dict[str, float]:
-    """Find weights on other clips; say what they are worth on those and on the ones reported."""
-    require_disjoint(validation, streams)
-    validation = {name: validation[name] for name in streams}
-    tuned = tune_weights(rescale(common_clips(validation) if common else validation, scale))
-    reported = rescale(streams, scale)
-    before, after = fuse(reported).top1, fuse(reported, tuned.weights).top1
-    clips, reported_clips = (len(next(iter(part.values())).names) for part in (validation, streams))
-    weights = " ".join(f"{name}={weight:g}" for name, weight in tuned.weights.items())
-    print(f"weights: {weights} ({scale}); predict.py takes them, too: --weights {weights}")
-    print(f"validation, {clips} clips: top-1 {tuned.before:.1%} with the default weights, {tuned.after:.1%} with these")
-    gain = f"{100 * (after - before):+.1f} points"
-    told = f"top-1 {before:.1%} with the default weights, {after:.1%} with these ({gain})"
-    print(f"reported, {reported_clips} clips: {told}")
-    if clips < _FEW:
-        print(
-            f"note: {clips} validation clips are few; weights, and a best epoch, that are chosen on so few mean little"
-        )
-    print()
-    return tuned.weights
+def _learn(
+    validation: dict[str, Scores], reported: dict[str, Scores], scale: Scale, *, demanded: bool
+) -> LearnedFusion | None:
+    """Learn weights and say what they are worth on the clips they are learned on; None where these cannot be used.
+
+    Raises:
+        ScoreError: they are among those reported although weights were ``demanded``, or do not belong together.
+    """
+    try:
+        require_disjoint(validation, reported)
+    except ScoreError as error:
+        if demanded:
+            raise
+        print(f"weights: the default ones, because {error}")
+        return None
+    validation = rescale({name: validation[name] for name in reported}, scale)
+    if len(set(next(iter(validation.values())).labels.tolist())) < 2:
+        print("weights: the default ones, because the validation clips are of one class only")
+        return None
+    learned = tune_weights(validation)
+    alone = ", ".join(f"{name} {top1:.1%}" for name, top1 in learned.alone.items())
+    told = f"fused {learned.before:.1%} with the default weights, {learned.after:.1%} with the learned ones"
+    print(f"validation, {learned.clips} clips: top-1 {alone}; {told}")
+    if learned.clips < _FEW:
+        print(f"note: {learned.clips} validation clips are few; a best epoch that is chosen on so few means little")
+    return learned
 
 
 def _pairs(items: list[str], option: str) -> dict[str, str]:
@@ -156,6 +214,8 @@ def _pairs(items: list[str], option: str) -> dict[str, str]:
 
 
 def _weights(items: list[str], streams: list[str]) -> dict[str, float]:
+    if items == ["coviar"]:
+        return {}
     if items and not any("=" in item for item in items):
         if len(items) != len(streams):
             raise ScoreError(f"--weights: {len(items)} numbers for {len(streams)} streams; give one for each")

@@ -13,9 +13,10 @@ from coviar_mocrop.bitstream.remote import file_name
 from coviar_mocrop.cli import add_set_argument, parser, run
 from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.datasets.transcoding import find_videos
-from coviar_mocrop.errors import DataError, ScoreError, VideoError
+from coviar_mocrop.errors import DataError, NoMotionVectorsError, ScoreError, VideoError
 from coviar_mocrop.inference.predictor import Prediction, Predictor
 from coviar_mocrop.viz.pictures import PICTURES, require_picture, save_figure
+from coviar_mocrop.viz.results import weights_text
 
 EXAMPLES = """\
   python tools/predict.py clip.mp4 --checkpoints runs/demo --output clip.png
@@ -48,7 +49,11 @@ def main() -> None:
         "motion vectors too (HEVC, VP9, AV1)",
     )
     arguments.add_argument(
-        "--weights", nargs="+", default=[], metavar="STREAM=NUMBER", help="of the fusion (default: iframe=2, others 1)"
+        "--weights",
+        nargs="+",
+        metavar="STREAM=NUMBER",
+        help="fusion weights, or coviar: iframe=2, others 1 (default: those that fuse.py learned and stored in the "
+        "folder of the run, if any, else coviar)",
     )
     arguments.add_argument("--json", action="store_true", help="print one JSON object a video, and nothing else")
     add_set_argument(arguments)
@@ -59,14 +64,17 @@ def main() -> None:
         require_picture(picture)
     predictor = Predictor(given.checkpoints, given.set, _weights(given.weights), transcode=given.transcode)
     many = len(videos) > 1
+    if (many or given.json) and len(predictor.weights) > 1:
+        print(_weights_line(predictor), file=sys.stderr)
     width = max(len(str(path)) for path in videos)
     done, warned = 0, False
     for number, path in enumerate(videos):
         try:
             prediction = predictor(path)
-        except VideoError as error:
+        except VideoError as problem:
+            error = _with_remedy(problem)
             if not many:
-                raise
+                raise error from problem
             print(f"skipped {error}", file=sys.stderr)
             continue
         if prediction.damaged_frames:
@@ -126,12 +134,25 @@ def _unlike(path: Path | str, form: Form) -> str:
     return f"note: {path}: the streams learned from transcodes ({form}), and this is none; --transcode makes it one"
 
 
+def _with_remedy(error: VideoError) -> VideoError:
+    """The error as a user of this tool can act on it."""
+    if isinstance(error, NoMotionVectorsError):
+        return NoMotionVectorsError(f"{str(error).partition('; transcode it')[0]}; add --transcode")
+    return error
+
+
+def _weights_line(predictor: Predictor) -> str:
+    return f"weights: {weights_text(predictor.weights)} ({predictor.weights_from})"
+
+
 def _report(prediction: Prediction, predictor: Predictor) -> str:
     best = prediction.best()
     width = max(len(name) for name, _ in best)
     lines = [f"{prediction.path} ({predictor.setting})"]
     lines += [f"  {name:{width}}  {'█' * round(BAR * share):{BAR}}  {share:6.1%}" for name, share in best]
     alone = [f"{name}: {prediction.best(1, name)[0][0]}" for name in predictor.weights]
+    if len(alone) > 1:
+        lines.append(f"  {_weights_line(predictor)}")
     lines += [f"  alone: {', '.join(alone)}", f"  time: {_times(prediction)}"]
     if prediction.box is not None:
         x0, y0, x1, y1 = prediction.box
@@ -161,14 +182,18 @@ def _draw(prediction: Prediction, predictor: Predictor, output: Path, given: arg
         print(f"wrote {output}")
 
 
-def _weights(items: list[str]) -> dict[str, float]:
+def _weights(items: list[str] | None) -> dict[str, float] | None:
+    if items is None:
+        return None
+    if items == ["coviar"]:
+        return {}
     weights = {}
     for item in items:
         name, _, text = item.partition("=")
         try:
             weights[name] = float(text)
         except ValueError:
-            raise ScoreError(f"--weights {item}: expected STREAM=NUMBER, such as iframe=2") from None
+            raise ScoreError(f"--weights {item}: expected STREAM=NUMBER, such as iframe=2, or coviar") from None
     return weights
 
 

@@ -23,7 +23,8 @@ from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import whole_frame
 from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.fusion import fuse, resolve_weights
-from coviar_mocrop.inference.testing import load_streams
+from coviar_mocrop.inference.stored_fusion import fusion_file, stored_fusion
+from coviar_mocrop.inference.testing import find_checkpoints, load_streams
 from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.runtime import choose_runtime
 from coviar_mocrop.scores import Scores
@@ -39,7 +40,8 @@ class Prediction:
     Attributes:
         path: of the video.
         classes: names.
-        scores: float32 [classes] by stream and ``fused``: logits, the fused ones divided by the sum of weights.
+        scores: float32 [classes] by stream and ``fused``: logits. The fused ones are divided by the sum of weights, and
+            by the temperature that was learned with the weights.
         box: the clip's; None where the setting does not crop.
         milliseconds: ``read`` (box and crops included) and each stream; first ``transcode``, where it was asked for.
         seen: what the networks saw, by title of the stream: the frame in which most happens, uint8 [size, size, C].
@@ -90,6 +92,7 @@ class Predictor:
         streams: by name.
         classes: names.
         weights: of the fusion, by stream.
+        weights_from: how they were found: given, default, or learned on how many clips.
         setting: baseline, efficiency or attention.
         form: what the videos that the streams learned from were transcoded to, as their checkpoints say; None where
             they were not.
@@ -108,18 +111,22 @@ class Predictor:
         Args:
             checkpoints: files made by training, one a stream; or the folder of a run.
             overrides: ``a.b=value`` items on top of every stream's settings, such as ``setting=efficiency``.
-            weights: of the fusion, by stream (default 2 : 1 : 1).
+            weights: of the fusion, by stream; a stream that is not named has its default weight (iframe 2, others 1).
+                None takes the weights that ``tools/fuse.py`` learned with these checkpoints and stored in the folder
+                of their run (``fusion.json``), and without such a file the default ones.
             transcode: bring each video to ``form`` first (the usual canonical form where it is None), in a
                 temporary file. Any codec will do then.
 
         Raises:
             CheckpointError: a file cannot be used, or two do not belong together.
             ConfigError: a setting is wrong, or one that the streams share differs.
-            ScoreError: a weight is for no stream, negative or not finite.
+            ScoreError: a weight is for no stream, negative or not finite, or ``fusion.json`` is damaged.
         """
+        checkpoints = find_checkpoints(checkpoints)
         self.streams = load_streams(checkpoints, overrides)
         configs = {name: stream.config for name, stream in self.streams.items()}
         require_shared(configs, ("setting", "mocrop", "data.backend", "data.anchor_every"))
+        learned = stored_fusion(fusion_file(checkpoints, self.streams), self.streams) if weights is None else None
         first = next(iter(self.streams.values()))
         self._config, self.classes, self.setting = first.config, first.classes, first.config.setting
         self._runtime = choose_runtime(self._config.train)
@@ -128,6 +135,9 @@ class Predictor:
         self.form = next((stream.form for stream in self.streams.values() if stream.form), None)
         self._transcode = transcode
         zeros = np.zeros(len(self.classes), np.float32)
+        self.weights_from = learned.found if learned else "given" if weights else "default"
+        self._temperature = learned.temperature if learned else 1.0
+        weights = learned.weights if learned else weights
         self.weights = resolve_weights({name: self._as_scores(name, zeros) for name in self.streams}, weights)
 
     def __call__(self, path: str | os.PathLike[str]) -> Prediction:
@@ -175,7 +185,7 @@ class Predictor:
         return Prediction(
             path=os.fspath(path),
             classes=self.classes,
-            scores={**scores, "fused": fused / np.float32(sum(self.weights.values()))},
+            scores={**scores, "fused": fused / np.float32(sum(self.weights.values()) * self._temperature)},
             box=pictures.box,
             milliseconds=spent,
             seen=seen,

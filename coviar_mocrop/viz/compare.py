@@ -18,7 +18,7 @@ from coviar_mocrop.fusion import Accuracy, fuse, measure
 from coviar_mocrop.scores import Scores, save_scores
 from coviar_mocrop.viz.pictures import save_figure
 from coviar_mocrop.viz.result_figures import accuracy_flops_figure, confusion_figure
-from coviar_mocrop.viz.results import add_setting, read_results, results_table, setting_results
+from coviar_mocrop.viz.results import add_setting, read_results, results_table, setting_results, weights_lines
 from coviar_mocrop.viz.tensorboard import add_hparams, new_run
 
 _TAKEN = ("scores", "overview")
@@ -30,6 +30,7 @@ def compare(
     output: str | os.PathLike[str],
     *,
     weights: Mapping[str, float] | None = None,
+    weights_from: str | None = None,
     setting: str | None = None,
 ) -> dict[str, Any]:
     """Fuse the streams of one setting, measure their accuracies, and write the results.
@@ -46,6 +47,7 @@ def compare(
         streams: scores of one setting by stream. Tables and figures keep their order.
         output: folder of the results.
         weights: fusion weights, see :func:`~coviar_mocrop.fusion.fuse`.
+        weights_from: how they were found, in words; None: ``given``, or ``default`` where none are.
         setting: name of the run; None takes the one in the score files.
 
     Returns:
@@ -60,7 +62,8 @@ def compare(
     if not re.fullmatch(r"\w[\w.+-]*", setting) or setting in _TAKEN:
         raise ScoreError(f"{setting!r} cannot name a run; choose another --setting, of letters, digits, _ . + and -")
     accuracies = {name: measure(scores) for name, scores in {**streams, "fused": fused}.items()}
-    entry = setting_results(streams, accuracies, fused.settings["weights"])
+    found = weights_from or ("given" if weights else "default")
+    entry = setting_results(streams, accuracies, fused.settings["weights"], found)
     folder, classes = Path(output), fused.classes.tolist()
     results = add_setting(read_results(folder / "results.json"), setting, entry)
     save_scores(folder / "scores" / f"fused_{setting}.npz", fused)
@@ -81,7 +84,7 @@ def compare(
             writer.add_figure(f"confusion/{name}", figure)
     with new_run(folder, "overview") as writer:
         writer.add_figure("accuracy_against_gflops", overview)
-        writer.add_text("results", results_table(results))
+        writer.add_text("results", f"{results_table(results)}\n\n{weights_lines(results)}")
     return results
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coviar_mocrop.errors import ScoreError
-from coviar_mocrop.fusion import Accuracy
+from coviar_mocrop.fusion import Accuracy, fuse, shares
 from coviar_mocrop.scores import Scores
 from coviar_mocrop.viz.tables import markdown_table
 
@@ -20,6 +20,7 @@ def setting_results(
     streams: Mapping[str, Scores],
     accuracies: Mapping[str, Accuracy],
     weights: Mapping[str, float],
+    weights_from: str,
 ) -> dict[str, Any]:
     """Build one setting's entry of ``results.json``. Late fusion runs all streams, so their costs add up.
 
@@ -27,6 +28,7 @@ def setting_results(
         streams: score files by stream.
         accuracies: by stream, and ``fused``.
         weights: fusion weights by stream.
+        weights_from: how they were found, in words.
     """
     entries = {name: _entry(accuracies[name], scores.settings) for name, scores in streams.items()}
     costs = ("gflops_per_frame", "gflops_per_clip", "ms_per_clip")
@@ -34,6 +36,9 @@ def setting_results(
         **_top(accuracies["fused"]),
         **{cost: sum(entry[cost] for entry in entries.values()) for cost in costs},
         "weights": dict(weights),
+        "weights_from": weights_from,
+        "shares": shares(streams, weights),
+        "top1_default_weights": fuse(streams).top1,
     }
     return {"streams": entries, "fused": fused, "clips": len(next(iter(streams.values())).names)}
 
@@ -69,6 +74,28 @@ def results_table(results: Mapping[str, Any]) -> str:
             costs = [f"{row['gflops_per_frame']:.3f}", f"{row['gflops_per_clip']:.2f}", f"{row['ms_per_clip']:.0f}"]
             rows.append([setting, name, f"{100 * row['top1']:.1f} %", *costs])
     return markdown_table(rows, align="llr")
+
+
+def weights_lines(results: Mapping[str, Any]) -> str:
+    """A line for each setting: the fusion weights, how they were found, and the default ones beside them."""
+    lines = []
+    for setting, entry in results["settings"].items():
+        fused = entry["fused"]
+        if "weights_from" not in fused:  # written by an older version
+            continue
+        shared = ", ".join(f"{name} {share:.0%}" for name, share in fused["shares"].items())
+        line = f"{setting}: weights {weights_text(fused['weights'])} ({fused['weights_from']}); shares {shared}"
+        if fused["weights_from"] != "default":
+            top1, default = fused["top1"], fused["top1_default_weights"]
+            gain = f"{100 * (top1 - default):+.1f} points"
+            line += f"; fused top-1 {default:.1%} with the default weights, {top1:.1%} with these ({gain})"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def weights_text(weights: Mapping[str, float]) -> str:
+    """Weights as ``--weights`` takes them."""
+    return " ".join(f"{name}={weight:.3g}" for name, weight in weights.items())
 
 
 def _entry(accuracy: Accuracy, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,119 @@
+"""Learned fusion weights in the folder of a run: ``fusion.json``, by setting, with the checkpoints they belong to."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from coviar_mocrop.checkpoint import digest
+from coviar_mocrop.errors import ScoreError
+from coviar_mocrop.files import write_json
+from coviar_mocrop.fusion_weights import LearnedFusion
+from coviar_mocrop.inference.testing import find_checkpoints
+from coviar_mocrop.streams.base import Stream
+
+_METHOD = "calibrated streams, weights drawn to equal ones"
+logger = logging.getLogger(__name__)
+
+
+def fusion_file(checkpoints: Iterable[str | os.PathLike[str]], streams: Mapping[str, Stream]) -> Path | None:
+    """Where the weights of a run with several streams are kept: ``RUN/fusion.json``.
+
+    Args:
+        checkpoints: the folder of the run, or its files ``RUN/STREAM/best.pt``.
+        streams: those that were loaded from them.
+
+    Returns:
+        None where there is one stream only, or the checkpoints lie elsewhere.
+    """
+    files = find_checkpoints(checkpoints)
+    runs = {file.parent.parent for file in files}
+    in_place = all(file.parts[-2:] == (name, "best.pt") for file, name in zip(files, streams, strict=True))
+    return runs.pop() / "fusion.json" if in_place and len(files) > 1 and len(runs) == 1 else None
+
+
+def store_fusion(file: Path, streams: Mapping[str, Stream], learned: LearnedFusion) -> None:
+    """Write the weights of the setting that the streams have. Those of other settings stay.
+
+    Raises:
+        CoviarMocropError: the file cannot be written.
+    """
+    try:
+        settings = _read(file)
+    except (FileNotFoundError, ScoreError):
+        settings = {}
+    checkpoints = {name: _fingerprint(stream) for name, stream in streams.items()}
+    entry = {"method": _METHOD, **asdict(learned), "checkpoints": checkpoints}
+    write_json(file, {"settings": {**settings, _setting(streams): entry}})
+
+
+def stored_fusion(file: Path | None, streams: Mapping[str, Stream]) -> LearnedFusion | None:
+    """The weights that were learned with these streams in their setting.
+
+    If the file holds weights of other streams or settings, or of streams that have been trained again since, a warning
+    says so.
+
+    Returns:
+        None where there are none.
+
+    Raises:
+        ScoreError: the file is damaged.
+    """
+    if file is None or not file.exists():
+        return None
+    settings = _read(file)
+    if (entry := settings.get(_setting(streams))) is None:
+        reason = f"are not of the setting {_setting(streams)}"
+    elif (known := entry["checkpoints"]).keys() != streams.keys():
+        reason = f"are of other streams ({', '.join(known)})"
+    elif changed := [name for name, stream in streams.items() if known[name] != _fingerprint(stream)]:
+        reason = f"are older than the checkpoints ({', '.join(changed)} trained again since)"
+    else:
+        return _learned(entry)
+    logger.warning(
+        "warning: %s: its fusion weights %s; the default ones are used, tools/fuse.py learns new ones", file, reason
+    )
+    return None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The weights by setting.
+
+    Raises:
+        ScoreError: the file is damaged.
+    """
+    try:
+        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["settings"]
+        for entry in settings.values():
+            learned = _learned(entry)
+            numbers = [learned.temperature, *learned.weights.values()]
+            if not all(math.isfinite(number) and number >= 0 for number in numbers) or not all(
+                (learned.temperature, any(numbers[1:]), learned.weights.keys() == entry["checkpoints"].keys())
+            ):
+                raise ValueError
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ScoreError(
+            f"{file}: does not hold fusion weights; remove it, or make it again with tools/fuse.py"
+        ) from error
+    return settings
+
+
+def _learned(entry: Mapping[str, Any]) -> LearnedFusion:
+    return LearnedFusion(**{field.name: entry[field.name] for field in fields(LearnedFusion)})
+
+
+def _setting(streams: Mapping[str, Stream]) -> str:
+    """What streams that are tested together have in common."""
+    return next(iter(streams.values())).config.setting
+
+
+def _fingerprint(stream: Stream) -> str:
+    return digest(stream.network.state_dict())
