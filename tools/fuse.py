@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coviar_mocrop.cli import add_set_argument, is_main_process, parser, run
-from coviar_mocrop.clips.loading import Part, read_videos
+from coviar_mocrop.clips.loading import Part, read_videos, require_shared
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import require_writable
 from coviar_mocrop.fusion import common_clips
@@ -100,6 +100,7 @@ def main() -> None:
             if group.is_main and (left_out := _left_out(given.checkpoints, files)):
                 print(left_out)
             weights = _weights(given.weights, list(trained))
+            require_shared({name: stream.config for name, stream in trained.items()}, ("data.test_list",))
             problem = None if given.tune else _problem(trained)
             if problem and not given.weights and group.is_main:
                 print(f"weights: the default ones, because {problem}")

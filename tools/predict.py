@@ -64,8 +64,6 @@ def main() -> None:
         require_picture(picture)
     predictor = Predictor(given.checkpoints, given.set, _weights(given.weights), transcode=given.transcode)
     many = len(videos) > 1
-    if (many or given.json) and len(predictor.weights) > 1:
-        print(_weights_line(predictor), file=sys.stderr)
     width = max(len(str(path)) for path in videos)
     done, warned = 0, False
     for number, path in enumerate(videos):
@@ -83,9 +81,12 @@ def main() -> None:
             warned = True
             print(_unlike(path, predictor.form), file=sys.stderr)
         if given.json:
-            print(json.dumps(prediction.as_json()), flush=True)
+            fusion = {"weights": predictor.weights, "weights_from": predictor.weights_from}
+            print(json.dumps({**prediction.as_json(), **fusion}), flush=True)
         elif many:
             if not done:
+                if len(predictor.weights) > 1:
+                    print(_weights_line(predictor))
                 print(f"{'video':{width}}  {'share':>6}  {'ms':>6}  class")
             name, share = prediction.best(1)[0]
             spent = sum(prediction.milliseconds.values())

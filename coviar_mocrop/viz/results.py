@@ -52,6 +52,7 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         results: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
         results_table(results)
+        weights_lines(results)
     except FileNotFoundError:
         return {"settings": {}}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
