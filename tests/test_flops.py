@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import pytest
@@ -85,6 +86,33 @@ def test_agrees_with_fvcore(name: str) -> None:
     analysis = fvcore.FlopCountAnalysis(net, torch.zeros(1, 3, 64, 64))
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     assert count_flops(net, (1, 3, 64, 64)) == analysis.total()
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        *(("resnet18", 64), ("tf_efficientnet_lite0", 64), ("efficientnet_b0", 64), ("mobilenetv3_small_100", 64)),
+        *(("vit_tiny_patch16_224", 48), ("convnext_atto", 64)),
+    ],
+)
+def test_networks_of_timm_agree_with_fvcore(name: str, size: int) -> None:
+    pytest.importorskip("timm")
+    fvcore: Any = pytest.importorskip("fvcore.nn")
+    net = create_network(3, 7, ModelConfig(backbone=f"timm/{name}"), size=size).backbone.eval()
+    analysis = fvcore.FlopCountAnalysis(net, torch.zeros(1, 3, size, size))
+    # timm's squeeze-and-excitation takes the mean where torchvision's pools adaptively; fvcore counts pooling alone
+    analysis.set_op_handle("aten::mean", lambda inputs, outputs: prod(inputs[0].type().sizes()))
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    assert count_flops(net, (1, 3, size, size)) == analysis.total()
+
+
+def test_a_network_costs_the_same_in_both_zoos() -> None:
+    timm = pytest.importorskip("timm")
+    for name in ("resnet18", "efficientnet_b0"):
+        ours = torchvision.models.get_model(name, num_classes=101)
+        assert count_flops(timm.create_model(name, num_classes=101), (1, 3, 64, 64)) == count_flops(
+            ours, (1, 3, 64, 64)
+        )
 
 
 def test_counting_neither_runs_nor_changes_the_module() -> None:

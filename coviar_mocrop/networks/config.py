@@ -24,6 +24,12 @@ class ModelConfig(BaseConfig):
         "timm, CoViAR, MoCrop or this project. package:efficientnet-lite0: weights of an installed package "
         "(docs/weights.md).",
     )
+    freeze: bool | Literal["few"] = Field(
+        False,
+        description="true: the network keeps its initial weights. A linear classifier on its features, their mean and "
+        "spread over the segments, is fitted in seconds. few: so where the training list has fewer than 500 clips; "
+        "false: all weights are trained.",
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability before the classifier.")
     temporal: Literal["none", "shift"] = Field(
         "none",

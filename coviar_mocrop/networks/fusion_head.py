@@ -12,6 +12,7 @@ from coviar_mocrop.checkpoint import digest
 from coviar_mocrop.networks.backbones import set_module
 from coviar_mocrop.networks.clip import TEMPERATURE, FrozenEncoder
 from coviar_mocrop.networks.config import CLIPConfig
+from coviar_mocrop.networks.linear import column_statistics
 from coviar_mocrop.networks.stream_net import StreamNet
 
 
@@ -92,10 +93,9 @@ class CLIPFusionHead(nn.Module):
         if clip:
             self.clip_digest.copy_(torch.tensor(list(bytes.fromhex(clip)), dtype=torch.uint8))
         if self.standardise:
-            deviation, mean = torch.std_mean(features.double(), dim=0, correction=0)
-            flat = deviation <= 1e-6 * features.double().abs().amax(dim=0).clamp(min=1e-6)
+            mean, deviation = column_statistics(features)
             self.mean.copy_(mean)
-            self.deviation.copy_(deviation.masked_fill(flat, 1.0))
+            self.deviation.copy_(deviation)
         self._fitted = True
 
     @property

@@ -29,6 +29,14 @@ class LinearFit(NamedTuple):
     strength: float
 
 
+def column_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation float64 [dim] of features [clips, dim]; the deviation of a column that never changes is 1."""
+    values = features.double()
+    deviation, mean = torch.std_mean(values, dim=0, correction=0)
+    flat = deviation <= 1e-6 * values.abs().amax(dim=0).clamp(min=1e-6)
+    return mean, deviation.masked_fill(flat, 1.0)
+
+
 def fit_linear(features: Tensor, labels: Tensor, num_classes: int, strength: float = DEFAULT_STRENGTH) -> LinearFit:
     """Fit multinomial logistic regression with a quadratic penalty (ridge) on the weights.
 
@@ -83,6 +91,6 @@ def choose_linear(
     fits = [fit_linear(features, labels, num_classes, strength) for strength in strengths]
 
     def loss(fit: LinearFit) -> float:
-        return float(F.cross_entropy(F.linear(held_out, fit.weight, fit.bias).double(), held_out_labels))
+        return float(F.cross_entropy(F.linear(held_out, fit.weight.to(held_out), fit.bias.to(held_out)), held_out_labels))
 
     return min(fits, key=loss)

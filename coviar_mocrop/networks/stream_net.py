@@ -75,14 +75,18 @@ class StreamNet(nn.Module):
         Views of a clip (test crops) stand between: [N, views, T, C, H, W]. They are averaged as well, and no frame
         sees one of another view.
         """
+        return self.frame_outputs(clips).flatten(1, 2).mean(dim=1)
+
+    def frame_outputs(self, clips: Tensor) -> Tensor:
+        """What the backbone gives for each frame, [N, views, T, classes], of clips as :meth:`forward` takes them."""
         frames, length = clips.flatten(0, -4), clips.shape[-4]
         if self.training or self.frames_at_once is None:
-            logits = self.frame_logits(frames, length)
+            outputs = self.frame_logits(frames, length)
         else:
             whole = length if self.temporal else 1
             parts = frames.split(max(self.frames_at_once // whole, 1) * whole)
-            logits = torch.cat([self.frame_logits(part, length) for part in parts])
-        return logits.unflatten(0, (clips.shape[0], -1)).mean(dim=1)
+            outputs = torch.cat([self.frame_logits(part, length) for part in parts])
+        return outputs.unflatten(0, (clips.shape[0], -1, length))
 
     def displacement(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """The motion that MotionSqueeze finds in clips [N, T, C, H, W].

@@ -53,7 +53,7 @@ def create_timm_backbone(
         options["drop_rate"] = dropout
     if size is not None and config is not None and config.fixed_input_size:
         options["img_size"] = size
-        _check_size(timm, full_name, size)
+        _check_size(timm, full_name, size, config.input_size[-1])
     try:
         with quiet():
             net: nn.Module = timm.create_model(full_name, pretrained=pretrained, **options)
@@ -119,17 +119,19 @@ def _full_name(timm: ModuleType, name: str, tag: str | None) -> str:
     return f"{architecture}.{chosen}" if chosen else architecture
 
 
-def _check_size(timm: ModuleType, name: str, size: int) -> None:
+def _check_size(timm: ModuleType, name: str, size: int, published: int) -> None:
     """Raise ModelError if the network cannot be built for this size; the message names the nearest sizes that work."""
-    problem = _size_problem(timm, name, size)
+    problem = None if size == published else _size_problem(timm, name, size)
     if problem is None:
         return
-    ways = (range(size - 1, max(size - 65, 15), -1), range(size + 1, size + 65))
-    near = [next((other for other in way if _size_problem(timm, name, other) is None), None) for way in ways]
-    sizes = " or ".join(str(other) for other in near if other is not None)
-    remedy = f"{sizes} pixels work" if sizes else "choose another backbone"
+    # windows and patches are of 7, 14, 8 or 16 pixels in what is published
+    usual = [n for n in range(32, 1024) if n % 16 == 0 or n % 14 == 0 or n == published]
+    ways = ([n for n in reversed(usual) if n < size][:8], [n for n in usual if n > size][:8])
+    near = [next((n for n in way if n == published or _size_problem(timm, name, n) is None), None) for way in ways]
+    sizes = " or ".join(str(n) for n in near if n is not None) or str(published)
     raise ModelError(
-        f"{PREFIX}{name}: takes no input of {size} pixels ({problem}); {remedy} (input.full_size, input.reduced_size)"
+        f"{PREFIX}{name}: takes no input of {size} pixels ({problem}); {sizes} pixels work (input.full_size, "
+        "input.reduced_size)"
     )
 
 
@@ -151,8 +153,7 @@ def _single(net: nn.Module, facts: Mapping[str, Any], key: str, name: str) -> st
     """The name of the only first convolution or classifier."""
     layer, what = facts.get(key), key.replace("first_conv", "first convolution")
     if not isinstance(layer, str) or layer not in dict(net.named_modules()):
-        count = "several" if isinstance(layer, (tuple, list)) and len(layer) > 1 else "no"
-        raise ModelError(f"backbone {name!r}: has {count} layers that are a {what}; choose one with a single {what}")
+        raise ModelError(f"backbone {name!r}: has no {what}, or several; choose a backbone with a single one")
     return layer
 
 
