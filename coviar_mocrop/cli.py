@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -27,28 +28,28 @@ def run(main: Callable[[], None]) -> None:
     logging.basicConfig(level=logging.INFO if is_main_process() else logging.WARNING, format="%(message)s")
     try:
         main()
+        return
     except Interrupted as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(130) from None
+        said, code = str(error), 130
     except CoviarMocropError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        said, code = f"error: {error}", 2
     except RuntimeError as error:
         remedy = next((remedy for words, remedy in _REMEDIES.items() if words in str(error)), None)
         if remedy is None:
             raise
-        print(f"error: {first_line(error)}; {remedy}", file=sys.stderr)
-        raise SystemExit(2) from None
+        said, code = f"error: {first_line(error)}; {remedy}", 2
     except BrokenPipeError:  # `tool | head`
-        raise SystemExit(1) from None
+        said, code = "", 1
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)  # no permission, a name too long, ...
-        raise SystemExit(2) from None
+        said, code = f"error: {error.filename}: {error.strerror}", 2  # no permission, a name too long, ...
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        raise SystemExit(130) from None
+        said, code = "stopped", 130
+    if said:
+        print(said, file=sys.stderr)
+    gc.collect()  # the error held main's variables, and so processes that read, which end when they are no longer used
+    raise SystemExit(code)
 
 
 def is_main_process() -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import sys
 import threading
+from collections.abc import Iterable
+from multiprocessing.process import BaseProcess
 from types import FrameType, TracebackType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -48,11 +51,17 @@ class StopRequest:
 def leave_ending_to_the_parent() -> None:
     """For processes that read data: signals to a whole job reach them too, but their parent decides when they end.
 
-    A second SIGTERM does end them, because that is how Python ends those that are stuck.
+    They ignore SIGINT and SIGTERM; see :func:`kill_at_exit`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _pass_over_once)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
-def _pass_over_once(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
+def kill_at_exit(processes: Iterable[BaseProcess]) -> None:
+    """Kill ``processes`` that still run when this one exits. Call it once they are started.
+
+    Python would send them SIGTERM, which they ignore, and wait for them without end. What was registered last is called
+    first, so they are dead by then.
+    """
+    for process in processes:
+        atexit.register(process.kill)

@@ -86,10 +86,15 @@ def choose_runtime(settings: TrainConfig, local_rank: int = 0) -> Runtime:
         torch.backends.cudnn.benchmark = not settings.deterministic
     else:
         _keep_freed_memory()
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bf16" if _computes_in_bf16(device) else "fp32"
-    return Runtime(device, _DTYPES[precision], settings.channels_last, settings.compile, settings.frames_at_once)
+    dtype = precision_of(settings, device)
+    return Runtime(device, dtype, settings.channels_last, settings.compile, settings.frames_at_once)
+
+
+def precision_of(settings: TrainConfig, device: torch.device) -> torch.dtype:
+    """The type that ``train.precision`` means on a device."""
+    if settings.precision != "auto":
+        return _DTYPES[settings.precision]
+    return torch.bfloat16 if _computes_in_bf16(device) else torch.float32
 
 
 def _keep_freed_memory() -> None:

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import atomic_write
 
+HELD_OUT = "held_out.npz"
+"""Beside the checkpoint of a fitted stream: the scores of its own clips, each from a fit that did not see it."""
+
 
 @dataclass
 class Scores:

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coviar_mocrop.cli import add_set_argument, is_main_process, parser, run
-from coviar_mocrop.clips.loading import Part, read_videos, require_shared
+from coviar_mocrop.clips.loading import require_shared
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import require_writable
 from coviar_mocrop.fusion import common_clips
 from coviar_mocrop.fusion_weights import LearnedFusion, Scale, require_disjoint, rescale, tune_weights
 from coviar_mocrop.inference.stored_fusion import fusion_file, store_fusion
 from coviar_mocrop.inference.testing import find_checkpoints, load_streams, score_streams
-from coviar_mocrop.runtime import Group, process_group
+from coviar_mocrop.inference.validation import validation_scores
+from coviar_mocrop.runtime import process_group
 from coviar_mocrop.scores import Scores, load_scores, save_scores
 from coviar_mocrop.streams.base import Stream
 from coviar_mocrop.viz.compare import compare
@@ -101,12 +102,18 @@ def main() -> None:
                 print(left_out)
             weights = _weights(given.weights, list(trained))
             require_shared({name: stream.config for name, stream in trained.items()}, ("data.test_list",))
-            problem = None if given.tune else _problem(trained)
-            if problem and not given.weights and group.is_main:
-                print(f"weights: the default ones, because {problem}")
-            if not (problem or given.weights):  # first, so that what is wrong with the list is said before the work
-                validation = _score(trained, files, given.output, "val", group)
-            streams = _score(trained, files, given.output, "test", group)
+            if not given.weights:  # first, so that what is wrong with the list is said before the work
+                try:
+                    validation = validation_scores(trained, files, group)
+                except ScoreError as problem:
+                    if given.tune:
+                        raise
+                    if group.is_main:
+                        print(f"weights: the default ones, because {problem}")
+            streams = score_streams(list(trained.values()), group=group)
+            if group.is_main:
+                _keep(validation, files, given.output, "_val")
+                _keep(streams, files, given.output)
         if not is_main_process():
             return
     else:
@@ -143,35 +150,11 @@ def _left_out(checkpoints: Sequence[str], taken: Sequence[Path]) -> str:
     return f"left out: {', '.join(map(str, runs))}; to fuse other runs, give their best.pt" if runs else ""
 
 
-def _problem(streams: Mapping[str, Stream]) -> str | None:
-    """Why weights cannot be learned with these streams, as far as their settings and lists say."""
-    if len(streams) < 2:
-        return "there is one stream"
-    data = next(iter(streams.values())).config.data
-    lists = {stream.config.data.val_list for stream in streams.values()}
-    if lists == {None}:
-        return "there is no validation list (data.val_list)"
-    if len(lists) > 1:
-        return f"the streams have different validation lists ({', '.join(sorted(map(str, lists)))})"
-    if not Path(str(data.val_list)).exists():
-        return f"{data.val_list}: is no file (data.val_list)"
-    validation, test = ({clip.path for clip in read_videos(data, part).clips} for part in ("val", "test"))
-    if shared := validation & test:
-        return f"{len(shared)} clips are in the validation list and in the test list, first {min(shared)}"
-    return None
-
-
-def _score(
-    streams: Mapping[str, Stream], files: Sequence[Path], output: str, part: Part, group: Group
-) -> dict[str, Scores]:
-    """Score a list with all streams from one decode of each clip, and keep the score files."""
-    found = score_streams(list(streams.values()), part, group=group)
-    for (name, scores), checkpoint in zip(found.items(), files, strict=True):
+def _keep(found: Mapping[str, Scores], files: Sequence[Path], output: str, suffix: str = "") -> None:
+    """Write the score files of all streams, which come in the order of their checkpoints."""
+    for (name, scores), checkpoint in zip(found.items(), files, strict=bool(found)):
         scores.settings["checkpoint"] = os.fspath(checkpoint)
-        if group.is_main:
-            file = f"{name}_{scores.settings['setting']}{'' if part == 'test' else f'_{part}'}.npz"
-            save_scores(Path(output, "scores", file), scores)
-    return found
+        save_scores(Path(output, "scores", f"{name}_{scores.settings['setting']}{suffix}.npz"), scores)
 
 
 def _learn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,15 +16,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from coviar_mocrop.bitstream import accumulate
-from coviar_mocrop.clips.batch import Batch, Features, Sample, collate
+from coviar_mocrop.clips.batch import Batch, Sample, collate
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.dataset import ClipDataset, SkipLog, WantsViews
+from coviar_mocrop.clips.features import WantsFeatures, compute_features
 from coviar_mocrop.clips.resize import compile_kernels as compile_resize
 from coviar_mocrop.clips.samplers import TestingSampler, TrainingSampler
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.lists import VideoList, read_classes, read_form, read_list
+from coviar_mocrop.datasets.lists import VideoList, groups_beside, read_classes, read_form, read_list
 from coviar_mocrop.errors import ConfigError, DataError
-from coviar_mocrop.interrupt import leave_ending_to_the_parent
+from coviar_mocrop.interrupt import kill_at_exit, leave_ending_to_the_parent
 from coviar_mocrop.runtime import ALONE, Group
 
 SHARED = ("setting", "mocrop", "data.root", "data.classes", "data.backend", "data.anchor_every", "data.follow_links")
@@ -33,20 +35,10 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 logger = logging.getLogger(__name__)
 
 
-class ReadStream(WantsViews, Protocol):
+class ReadStream(WantsFeatures, Protocol):
     """What is read here: a stream of :mod:`coviar_mocrop.streams`."""
 
-    config: Config
     trainable: ClassVar[bool]
-
-    @property
-    def device(self) -> torch.device:
-        """Where its network is."""
-        ...
-
-    def features(self, dataset: ClipDataset, group: Group = ALONE) -> Features | None:
-        """Features in place of frames, or None."""
-        ...
 
     def without_network(self) -> WantsViews:
         """The same stream for reading processes."""
@@ -97,7 +89,8 @@ def read_videos(data: DataConfig, part: Part, shard: tuple[int, int] = (0, 1)) -
     if not Path(data.root).is_dir():
         raise DataError(f"{data.root}: is no folder; set data.root to where the paths of {path} start")
     videos = read_list(path, read_classes(data.classes))
-    return replace(videos, clips=videos.clips[shard[0] :: shard[1]], form=read_form(data.root))
+    clips = videos.clips[shard[0] :: shard[1]]
+    return replace(videos, clips=clips, form=read_form(data.root), group_of=groups_beside(Path(path).parent))
 
 
 def open_clips(
@@ -126,11 +119,9 @@ def open_clips(
         training=training,
         seed=config.seed,
     )
-    for stream in streams:
-        found = stream.features(dataset, group)
-        if found is not None:
-            dataset.features[stream.name] = found
-            skipped.add(found.errors)
+    dataset.features = compute_features([stream for stream in streams if stream.feature_dims], dataset, group)
+    for features in dataset.features.values():
+        skipped.add(features.errors)
     return dataset, skipped
 
 
@@ -189,7 +180,9 @@ class ClipLoader:
         while True:
             try:
                 if batches is None:
+                    others = multiprocessing.active_children()
                     batches = iter(self._batches)
+                    kill_at_exit(set(multiprocessing.active_children()).difference(others))
                     _look_for_the_dead_in_next(self._batches)
                 batch = next(batches)
             except StopIteration:

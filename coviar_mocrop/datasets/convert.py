@@ -100,6 +100,7 @@ def prepare(
     canonical: Canonical | None = None,
     handling: Handling | None = None,
     *,
+    group_of: Mapping[str, str] | None = None,
     official: bool = False,
 ) -> Prepared:
     """Transcode and check the clips of a data set, divide those that can be used, and write the lists.
@@ -113,6 +114,7 @@ def prepare(
         sides_of: divides the clips that can be used.
         canonical: transcode to this first; the lists then refer to its folder.
         handling: checks, workers, what to do about videos that cannot be used and about lists that are there.
+        group_of: group of each clip, by its path, where the division goes by groups.
         official: the division is a published one: a file that is on two of its sides is a warning, not an error.
 
     Raises:
@@ -129,6 +131,9 @@ def prepare(
         root, targets = canonical.folder, _targets(source, clips)
     same = same_files(source, targets)
 
+    def groups(usable: Sequence[Clip]) -> dict[str, str] | None:
+        return {targets[clip.path].path: group_of[clip.path] for clip in usable} if group_of else None
+
     def divided(usable: Sequence[Clip]) -> tuple[Sides, tuple[Split, ...]]:
         side_of = sides_of(usable)
         if not official and (leak := find_leak(same, side_of)):
@@ -139,7 +144,7 @@ def prepare(
             for number in range(len(side_of[ordered[0].path]))
         )
         if not handling.overwrite:
-            require_replaceable(lists, classes, splits)
+            require_replaceable(lists, classes, splits, groups(usable))
         return side_of, splits
 
     if handling.on_error == "raise":  # all clips are used, or none: what would be refused in the end is refused now
@@ -162,13 +167,14 @@ def prepare(
         failed |= for_each(lambda path: check_video(root / targets[path].path), left, "checking", handling)
     left_out = {path: failed[path] for path in targets if path in failed}
     _report(source, left_out, len(targets), handling)
-    side_of, splits = divided([clip for clip in clips if clip.path not in failed])
+    usable = [clip for clip in clips if clip.path not in failed]
+    side_of, splits = divided(usable)
     if leak := find_leak(same, side_of):
         _log.warning("%s: %s", source, leak)
     if copies := [used for paths in same if len(used := [path for path in paths if path in side_of]) > 1]:
         number = sum(len(used) - 1 for used in copies)
         _log.warning("%s: holds %d copies of other files, such as %s of %s", source, number, *copies[0][1::-1])
-    write_splits(lists, classes, splits)
+    write_splits(lists, classes, splits, groups(usable))
     return Prepared(root, lists, classes, splits, left_out)
 
 

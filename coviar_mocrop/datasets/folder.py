@@ -99,7 +99,8 @@ def prepare_folder(
     if given:
         _require_whole_groups(clips, group_of, given)
     wanted = [side for side in SIDES if side in (present or ("train", "test")) or (side == "val" and val_share)]
-    prepared = prepare(source, lists, classes, clips, wanted, sides_of, canonical, handling)
+    written = None if groups is None else group_of
+    prepared = prepare(source, lists, classes, clips, wanted, sides_of, canonical, handling, group_of=written)
     if not given:
         usable = [clip for clip in clips if clip.path not in prepared.left_out]
         _warn_of_single(usable, group_of, "clip" if groups is None else "group of clips")

@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from coviar_mocrop.bitstream.transcode import Codec
 from coviar_mocrop.errors import DataError, ListError
 
+GROUPS = "groups.txt"
+"""The file beside lists that names the group of each clip, ``path<tab>group``, where clips were divided by groups."""
 RECORD = "transcode.json"
 """The file in a folder of transcoded videos that says what they were made from, and how."""
 
@@ -53,11 +55,14 @@ class VideoList:
         clips: in the file's order.
         classes: names by label.
         form: what the videos were transcoded to, where they were.
+        group_of: by path, the recording (or whatever else clips share) that a clip belongs to; a clip that is not named
+            is a group of its own.
     """
 
     clips: tuple[Clip, ...]
     classes: tuple[str, ...]
     form: Form | None = None
+    group_of: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -114,6 +119,29 @@ def read_list(path: str | os.PathLike[str], classes: Iterable[str]) -> VideoList
     if not clips:
         raise ListError(f"{path}: holds no clip; make lists with tools/prepare_data.py")
     return VideoList(tuple(clips), names)
+
+
+def groups_beside(lists: str | os.PathLike[str]) -> dict[str, str]:
+    """The group of each clip, from the file ``groups.txt`` in the folder of the lists; empty where there is none.
+
+    Raises:
+        ListError: naming the file, the line and what was expected there.
+    """
+    path = Path(lists) / GROUPS
+    if not path.exists():
+        return {}
+    group_of = {}
+    for number, line in _lines(path):
+        name, tab, group = line.rpartition("\t")
+        if not tab:
+            raise ListError(f"{path}, line {number}: expected 'path<tab>group', found {line!r}")
+        group_of[name] = group
+    return group_of
+
+
+def format_groups(group_of: Mapping[str, str]) -> str:
+    """The text of a file of groups."""
+    return "".join(f"{path}\t{group}\n" for path, group in sorted(group_of.items()))
 
 
 def format_list(clips: Iterable[Clip]) -> str:

@@ -219,7 +219,9 @@ def _prepare(
     def sides_of(usable: Sequence[Clip]) -> Sides:
         return hold_out(usable, official, group_of, val_share)
 
-    return prepare(source, lists, classes, used, wanted, sides_of, canonical, handling, official=True)
+    return prepare(
+        *(source, lists, classes, used, wanted, sides_of, canonical, handling), group_of=group_of, official=True
+    )
 
 
 def _complain(source: str | os.PathLike[str], problem: str, about: Sequence[str], allow_incomplete: bool) -> None:

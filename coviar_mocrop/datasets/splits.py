@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from coviar_mocrop.datasets.lists import Clip, format_classes, format_list
+from coviar_mocrop.datasets.lists import GROUPS, Clip, format_classes, format_groups, format_list
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.files import write_text
 
@@ -207,18 +207,19 @@ def find_leak(same: Iterable[Sequence[str]], sides: Sides) -> str | None:
 # -- lists -----------------------------------------------------------------------------------------------
 
 
-def require_replaceable(lists: Path, classes: Sequence[str], splits: Sequence[Split]) -> None:
+def require_replaceable(
+    lists: Path, classes: Sequence[str], splits: Sequence[Split], group_of: Mapping[str, str] | None = None
+) -> None:
     """Refuse to replace lists that differ.
 
     Args:
         lists: folder of the lists.
-        classes: names by label.
-        splits: what :func:`write_splits` would write there.
+        classes, splits, group_of: what :func:`write_splits` would write there.
 
     Raises:
         DataError: a list there would be changed or removed.
     """
-    new = _texts(classes, splits)
+    new = _texts(classes, splits, group_of)
     if changed := [path.name for path in _lists_in(lists) if _text(path) != new.get(path.name)]:
         raise DataError(
             f"{lists}: already holds other lists ({some(changed)}), which runs may have used; give --overwrite to "
@@ -226,12 +227,14 @@ def require_replaceable(lists: Path, classes: Sequence[str], splits: Sequence[Sp
         )
 
 
-def write_splits(lists: Path, classes: Sequence[str], splits: Sequence[Split]) -> None:
-    """Write the class list and the lists of all splits; name the classes that a side lacks.
+def write_splits(
+    lists: Path, classes: Sequence[str], splits: Sequence[Split], group_of: Mapping[str, str] | None = None
+) -> None:
+    """Write the class list, the lists of all splits and the groups, if any; name the classes that a side lacks.
 
     Other lists in the folder are removed, because lists of different divisions would leak into each other.
     """
-    new = _texts(classes, splits)
+    new = _texts(classes, splits, group_of)
     for name, text in new.items():
         write_text(lists / name, text)
     for path in _lists_in(lists):
@@ -245,9 +248,9 @@ def write_splits(lists: Path, classes: Sequence[str], splits: Sequence[Split]) -
                 _log.warning("split %d: no %s clip of %s", number, _NAMES[side], some(absent, _SHOWN))
 
 
-def _texts(classes: Sequence[str], splits: Sequence[Split]) -> dict[str, str]:
+def _texts(classes: Sequence[str], splits: Sequence[Split], group_of: Mapping[str, str] | None) -> dict[str, str]:
     """The text of each list, by its file name."""
-    texts = {"classes.txt": format_classes(classes)}
+    texts = {"classes.txt": format_classes(classes)} | ({GROUPS: format_groups(group_of)} if group_of else {})
     for number, split in enumerate(splits, 1):
         texts |= {list_name(side, number): format_list(split[side]) for side in SIDES if split.get(side)}
     return texts
@@ -259,7 +262,7 @@ def list_name(side: Side, split: int = 1) -> str:
 
 
 def _lists_in(folder: Path) -> list[Path]:
-    pattern = rf"classes\.txt|({'|'.join(SIDES)})_split\d+\.txt"
+    pattern = rf"classes\.txt|{re.escape(GROUPS)}|({'|'.join(SIDES)})_split\d+\.txt"
     return sorted(path for path in folder.glob("*.txt") if re.fullmatch(pattern, path.name))
 
 

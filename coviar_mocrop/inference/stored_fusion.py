@@ -48,7 +48,7 @@ def store_fusion(file: Path, streams: Mapping[str, Stream], learned: LearnedFusi
         settings = _read(file)
     except (FileNotFoundError, ScoreError):
         settings = {}
-    checkpoints = {name: _fingerprint(stream) for name, stream in streams.items()}
+    checkpoints = {name: digest(stream.network.state_dict()) for name, stream in streams.items()}
     entry = {"method": _METHOD, **asdict(learned), "checkpoints": checkpoints}
     write_json(file, {"settings": {**settings, _setting(streams): entry}})
 
@@ -72,7 +72,7 @@ def stored_fusion(file: Path | None, streams: Mapping[str, Stream]) -> LearnedFu
         reason = f"are not of the setting {_setting(streams)}"
     elif (known := entry["checkpoints"]).keys() != streams.keys():
         reason = f"are of other streams ({', '.join(known)})"
-    elif changed := [name for name, stream in streams.items() if known[name] != _fingerprint(stream)]:
+    elif changed := [name for name, stream in streams.items() if known[name] != digest(stream.network.state_dict())]:
         reason = f"are older than the checkpoints ({', '.join(changed)} trained again since)"
     else:
         return _learned(entry)
@@ -113,7 +113,3 @@ def _learned(entry: Mapping[str, Any]) -> LearnedFusion:
 def _setting(streams: Mapping[str, Stream]) -> str:
     """What streams that are tested together have in common."""
     return next(iter(streams.values())).config.setting
-
-
-def _fingerprint(stream: Stream) -> str:
-    return digest(stream.network.state_dict())

@@ -10,23 +10,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STRENGTHS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
-"""Strengths of regularisation that are tried on validation clips, the strongest first."""
+"""Strengths of regularisation to choose from, the strongest first."""
 DEFAULT_STRENGTH = 0.1
-"""Without validation clips."""
+"""Where there is nothing to choose by."""
 
 
 class LinearFit(NamedTuple):
-    """A fitted classifier.
+    """A fitted classifier: logits = (features - mean) / deviation @ weight.T + bias.
 
     Attributes:
-        weight: float32 [classes, dim].
-        bias: float32 [classes].
-        strength: of the regularisation.
+        mean, deviation: float64 [dim], over the clips.
+        weight: float64 [classes, dim].
+        bias: float64 [classes].
     """
 
+    mean: Tensor
+    deviation: Tensor
     weight: Tensor
     bias: Tensor
-    strength: float
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Float64 [clips, classes] of features [clips, dim]."""
+        return F.linear((features.double() - self.mean) / self.deviation, self.weight, self.bias)
 
 
 def column_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,60 +42,74 @@ def column_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean, deviation.masked_fill(flat, 1.0)
 
 
-def fit_linear(features: Tensor, labels: Tensor, num_classes: int, strength: float = DEFAULT_STRENGTH) -> LinearFit:
+def fit_linear(
+    features: Tensor, labels: Tensor, num_classes: int, strengths: Sequence[float] = (DEFAULT_STRENGTH,)
+) -> list[LinearFit]:
     """Fit multinomial logistic regression with a quadratic penalty (ridge) on the weights.
 
-    It minimises the sum over clips of the cross-entropy plus ``strength * dim / 2`` times the squared norm of the
-    weights, in float64, by L-BFGS. The penalty grows with the length of the features, so that a strength means the same
-    for all networks; the biases are free.
+    It minimises the sum over clips of the cross-entropy, plus ``strength * dim / 2`` times the squared norm of the
+    weights on standardised features, in float64, by L-BFGS. The penalty grows with the length of the features, so that
+    a strength means the same for all networks.
 
     Args:
-        features: [clips, dim], standardised: each column of mean 0 and deviation 1.
+        features: [clips, dim].
         labels: int64 [clips].
         num_classes: classes, those without a clip included.
-        strength: above 0.
+        strengths: above 0.
+
+    Returns:
+        A fit for each strength.
     """
-    inputs, dim = features.double(), features.shape[1]
-    weight = torch.zeros(num_classes, dim, dtype=torch.float64, requires_grad=True)
+    mean, deviation = column_statistics(features)
+    inputs = (features.double() - mean) / deviation / features.shape[1] ** 0.5
+    # The weights lie in the span of the clips: with few clips, their own coordinates there are all that is needed.
+    basis = torch.linalg.svd(inputs, full_matrices=False)[2] if len(inputs) < inputs.shape[1] else None
+    if basis is not None:
+        inputs = inputs @ basis.T
+    fits = []
+    weight = torch.zeros(num_classes, inputs.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(num_classes, dtype=torch.float64, requires_grad=True)
-    solver = torch.optim.LBFGS(
-        [weight, bias], max_iter=500, tolerance_grad=1e-7, tolerance_change=1e-12, line_search_fn="strong_wolfe"
-    )
+    for strength in strengths:  # each starts from the one before
 
-    def loss() -> Tensor:
-        solver.zero_grad()
-        # scaled, the weights are of the size of the logits, which is what the solver starts from
-        logits = inputs @ (weight / dim**0.5).T + bias
-        # a small pull on the biases: where a class has no clip, its own would fall for ever
-        total = F.cross_entropy(logits, labels, reduction="sum") + (strength * weight.square().sum()) / 2
-        total = total + 1e-3 * bias.square().sum()
-        total.backward()
-        return total
+        def loss(strength: float = strength) -> Tensor:
+            penalty = strength * weight.square().sum() / 2
+            # a small pull on the biases: that of a class without clips would fall for ever
+            penalty = penalty + 1e-3 * bias.square().sum()
+            total = F.cross_entropy(inputs @ weight.T + bias, labels, reduction="sum") + penalty
+            weight.grad, bias.grad = torch.autograd.grad(total, (weight, bias))
+            return total
 
-    with torch.enable_grad():
-        solver.step(loss)
-    return LinearFit((weight.detach() / dim**0.5).float(), bias.detach().float(), strength)
+        with torch.enable_grad():
+            torch.optim.LBFGS(
+                *([weight, bias],),
+                max_iter=500,
+                tolerance_grad=1e-7,
+                tolerance_change=1e-12,
+                line_search_fn="strong_wolfe",
+            ).step(loss)
+        whole = weight.detach() if basis is None else weight.detach() @ basis
+        fits.append(LinearFit(mean, deviation, whole / features.shape[1] ** 0.5, bias.detach().clone()))
+    return fits
 
 
-def choose_linear(
-    features: Tensor,
-    labels: Tensor,
-    held_out: Tensor,
-    held_out_labels: Tensor,
-    num_classes: int,
-    strengths: Sequence[float] = STRENGTHS,
-) -> LinearFit:
-    """The fit whose strength has the lowest cross-entropy on clips held out; of equal ones, the strongest.
+def cross_validate(
+    features: Tensor, labels: Tensor, folds: Tensor, num_classes: int, strengths: Sequence[float] = STRENGTHS
+) -> tuple[float, Tensor]:
+    """The strength with the lowest cross-entropy on clips held out in turn; of equal ones, the strongest.
 
     Args:
         features, labels, num_classes: see :func:`fit_linear`.
-        held_out: [clips, dim], standardised as ``features`` are.
-        held_out_labels: int64 [clips].
-        strengths: to try.
+        folds: int64 [clips], the fold that a clip is held out with.
+        strengths: to choose from, the strongest first.
+
+    Returns:
+        The strength; and the logits float64 [clips, classes] of each clip, from the fit that did not see its fold.
     """
-    fits = [fit_linear(features, labels, num_classes, strength) for strength in strengths]
-
-    def loss(fit: LinearFit) -> float:
-        return float(F.cross_entropy(F.linear(held_out, fit.weight.to(held_out), fit.bias.to(held_out)), held_out_labels))
-
-    return min(fits, key=loss)
+    logits = torch.zeros(len(strengths), len(labels), num_classes, dtype=torch.float64)
+    for fold in folds.unique():
+        out = folds == fold
+        for row, fit in enumerate(fit_linear(features[~out], labels[~out], num_classes, strengths)):
+            logits[row, out] = fit.logits(features[out])
+    losses = [float(F.cross_entropy(rows, labels)) for rows in logits]
+    best = losses.index(min(losses))
+    return strengths[best], logits[best]

@@ -11,7 +11,7 @@ import difflib
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from itertools import chain
 from typing import Any, ClassVar, TypeVar
@@ -22,14 +22,12 @@ from torch import Tensor, nn
 
 from coviar_mocrop import streams
 from coviar_mocrop.bitstream import Gop
-from coviar_mocrop.clips.batch import Features, Frames, Inputs
-from coviar_mocrop.clips.dataset import ClipDataset
+from coviar_mocrop.clips.batch import Frames, Inputs
 from coviar_mocrop.clips.reader import ReadViews, View
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.flops import StreamCost
-from coviar_mocrop.runtime import ALONE, Group
 
 ENTRY_POINTS = "coviar_mocrop.streams"
 """Group of entry points by which another package adds streams."""
@@ -113,15 +111,43 @@ class Stream(ABC):
         """Where the network is."""
         return next(chain(self.network.parameters(), self.network.buffers()), torch.empty(0)).device
 
-    def features(self, dataset: ClipDataset, group: Group = ALONE) -> Features | None:
-        """Features of a list's clips, for a stream with frozen networks that are not to run again every epoch.
+    @property
+    def feature_dims(self) -> Mapping[str, int]:
+        """For a stream on frozen networks: length of the features of each view, in the order in which they are joined.
 
-        They take the place of frames in training and testing. None: the stream looks at frames.
+        They are computed once a clip, and take the place of frames in training and testing. Empty: the stream looks at
+        frames.
         """
-        return None
+        return {}
+
+    def made_by(self, view: str) -> dict[str, Any]:
+        """Everything that decides the features of a view, as JSON values; see :attr:`feature_dims`."""
+        raise NotImplementedError
+
+    def view_features(self, view: str, frames: Frames) -> Tensor:
+        """Features [N, dim] of the frames of a view; see :attr:`feature_dims`."""
+        raise NotImplementedError
 
     def start_training(self, features: Tensor | None) -> None:  # noqa: B027
         """Called once before training, with the features [clips, dim] of the training list where there are any."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the network is trained in one go, by :meth:`fit`; else step by step."""
+        return False
+
+    def fit(self, features: Tensor, labels: Tensor, folds: Tensor | None) -> Tensor | None:
+        """Train the network in one go; see :attr:`fitted`.
+
+        Args:
+            features: float32 [clips, dim]; see :attr:`feature_dims`.
+            labels: int64 [clips].
+            folds: int64 [clips], by which cross-validation chooses what is to be chosen; None: all is the default.
+
+        Returns:
+            Logits float64 [clips, classes] of each clip when it was held out with its fold; None without folds.
+        """
+        raise NotImplementedError
 
     def rules(self) -> dict[str, Any]:
         """How a clip becomes the network's input, as JSON values: they stand in checkpoints and on cards."""

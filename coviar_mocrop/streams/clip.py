@@ -79,7 +79,7 @@ class CLIPPictures(FeatureStream):
         return {"image": self.encoder}
 
     def made_by(self, view: str) -> dict[str, Any]:
-        """See :meth:`FeatureStream.made_by`."""
+        """See :meth:`Stream.made_by`."""
         config = self.config
         return {
             "part": "image",
@@ -172,7 +172,7 @@ class CLIPStream(CLIPPictures):
         return encoders if self.head.motion is None else {**encoders, "motion": self.head.motion}
 
     def made_by(self, view: str) -> dict[str, Any]:
-        """See :meth:`FeatureStream.made_by`."""
+        """See :meth:`Stream.made_by`."""
         config, motion = self.config, self.head.motion
         if view == "image" or motion is None:
             return super().made_by(view)

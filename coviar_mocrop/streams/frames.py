@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from coviar_mocrop.bitstream import Gop, Kind
-from coviar_mocrop.clips.batch import Frames, Inputs
+from coviar_mocrop.clips.batch import FEATURES, Frames, Inputs
+from coviar_mocrop.clips.cache import boxes_made_by
 from coviar_mocrop.clips.reader import CHANNELS, View
 from coviar_mocrop.clips.sampling import motion_frames, sampled_frames
 from coviar_mocrop.clips.windows import Window, testing_windows, training_window
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.flops import StreamCost, count_flops
 from coviar_mocrop.mocrop import CropBox
+from coviar_mocrop.networks.frozen import FrozenNet
 from coviar_mocrop.networks.stream_net import StreamNet, create_network
+from coviar_mocrop.runtime import precision_of
 from coviar_mocrop.streams.base import Stream
+
+_DECIDE_FEATURES = {"test_segments", "test_crops", "frames", "stride"}
+logger = logging.getLogger(__name__)
 
 
 class FrameStream(Stream):
@@ -39,21 +46,74 @@ class FrameStream(Stream):
                 "model.motion_squeeze compares neighbouring frames; set input.segments and input.test_segments to 2 "
                 "or more, such as 8"
             )
+        if self.config.model.motion_squeeze and self.config.model.freeze:
+            raise ConfigError("model.freeze: nothing would train MotionSqueeze; set model.motion_squeeze=false")
 
-    def create_network(self, *, weights: bool) -> StreamNet:
+    def create_network(self, *, weights: bool) -> StreamNet | FrozenNet:
         """See :meth:`Stream.create_network`."""
-        return create_network(
+        network = create_network(
             *(CHANNELS[self.kind], len(self.classes), self.config.model),
             input_norm=self.input_norm,
             size=self.config.size,
             load=weights,
         )
+        return FrozenNet(network, len(self.classes)) if self.config.model.freeze else network
+
+    @property
+    def frozen(self) -> FrozenNet | None:
+        """The network if it is frozen but for its classifier; None if all of it is trained."""
+        return cast(FrozenNet, self.network) if self.config.model.freeze else None
+
+    @property
+    def fitted(self) -> bool:
+        """See :attr:`Stream.fitted`."""
+        return self.frozen is not None
+
+    @property
+    def feature_dims(self) -> dict[str, int]:
+        """See :attr:`Stream.feature_dims`."""
+        return {"frames": self.frozen.dim} if self.frozen else {}
+
+    def made_by(self, view: str) -> dict[str, Any]:
+        """See :meth:`Stream.made_by`."""
+        config = self.config
+        assert self.frozen is not None
+        return {
+            "part": self.name,
+            "network": self.frozen.digest(),
+            "input": config.input.model_dump(mode="json", include=_DECIDE_FEATURES),
+            "size": config.size,
+            "anchor_every": config.data.anchor_every,
+            "box": boxes_made_by(config.mocrop, config.data.anchor_every) if config.crops else None,
+            "precision": str(precision_of(config.train, self.device)),
+        }
+
+    def view_features(self, view: str, frames: Frames) -> Tensor:
+        """See :meth:`Stream.view_features`. They are computed in the precision of the settings."""
+        assert self.frozen is not None
+        device = frames.pixels.device
+        dtype = precision_of(self.config.train, device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return self.frozen.features(self.normalise(both_ways(frames, self.mirror)))
+
+    def fit(self, features: Tensor, labels: Tensor, folds: Tensor | None) -> Tensor | None:
+        """See :meth:`Stream.fit`."""
+        assert self.frozen is not None
+        strength, held_out = self.frozen.fit(features, labels, folds)
+        how = "the default" if folds is None else "chosen by cross-validation"
+        logger.info("%s: linear classifier, regularisation %g (%s)", self.name, strength, how)
+        return held_out
+
+    def for_validation(self) -> Stream:
+        """See :meth:`Stream.for_validation`. Features are computed once, so they are those of testing."""
+        return self if self.frozen else super().for_validation()
 
     def views(
         self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None
     ) -> dict[str, View]:
         """See :meth:`Stream.views`."""
         inputs = self.config.input
+        generator = None if self.config.model.freeze else generator  # features are those of testing
 
         def windows(frame_size: tuple[int, int], box: CropBox | None) -> list[Window]:
             if generator is None:
@@ -69,8 +129,16 @@ class FrameStream(Stream):
         return motion_frames(gops, frames) if self.kind in ("mv", "residual") else frames
 
     def inputs(self, batch: Inputs) -> Tensor:
-        """Network input float32 [N, V, T, C, size, size], V views of each clip (windows, plain and mirrored)."""
-        return self.normalise(both_ways(cast(Frames, batch["frames"]), self.mirror))
+        """Network input float32 [N, V, T, C, size, size], V views of each clip (windows, plain and mirrored).
+
+        Features [N, dim] of a frozen network.
+        """
+        if FEATURES in batch:
+            return cast(Tensor, batch[FEATURES])
+        frames = cast(Frames, batch["frames"])
+        if self.frozen:
+            return self.view_features("frames", frames)
+        return self.normalise(both_ways(frames, self.mirror))
 
     @abstractmethod
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -15,13 +15,14 @@ from coviar_mocrop.config import Config
 from coviar_mocrop.errors import ConfigError, CoviarMocropError
 from coviar_mocrop.files import write_json, write_text
 from coviar_mocrop.runtime import describe_machine
+from coviar_mocrop.scores import HELD_OUT
 
 
 class RunFolder:
     """Names and contents of a run's files.
 
-    ``last.pt`` and ``best.pt``, ``settings.yaml``, ``run.json`` (versions, machine, command), ``metrics.jsonl`` and
-    ``metrics.csv``, TensorBoard's files.
+    ``last.pt`` and ``best.pt``, ``held_out.npz`` (of a network that is fitted), ``settings.yaml``, ``run.json``
+    (versions, machine, command), ``metrics.jsonl`` and ``metrics.csv``, TensorBoard's files.
     """
 
     def __init__(self, path: str) -> None:
@@ -29,6 +30,7 @@ class RunFolder:
         self.path = Path(path)
         self.last = self.path / "last.pt"
         self.best = self.path / "best.pt"
+        self.held_out = self.path / HELD_OUT
 
     def require_free(self) -> None:
         """Refuse a folder that holds a run.
@@ -54,7 +56,7 @@ class RunFolder:
             CoviarMocropError: the folder cannot be written to.
         """
         try:
-            for old in (self.last, self.best, *self.path.glob("events.out.tfevents.*")):
+            for old in (self.last, self.best, self.held_out, *self.path.glob("events.out.tfevents.*")):
                 old.unlink(missing_ok=True)
         except OSError as error:
             raise CoviarMocropError(

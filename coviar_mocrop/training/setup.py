@@ -39,6 +39,8 @@ SHARED = (
 )
 """Settings in which streams that are trained together must agree, beside those that reading shares."""
 
+FEW_CLIPS = 500
+"""Training lists with fewer are few (``model.freeze``)."""
 _SYNC_BUFFERS = "broadcast_buffers"
 if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
     _SYNC_BUFFERS = "forward_sync_buffers"  # its name in newer versions of PyTorch
@@ -134,6 +136,7 @@ def prepare(configs: Mapping[str, Config], group: Group) -> Run:
             )
     require_writable(shared.data.cache, folder=True)
     runtime = choose_runtime(shared.train, group.local_rank)
+    configs = {name: _resolve_freeze(config, len(videos)) for name, config in configs.items()}
     streams = [_create_stream(config, videos, runtime, group) for config in configs.values()]
     loader, sampler = create_training_loader(streams, videos, group)
     validated = [stream.for_validation() for stream in streams if stream.config.train.val_every]
@@ -141,6 +144,14 @@ def prepare(configs: Mapping[str, Config], group: Group) -> Run:
     lists = {"train": videos.digest} | ({"val": validation_videos.digest} if validation_videos else {})
     trainers = [_create_trainer(stream, loader, sampler.steps, runtime, group, lists) for stream in streams]
     return Run(group, runtime, trainers, loader, sampler, validation)
+
+
+def _resolve_freeze(config: Config, clips: int) -> Config:
+    """Settings in which ``model.freeze`` is true or false. A frozen network is fitted in one go: one epoch."""
+    freeze = clips < FEW_CLIPS if config.model.freeze == "few" else config.model.freeze
+    model = config.model.model_copy(update={"freeze": freeze})
+    train = config.train.model_copy(update={"epochs": 1}) if freeze else config.train
+    return config.model_copy(update={"model": model, "train": train})
 
 
 def _create_stream(config: Config, videos: VideoList, runtime: Runtime, group: Group) -> Stream:

@@ -20,6 +20,8 @@ from coviar_mocrop.errors import DataError, Interrupted
 from coviar_mocrop.inference.testing import score_clips
 from coviar_mocrop.interrupt import StopRequest
 from coviar_mocrop.runtime import Group, process_group
+from coviar_mocrop.scores import Scores
+from coviar_mocrop.training.fitting import fit_at_once
 from coviar_mocrop.training.metrics import Metrics, epoch_metrics, report_epoch
 from coviar_mocrop.training.optim import mixup
 from coviar_mocrop.training.run_folder import RunFolder
@@ -64,6 +66,9 @@ def train(
         run.draw = draw
         for trainer in run.trainers:
             _start(trainer, run, stack, resume=resume)
+        fitted, held_out = fit_at_once(run)
+        if fitted:
+            _finish_epoch(run, fitted, held_out)
         with StopRequest(quiet=not group.is_main) as stop:
             while active := [trainer for trainer in run.trainers if not trainer.done]:
                 epoch = min(trainer.state.epoch for trainer in active)
@@ -179,18 +184,21 @@ def train_step(trainer: Trainer, batches: Sequence[StreamBatch], clips: int, gro
     trainer.scheduler.step()
 
 
-def _finish_epoch(run: Run, trainers: Sequence[Trainer]) -> None:
-    """Metrics of the epoch just done, validated where it is due; save, log, and go on to the next."""
+def _finish_epoch(run: Run, trainers: Sequence[Trainer], scores: Mapping[str, Scores] | None = None) -> None:
+    """Metrics of the epoch just done, validated where it is due; save, log, and go on to the next.
+
+    ``scores`` take the place of a validation, where clips were held out in training.
+    """
     epoch = trainers[0].state.epoch
     run.loader.clips.keep_boxes()
     metrics = {trainer.stream.name: epoch_metrics(trainer, run.group) for trainer in trainers}
     streams = [trainer.stream for trainer in trainers if trainer.validates(epoch)]
-    if run.validation and streams:
+    if run.validation and streams and scores is None:
         for stream in streams:
             run.group.broadcast_buffers(stream.network)  # each process has its own running statistics
         scores = score_clips(streams, run.validation, run.runtime, title="validate", group=run.group)
-        for name, scored in scores.items():
-            metrics[name] |= {"val_top1": scored.top1, "val_loss": scored.loss}
+    for name, scored in (scores or {}).items():
+        metrics[name] |= {"val_top1": scored.top1, "val_loss": scored.loss}
     late = time.monotonic() - run.saved >= 60 * trainers[0].config.train.save_minutes
     due = bool(run.group.table([late])[0, 0])  # the first process has the clock
     for trainer in trainers:

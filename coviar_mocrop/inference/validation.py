@@ -1,0 +1,62 @@
+"""Scores of clips that streams did not learn from, other than the test list: what fusion weights are learned on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from coviar_mocrop.checkpoint import digest
+from coviar_mocrop.clips.loading import read_videos
+from coviar_mocrop.errors import ScoreError
+from coviar_mocrop.inference.testing import score_streams
+from coviar_mocrop.runtime import Group
+from coviar_mocrop.scores import HELD_OUT, Scores, load_scores
+from coviar_mocrop.streams.base import Stream
+
+
+def validation_scores(streams: Mapping[str, Stream], files: Sequence[Path], group: Group) -> dict[str, Scores]:
+    """Score the validation list with all streams; of a fitted stream, take what its clips got when they were held out.
+
+    Args:
+        streams: by name.
+        files: their checkpoints, in this order.
+        group: the processes of the run.
+
+    Raises:
+        ScoreError: there is one stream, or no validation list that can be used; the message says which.
+        CoviarMocropError: of whatever kind the lists and clips deserve.
+    """
+    if len(streams) < 2:
+        raise ScoreError("there is one stream")
+    held_out = {name: _held_out(s, file) for (name, s), file in zip(streams.items(), files, strict=True) if s.fitted}
+    others = [stream for name, stream in streams.items() if name not in held_out]
+    if others:
+        _require_validation_list(others)
+        held_out |= score_streams(others, "val", group=group)
+    return {name: held_out[name] for name in streams}
+
+
+def _held_out(stream: Stream, checkpoint: Path) -> Scores:
+    file = checkpoint.parent / HELD_OUT
+    if not file.exists():
+        raise ScoreError(f"{file}: no such file; it belongs to the {stream.name} stream, which was fitted")
+    scores = load_scores(file)
+    if scores.settings.get("weights") != digest(stream.network.state_dict()):
+        raise ScoreError(f"{file}: belongs to other weights than {checkpoint}; train the stream again")
+    if (setting := scores.settings.get("setting")) != stream.config.setting:
+        raise ScoreError(f"{file}: is of the setting {setting}, in which the {stream.name} stream was fitted")
+    return scores
+
+
+def _require_validation_list(streams: Sequence[Stream]) -> None:
+    data = streams[0].config.data
+    lists = {stream.config.data.val_list for stream in streams}
+    if lists == {None}:
+        raise ScoreError("there is no validation list (data.val_list)")
+    if len(lists) > 1:
+        raise ScoreError(f"the streams have different validation lists ({', '.join(sorted(map(str, lists)))})")
+    if not Path(str(data.val_list)).exists():
+        raise ScoreError(f"{data.val_list}: is no file (data.val_list)")
+    validation, test = ({clip.path for clip in read_videos(data, part).clips} for part in ("val", "test"))
+    if shared := validation & test:
+        raise ScoreError(f"{len(shared)} clips are in the validation list and in the test list, first {min(shared)}")
