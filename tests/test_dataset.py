@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from demo import demo_settings, open_list
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.bitstream.video import Video
-from coviar_mocrop.clips import reader
+from coviar_mocrop.clips import loading, reader
 from coviar_mocrop.clips import windows as windowing
 from coviar_mocrop.clips.batch import Batch, Frames, Sample, collate
 from coviar_mocrop.clips.boxes import boxes_of_list
@@ -269,6 +269,32 @@ def test_on_a_gpu_each_batch_is_copied_while_the_one_before_is_computed(monkeypa
         done.append(f"compute {batch.name}")  # type: ignore[attr-defined]
     expected = "copy a, wait, keep a, copy b, compute a, wait, keep b, copy c, compute b, wait, keep c, compute c"
     assert ", ".join(done) == expected
+
+
+@pytest.mark.parametrize("method", [None, "fork", "forkserver", "spawn"])
+def test_the_start_method_of_reading_processes_is_a_setting(demo: Path, method: str | None) -> None:
+    streams = streams_of(demo, ["mv"], data={"workers": 1, "start_method": method})
+    loader = create_testing_loader(streams, read_videos(streams[0].config.data, "test"))
+    context = loader._batches.multiprocessing_context
+    assert (context and context.get_start_method()) == method
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory':UserWarning")
+def test_batches_for_a_gpu_are_pinned_and_copied_ahead(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead: list[torch.device] = []
+
+    def copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+        ahead.append(device)
+        return batches
+
+    monkeypatch.setattr(loading, "copied_ahead", copied)
+    streams = streams_of(demo, ["mv"])
+    plain = create_testing_loader(streams, read_videos(streams[0].config.data, "test"))
+    for name in ("cpu", "cuda"):
+        loader = ClipLoader(plain.clips, plain.skipped, plain.sampler, streams[0].config, torch.device(name))
+        assert loader._batches.pin_memory is (name == "cuda")
+        assert sum(batch.size for batch in loader) == 8
+    assert ahead == [torch.device("cuda")]
 
 
 def test_same_bytes_beside_any_other_streams(demo: Path) -> None:

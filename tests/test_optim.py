@@ -60,4 +60,5 @@ def test_optimizers(name: Any, kind: str) -> None:
     optimizer = create_optimizer(torch.nn.Linear(2, 2), TrainConfig(optimizer=name, eps=1e-3, momentum=0.7, lr=0.5))
     assert type(optimizer).__name__ == kind
     assert optimizer.defaults["lr"] == 0.5
+    assert optimizer.defaults["fused"]  # one pass over all weights
     assert optimizer.defaults["momentum" if name == "sgd" else "eps"] == (0.7 if name == "sgd" else 1e-3)

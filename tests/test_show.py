@@ -15,18 +15,19 @@ from matplotlib.image import imread
 from tool import run_tool
 from torch.utils.tensorboard import SummaryWriter
 
-from coviar_mocrop.bitstream import MOTION_VECTOR_DTYPE, open_video, transcode
+from coviar_mocrop.bitstream import MOTION_VECTOR_DTYPE, Video, open_video, transcode
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
 from coviar_mocrop.clips.dataset import ClipDataset, read_streams
 from coviar_mocrop.config import Config, build_config
 from coviar_mocrop.datasets.lists import Clip, VideoList
 from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ScoreError
+from coviar_mocrop.inference import show
 from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.inference.show import annotate_video, inspect_clip, log_pictures, peak_motion_frame
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box, frames_to_read
 from coviar_mocrop.streams.base import create_stream
-from coviar_mocrop.viz.clip_figures import prediction_figure, short_name
+from coviar_mocrop.viz.clip_figures import ClipView, prediction_figure, short_name
 from coviar_mocrop.viz.drawing import block_motion, draw_box, flow_colours, visible
 from coviar_mocrop.viz.result_figures import accuracy_flops_figure
 from coviar_mocrop.viz.tables import markdown_table
@@ -136,20 +137,31 @@ def test_clip_view(clip: Path) -> None:
     assert len(view.vectors)
 
 
-def test_tensorboard_shows_the_box_that_sparse_settings_find(clip: Path, tmp_path: Path) -> None:
+def test_tensorboard_shows_the_box_that_sparse_settings_find(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    sparse = MoCropSettings(sparse=True, sparse_frames=3)
+    sparse = MoCropSettings(area_ratio=0.3, sparse=True, sparse_frames=2)
     with open_video(clip) as video:
         chosen = frames_to_read(video.gops, sparse)
         assert chosen is not None
         box = estimate_box(video.get_motion_vectors_at(chosen), (64, 96), sparse)
         assert inspect_clip(video, sparse).box == box
+        assert estimate_box(video.get_motion_vectors_at(), (64, 96), sparse) != box
     values = {"stream": "mv", "data": {"root": str(clip.parent), "classes": "none"}, "mocrop": sparse}
     config = Config.model_validate(values)
     videos = VideoList(clips=(Clip("missing.mp4", "run", 0), Clip(clip.name, "run", 0)), classes=CLASSES)
+    used: list[MoCropSettings | None] = []
+
+    def inspect(video: Video, settings: MoCropSettings | None = None) -> ClipView:
+        used.append(settings)
+        return inspect_clip(video, settings)
+
+    monkeypatch.setattr(show, "inspect_clip", inspect)
     with SummaryWriter(str(tmp_path)) as writer:
         log_pictures(writer, create_stream(config, CLASSES, weights=False), ClipDataset(videos, [], config.data), 0)
+    assert used == [sparse]
     tags = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload().Tags()["images"]
     assert tags == [f"crops/{clip.name}"]
 

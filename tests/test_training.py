@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import coviar_mocrop.training.trainer as trainer_module
+from coviar_mocrop.bitstream import Gop
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
 from coviar_mocrop.clips.reader import ReadViews
 from coviar_mocrop.config import Config
@@ -32,10 +34,12 @@ from coviar_mocrop.inference.testing import load_stream, score_checkpoint, score
 from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.stream_net import create_network
+from coviar_mocrop.runtime import Group, choose_runtime
+from coviar_mocrop.streams.base import create_stream
+from coviar_mocrop.training import setup
 from coviar_mocrop.training.config import RateFactors, TrainConfig
 from coviar_mocrop.training.dry_run import dry_run
 from coviar_mocrop.training.optim import mixup, parameter_groups
-from coviar_mocrop.training.setup import convert_batch_norms
 from coviar_mocrop.training.state import TrainState, save_state
 
 
@@ -115,6 +119,44 @@ def test_what_resuming_needs_is_written_when_it_is_due_and_at_the_end(
     assert written == [(1, False), (2, False), (3, True)]
 
 
+def test_best_holds_nothing_to_resume_from(trained: Path) -> None:
+    resuming = {"optimizer", "schedule", "scaler", "sums"}
+    assert not resuming & load_checkpoint(trained).keys()
+    assert resuming < load_checkpoint(trained.with_name("last.pt")).keys()
+
+
+def test_sums_stay_on_the_device_until_they_are_shown(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each number that a step fetched from a GPU would wait for all its work."""
+    real, steps = trainer_module.train_step, []
+
+    def step(trainer: Any, *arguments: Any) -> None:
+        with monkeypatch.context() as patch:
+            for name in ("__float__", "__bool__", "item", "tolist", "cpu"):
+                patch.setattr(torch.Tensor, name, lambda *_, name=name: pytest.fail(f"a tensor is fetched: {name}"))
+            real(trainer, *arguments)
+        steps.append(trainer.state.metrics)
+
+    monkeypatch.setattr(trainer_module, "train_step", step)
+    train(small_config(demo, tmp_path, train={"epochs": 1}))
+    assert all(isinstance(value, torch.Tensor) for sums in steps for value in (sums.loss, sums.correct))
+    assert len(steps) == 2
+
+
+def test_processes_do_not_send_buffers_at_every_step(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running statistics are handed on before a validation."""
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(setup, "DistributedDataParallel", lambda model, **options: asked.update(options) or model)
+    config = small_config(demo, tmp_path)
+    stream = create_stream(config, ("jump",), weights=False)
+    loader: Any = SimpleNamespace(clips=SimpleNamespace(features={}))
+    setup._create_trainer(stream, loader, 1, choose_runtime(config.train), Group(0, 2), {})
+    assert False in (asked.get("broadcast_buffers"), asked.get("forward_sync_buffers"))
+
+
 def test_a_run_is_not_replaced_by_accident(demo: Path, trained: Path) -> None:
     before = {path.name: path.read_bytes() for path in trained.parent.iterdir()}
     with pytest.raises(ConfigError, match=r"already holds a run.*--resume.*--overwrite"):
@@ -174,6 +216,39 @@ def test_the_test_list_is_never_opened(demo: Path, tmp_path: Path) -> None:
     assert scored.top1 == max(tops)
     with pytest.raises(ListError, match=r"none\.txt: no such list"):
         score_checkpoint(tmp_path / "run/best.pt")
+
+
+def test_without_a_validation_list_the_last_epoch_is_the_result(demo: Path, tmp_path: Path) -> None:
+    data = {"val_list": None, "test_list": str(tmp_path / "none.txt")}
+    best = train(small_config(demo, tmp_path / "run", data=data, train={"val_every": 1}))
+    assert (best.name, load_checkpoint(best)["epoch"]) == ("best.pt", 3)
+    assert same(weights_of(best), weights_of(best.with_name("last.pt")))
+    assert not any(key.startswith(("val_", "test_")) for line in history(best.parent) for key in line)
+
+
+def test_validation_is_cheap_and_every_epoch(demo: Path) -> None:
+    """One crop; as many segments as in training, or as set."""
+    assert TrainConfig().val_every == 1
+    for segments, expected in ((None, 2), (5, 5)):
+        inputs = {"segments": 2, "test_segments": 9, "test_crops": 10, "val_segments": segments}
+        stream = create_stream(small_config(demo, demo, input=inputs), ("jump",), weights=False)
+        light = stream.for_validation()
+        assert light.network is stream.network
+        (view,) = light.views(48, [Gop(0, 48)]).values()
+        assert (len(view.frames), len(view.windows((64, 96), None))) == (expected, 1)
+        (view,) = stream.views(48, [Gop(0, 48)]).values()
+        assert (len(view.frames), len(view.windows((64, 96), None))) == (9, 10)
+
+
+def test_tensorboard_shows_training_and_validation_under_one_name(demo: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(small_config(demo, tmp_path, train={"val_every": 1, "epochs": 2}))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    for name in ("top1", "loss"):
+        lines = [line[f"val_{name}"] for line in history(tmp_path)]
+        assert [point.value for point in events.Scalars(f"val/{name}")] == pytest.approx(lines)
+        assert len(events.Scalars(f"train/{name}")) == 2
 
 
 def test_what_a_stream_learned_from_travels_with_it(demo: Path, tmp_path: Path) -> None:
@@ -402,7 +477,7 @@ def test_fewer_clips_than_micro_batches_are_refused(demo: Path, tmp_path: Path) 
 
 def test_batch_statistics_over_processes_need_gpus() -> None:
     with pytest.raises(ConfigError, match="sync_bn needs GPUs; leave it out"):
-        convert_batch_norms(torch.nn.Sequential(torch.nn.BatchNorm2d(2)), torch.device("cpu"))
+        setup.convert_batch_norms(torch.nn.Sequential(torch.nn.BatchNorm2d(2)), torch.device("cpu"))
 
 
 # -- options ---------------------------------------------------------------------------------------------
