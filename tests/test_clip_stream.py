@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from coviar_mocrop.clips.batch import Features
 from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.reader import read_views
 from coviar_mocrop.config import load_config
+from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ModelError, VideoError
 from coviar_mocrop.flops import count_flops
 from coviar_mocrop.fusion import fuse
 from coviar_mocrop.inference.export import export_stream
 from coviar_mocrop.inference.predictor import Predictor
-from coviar_mocrop.inference.testing import load_stream, load_untrained, score_checkpoint
+from coviar_mocrop.inference.testing import load_stream, load_untrained, score_checkpoint, score_streams
 from coviar_mocrop.networks.clip import picture_tower
 from coviar_mocrop.networks.fusion_head import CLIPFusionHead
 from coviar_mocrop.networks.prompts import TEMPLATES
@@ -149,6 +151,36 @@ def test_a_motion_network_over_time_gets_whole_clips(demo: Path, tmp_path: Path,
             open_clip_stream(clip_config(demo, tmp_path, tmp_path / "mv.pt", model={**model, **wrong}, **changes))
 
 
+def test_features_of_a_motion_network_over_time_are_kept_apart(demo: Path, tmp_path: Path) -> None:
+    """Temporal shift has no weights, so their fingerprint does not tell."""
+    made_by = []
+    for temporal in ("none", "shift"):
+        model = {"backbone": "resnet18", "temporal": temporal}
+        config = clip_config(demo, tmp_path, None, model=model, clip={"parts": "motion"}, input={"segments": 3})
+        torch.manual_seed(0)
+        made_by.append(CLIPStream(config, list("abcd"), weights=False).made_by("motion"))
+    assert made_by[0]["network"] == made_by[1]["network"]
+    assert made_by[0] != made_by[1]
+
+
+def test_the_time_of_a_clip_is_the_mean_cached_or_not(
+    demo: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of features as of frames, and of reading as of the networks."""
+    config = clip_config(demo, tmp_path, motion, data={"cache": str(tmp_path / "cache")})
+    stream, plain, slow = CLIPStream(config, read_classes(config.data.classes), weights=True), ClipDataset.read, 1
+
+    def read(self: ClipDataset, index: int, *arguments: Any) -> Any:
+        time.sleep(0.4 if index == slow else 0)
+        return plain(self, index, *arguments)
+
+    monkeypatch.setattr(ClipDataset, "read", read)
+    for _ in range(2):
+        facts = score_streams([stream])["clip"].settings
+        assert facts["ms_read"] > 100  # one of the four clips that are timed takes 400
+        assert facts["ms_network"] > 1
+
+
 def test_more_frames_are_averaged_and_the_box_matters(demo: Path, motion: Path, tmp_path: Path) -> None:
     def image(**changes: Any) -> torch.Tensor:
         clip = {"parts": "image", **changes.pop("clip", {})}
@@ -206,7 +238,7 @@ def test_only_what_is_missing_or_stale_is_computed(demo: Path, motion: Path, tmp
 def test_a_clip_without_features_is_an_error_or_left_out_never_zeros(demo: Path, motion: Path, tmp_path: Path) -> None:
     lines = (demo / "lists/train_split1.txt").read_text().splitlines()
     gone = lines[3].replace(".mp4", "_gone.mp4")
-    (tmp_path / "l.txt").write_text("\n".join([*lines[:3], gone, lines[4], gone]))
+    (tmp_path / "l.txt").write_text("\n".join([*lines[:3], gone, lines[4], f"a{gone}"]))
     data = {"train_list": str(tmp_path / "l.txt")}
     with pytest.raises((DataError, VideoError), match=r"_gone\.mp4: no such file"):
         open_clip_stream(clip_config(demo, tmp_path, motion, data=data))
