@@ -10,6 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
+from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from tool import TOOLS
 
 import coviar_mocrop.training.trainer as trainer_module
 from coviar_mocrop.checkpoint import load_checkpoint
+from coviar_mocrop.cli import run
 from coviar_mocrop.clips.samplers import TrainingSampler
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import CoviarMocropError, DataError, Interrupted, VideoError
@@ -142,3 +146,59 @@ def test_a_bad_clip_in_mid_epoch_loses_no_step(demo: Path, tmp_path: Path) -> No
     bad = next(number for number, keys in enumerate(TrainingSampler(9, 2)) if 8 in [index for _, index, _ in keys])
     assert bad > 0
     assert (content["epoch"], content["step"]) == (0, bad)  # all steps before it are kept
+
+
+READERS = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
+from demo import small_config
+from coviar_mocrop.clips.loading import create_testing_loader, read_videos
+from coviar_mocrop.streams.base import create_stream
+
+demo, output = map(Path, sys.argv[1:])
+config = small_config(demo, output, data={"workers": 1}, train={"test_batch_size": 1})
+videos = read_videos(config.data, "test")
+loader = create_testing_loader([create_stream(config, videos.classes, weights=False)], videos)
+batches = iter(loader)
+next(batches)
+(reader,) = multiprocessing.active_children()
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+    os.kill(reader.pid, number)
+assert sum(batch.size for batch in batches) == 7
+os.kill(reader.pid, signal.SIGSTOP)  # as on a loaded machine: it answers no signal in time
+print("read", flush=True)
+raise RuntimeError("holds all variables")
+"""
+
+
+def test_a_process_that_reads_outlives_signals_but_not_its_parent(demo: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", READERS, str(demo), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=(tmp_path / "errors.txt").open("w"),
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "read\n", (tmp_path / "errors.txt").read_text()
+        assert process.wait(timeout=30) == 1
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_an_error_frees_what_the_command_held() -> None:
+    """Processes that read end with the iterator over what they read."""
+    freed = []
+
+    def main() -> None:
+        held = Namespace()
+        held.itself = held
+        weakref.finalize(held, freed.append, True)
+        raise DataError("a list is empty")
+
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == 2 and freed == [True]
