@@ -81,6 +81,28 @@ def test_demo_clips_are_canonical_seeded_and_of_both_codecs(demo: Path, tmp_path
         assert (tmp_path / "again" / path.relative_to(demo / "videos")).read_bytes() == path.read_bytes()
 
 
+def test_demo_clips_of_another_seed_or_number_are_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(train_clips: int = 2, **options: Any) -> dict[str, bytes]:
+        lists = tmp_path / f"lists{train_clips}"
+        make_demo(tmp_path, lists, train_clips=train_clips, test_clips=1, progress=False, **options)
+        return {path.name: path.read_bytes() for path in tmp_path.rglob("*.mp4")}
+
+    first = make()
+    with pytest.raises(DataError, match=r"another demo \(seed 0\).*--overwrite"):
+        make(seed=1)
+    with pytest.raises(DataError, match=r"another demo \(train clips 2\).*--overwrite"):
+        make(train_clips=1)
+    assert make() == first
+
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("coviar_mocrop.datasets.demo.write_json", stop)
+        make(seed=1, overwrite=True)
+    assert make() == first  # what was interrupted does not pass for these
+
+
 def test_demo_motion_is_where_the_object_is_and_the_scene_is_still() -> None:
     frames = render("rows_left_right", np.random.default_rng(0)).astype(int)
     changed = (frames != frames[0]).any(axis=(0, 3))

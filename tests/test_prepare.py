@@ -790,6 +790,7 @@ def test_tool_makes_the_demo(tmp_path: Path) -> None:
     clips = [(tmp_path / "videos" / name).read_bytes() for name in names]
     assert len({*clips, *before.values()}) == 6
     assert "already holds other lists (val_split1.txt)" in make(ok=False)
+    assert "another demo (seed 0)" in make("--val-clips", "3", "--seed", "1", ok=False)
     for wrong in (["--train-clips", "0"], ["--train-clips", "1" + 12 * "0"], ["--seed", "-1"], ["--workers", "9999"]):
         assert "give a whole number from " in run_tool("prepare_data", "demo", *folders, *wrong, check=False).stderr
 

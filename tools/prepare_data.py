@@ -243,7 +243,9 @@ def add_common(arguments: argparse.ArgumentParser, *, codec: str) -> None:
 
 def add_overwrite(arguments: argparse.ArgumentParser) -> None:
     """Add ``--overwrite``."""
-    arguments.add_argument("--overwrite", action="store_true", help="replace lists of this name that differ")
+    arguments.add_argument(
+        "--overwrite", action="store_true", help="replace lists of this name that differ; for the demo, its clips too"
+    )
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:

@@ -20,6 +20,7 @@ from coviar_mocrop.bitstream.transcode import Codec, encode
 from coviar_mocrop.datasets.convert import Prepared
 from coviar_mocrop.datasets.lists import Clip
 from coviar_mocrop.datasets.splits import Side, require_replaceable, write_splits
+from coviar_mocrop.errors import DataError
 from coviar_mocrop.files import write_json
 
 SCENES = ("rows", "columns")
@@ -51,10 +52,10 @@ def make_demo(
         seed: random seed of all clips.
         workers: number of threads that encode. Does not affect results.
         progress: show a bar.
-        overwrite: whether lists in the folder may be replaced by others.
+        overwrite: whether other clips and lists may be replaced.
 
     Raises:
-        DataError: other lists are there and ``overwrite`` is not set.
+        DataError: other clips or lists are there and ``overwrite`` is not set.
     """
     classes = [f"{scene}_{motion}" for scene in SCENES for motion in MOTIONS]
     counts: dict[Side, int] = {"train": train_clips, "test": test_clips, "val": val_clips}  # numbered in this order
@@ -63,9 +64,16 @@ def make_demo(
         require_replaceable(lists, classes, [split])
     made = {"format": _FORMAT, "seed": seed, "train_clips": train_clips, "test_clips": test_clips}
     marker = output / "demo.json"
+    before = json.loads(marker.read_text()) if marker.exists() else {}
+    others = [f"{name} {value}" for name, value in before.items() if name in made and value != made[name]]
+    if others and before.get("format") == _FORMAT and not overwrite:
+        raise DataError(
+            f"{output}: holds the clips of another demo ({', '.join(others).replace('_', ' ')}), which runs may have "
+            "used; give --overwrite to replace them, or another --output"
+        )
     everything = [clip for part in split.values() for clip in part]
-    complete = marker.exists() and all((output / clip.path).exists() for clip in everything)
-    if not complete or json.loads(marker.read_text()) != made:
+    if before != made or not all((output / clip.path).exists() for clip in everything):
+        marker.unlink(missing_ok=True)  # until all are written, the folder may hold clips of two seeds
 
         def write(item: tuple[int, Clip]) -> None:
             number, clip = item
