@@ -73,7 +73,7 @@ def lively(net: nn.Module) -> nn.Module:
                 for tensor, low in ((module.weight, 0.5), (module.bias, -0.2), (module.running_var, 0.3)):
                     tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.5 + low)
                 module.running_mean.copy_(torch.rand(module.running_mean.shape, generator=generator) * 0.2 - 0.1)
-            elif isinstance(module, nn.Conv2d):  # by default the signal dies away in deep networks
+            elif isinstance(module, (nn.Conv2d, nn.Linear)):  # by default the signal dies away in deep networks
                 nn.init.kaiming_normal_(module.weight, generator=generator)
     return net.eval()
 
@@ -247,6 +247,19 @@ def test_fine_tuning_keeps_a_classifier_that_fits_and_drops_others(
     assert fewer(clips(2)).shape == (2, 3)
     torch.testing.assert_close(fewer.data_bn.weight, theirs.data_bn.weight)
     torch.testing.assert_close(fewer.backbone.conv5[0].weight, theirs.base_model.conv5[0].weight)
+
+
+def test_a_checkpoint_of_another_stream_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "best.pt"
+    content = {"model": network("iframe", 3).state_dict(), "config": {}, "classes": ["a", "b", "c"]}
+    save_checkpoint(path, content)
+    for kind in ("mv", "residual"):
+        caplog.clear()
+        network(kind, 3, weights=str(path))
+        assert "best.pt: is of another stream (it " in caplog.text and "streams.NAME.model.weights" in caplog.text
+    caplog.clear()
+    network("iframe", 3, weights=str(path))
+    assert not caplog.text
 
 
 def test_an_iframe_network_starts_a_motion_network_by_its_mean(tmp_path: Path) -> None:
