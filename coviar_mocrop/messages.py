@@ -1,4 +1,4 @@
-"""Parts of messages: what another word may have been meant as, and what other libraries say."""
+"""Parts of messages: what another word may have been meant as, numbers, and what other libraries say."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def did_you_mean(names: Iterable[str]) -> str:
 def _contains(name: str, part: str) -> bool:
     """Whether ``name`` begins with ``part``, or holds it as a word between underscores or dots."""
     return bool(re.search(rf"(^|[._]){re.escape(part)}(_|$)", name)) or (len(part) > 2 and name.startswith(part))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: ``1 clip``, ``2 clips``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def first_line(error: BaseException) -> str:

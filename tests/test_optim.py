@@ -48,6 +48,24 @@ def test_schedules(schedule: dict[str, Any], expected: list[float]) -> None:
     assert rates == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("schedule", ["constant", "step"])
+def test_a_longer_run_begins_as_a_shorter_one(schedule: Any) -> None:
+    """So that a run can be made longer, even one that ends in its warm-up; only cosine depends on the end."""
+
+    def rates(epochs: int) -> list[float]:
+        settings = TrainConfig(lr=1.0, epochs=epochs, schedule=schedule, warmup_epochs=2, steps=(1,))
+        optimizer = create_optimizer(torch.nn.Linear(2, 2), settings)
+        plan = create_schedule(optimizer, settings, steps_per_epoch=3)
+        found = []
+        for _ in range(6):
+            found.append(plan.get_last_lr()[0])
+            optimizer.step()
+            plan.step()
+        return found
+
+    assert rates(1) == rates(2) == rates(9)
+
+
 def test_frozen_parameters_are_left_alone() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     network[0].requires_grad_(False)

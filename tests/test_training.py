@@ -197,9 +197,25 @@ def test_a_finished_run_goes_on_where_the_schedule_allows(demo: Path, tmp_path: 
     assert same(outcome(tmp_path / "short"), outcome(tmp_path / "long"))
     with pytest.raises(CheckpointError, match="has done 2 epochs already"):
         train(config("long", 1), resume=True)
-    train(config("cosine", 1, "cosine"))
-    with pytest.raises(CheckpointError, match=r"cosine schedule ends after 1 epochs.*--set model\.weights="):
-        train(config("cosine", 2, "cosine"), resume=True)
+    for name, key in (("cosine", r"model\.weights"), ("all/mv", r"streams\.mv\.model\.weights")):
+        train(config(name, 1, "cosine"))
+        with pytest.raises(CheckpointError, match=rf"cosine schedule ends after 1 epochs.*--set {key}="):
+            train(config(name, 2, "cosine"), resume=True)
+
+
+def test_a_run_no_longer_than_its_warm_up_is_made_longer(
+    demo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def config(name: str, epochs: int) -> Config:
+        settings = {"epochs": epochs, "batch_size": 8, "schedule": "constant", "warmup_epochs": 1}  # a step an epoch
+        return small_config(demo, tmp_path / name, train=settings)
+
+    train(config("short", 1))
+    with caplog.at_level("INFO"):
+        train(config("short", 2), resume=True)
+    assert "in epoch 2, after step 0" in caplog.text
+    train(config("long", 2))
+    assert same(outcome(tmp_path / "short"), outcome(tmp_path / "long"))
 
 
 def test_the_test_list_is_never_opened(demo: Path, tmp_path: Path) -> None:
@@ -282,7 +298,7 @@ def test_resuming_where_there_is_no_run_says_so(demo: Path, tmp_path: Path, capl
         assert "holds no run to go on with" in caplog.text
         before = (tmp_path / "none/last.pt").read_bytes()
         train(config, resume=True)
-        assert "is done already, epochs: 1" in caplog.text
+        assert "is finished already (1 epoch)" in caplog.text
     assert (tmp_path / "none/last.pt").read_bytes() == before
 
 
@@ -408,7 +424,7 @@ def test_a_checkpoint_of_another_optimizer_is_refused(demo: Path, trained: Path,
     content = load_checkpoint(trained.parent / "last.pt")
     content["optimizer"] = {"state": {}, "param_groups": []}
     save_checkpoint(tmp_path / "last.pt", content)
-    with pytest.raises(CheckpointError, match="cannot be resumed from"):
+    with pytest.raises(CheckpointError, match="cannot be resumed from, because its optimizer or schedule"):
         train(small_config(demo, tmp_path), resume=True)
 
 

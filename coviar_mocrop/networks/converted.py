@@ -232,6 +232,12 @@ def load_weights(network: nn.Module, weights: Weights, source: str, stem: str, c
         raise CheckpointError(
             f"{source}: does not fit model.backbone ({fitted.problems}); is it of another architecture?"
         )
+    if weights.classes is not None and (difference := wrong_stream(own, weights, stem)):  # a checkpoint of this project
+        logger.warning(
+            "%s: is of another stream (it %s); this one starts from it all the same. streams.NAME.model.weights=FILE "
+            "gives each stream its own",
+            *(source, difference.partition(";")[0]),
+        )
     network.load_state_dict(fitted.state)
     notes = ", the classifier starts anew" if f"{classifier}.weight" in fitted.fresh else ""
     if entries != len(weights.tensors):

@@ -70,15 +70,18 @@ def create_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opt
 def create_schedule(
     optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """Create the learning rate schedule. Call its ``step`` once per optimizer step."""
-    total = config.epochs * steps_per_epoch
-    warmup = min(config.warmup_epochs * steps_per_epoch, total - 1)
+    """Create the learning rate schedule. Call its ``step`` once per optimizer step.
+
+    Only ``cosine`` depends on the number of epochs, so that a run with another schedule can be made longer.
+    """
+    total, warmup = config.epochs * steps_per_epoch, config.warmup_epochs * steps_per_epoch
     main: torch.optim.lr_scheduler.LRScheduler
     if config.schedule == "step":
         milestones = [max(epoch * steps_per_epoch - warmup, 1) for epoch in config.steps]
         main = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
     elif config.schedule == "cosine":
-        main = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(total - warmup, 1))
+        warmup = min(warmup, total - 1)
+        main = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total - warmup)
     else:
         main = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     if not warmup:

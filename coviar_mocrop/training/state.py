@@ -116,9 +116,11 @@ def load_state(trainer: Trainer) -> None:
         trainer.state = TrainState(content["epoch"], content["step"], metrics, history)
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path}: cannot be resumed from ({type(error).__name__}: {error}); start anew with --overwrite"
+            f"{path}: cannot be resumed from, because its optimizer or schedule does not fit these settings; start "
+            "with --overwrite"
         ) from error
-    logger.info("resuming %s after epoch %d, step %d", path, trainer.state.epoch, trainer.state.step)
+    if not trainer.done:
+        logger.info("resuming %s in epoch %d, after step %d", path, trainer.state.epoch + 1, trainer.state.step)
 
 
 def _require_same_run(content: dict[str, Any], trainer: Trainer, path: Any) -> None:
@@ -140,12 +142,14 @@ def _require_same_run(content: dict[str, Any], trainer: Trainer, path: Any) -> N
                 f"{path}: data.{part}_list names other clips or labels than when the run began; resume with the same "
                 "list, or use another --output"
             )
-    epochs, schedule = before["train.epochs"], trainer.config.train.schedule
+    epochs, schedule, stream = before["train.epochs"], trainer.config.train.schedule, trainer.config.stream
     if epochs != now["train.epochs"] and schedule == "cosine":
+        # streams that are trained together have folders of their names, and weights of their own
+        key = f"streams.{stream}.model.weights" if trainer.folder.path.name == stream else "model.weights"
         raise CheckpointError(
             f"{path}: its cosine schedule ends after {epochs} epochs, so train.epochs cannot change; start another run "
-            f"from its weights (--set model.weights={trainer.folder.best}). Runs begun with train.schedule=constant or "
-            "step can be made longer"
+            f"from its weights (--set {key}={trainer.folder.best}). Runs begun with train.schedule=constant or step "
+            "can be made longer"
         )
     if content["epoch"] > now["train.epochs"]:
         raise CheckpointError(

@@ -19,6 +19,7 @@ from coviar_mocrop.config import Config
 from coviar_mocrop.errors import DataError, Interrupted
 from coviar_mocrop.inference.testing import score_clips
 from coviar_mocrop.interrupt import StopRequest
+from coviar_mocrop.messages import counted
 from coviar_mocrop.runtime import Group, process_group
 from coviar_mocrop.scores import Scores
 from coviar_mocrop.training.fitting import fit_at_once
@@ -88,8 +89,8 @@ def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> Non
         load_state(trainer)
         if not run.group.is_main:  # the sums in a checkpoint are those of all processes
             trainer.state.metrics = Metrics()
-        if trainer.state.epoch == config.train.epochs:
-            logger.info("%s: is done already, epochs: %d", folder.path, config.train.epochs)
+        if trainer.done:
+            logger.info("%s: is finished already (%s)", folder.path, counted(trainer.state.epoch, "epoch"))
     elif run.group.is_main:
         if resume:
             logger.warning("%s: holds no run to go on with; starting one", folder.path)
