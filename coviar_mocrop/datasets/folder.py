@@ -57,7 +57,8 @@ def prepare_folder(
             for instance cut from one source video, all go to one side. None: every clip is a group of its own.
         group_column: column of ``groups`` that names the group.
         folds: write this many splits; each clip is tested in one of them. None: one split, by ``test_share``.
-        test_share: share of each class, as near as whole groups allow, that is held out for testing (default 0.3).
+        test_share: share of each class, as near as whole groups allow, that is held out for testing (default 0.3; 0:
+            all clips are for training and validation).
         val_share: share of the training clips of each class and split, as near as whole groups allow, that is held
             out for validation (default 0.15; 0: none).
         seed: decides the division, together with the paths and the groups.
@@ -88,6 +89,8 @@ def prepare_folder(
         sides: dict[str, list[Side | None]]
         if given:
             sides = {clip.path: [given[clip.path]] for clip in usable}
+        elif shares[0] == 0:
+            sides = {clip.path: ["train"] for clip in usable}
         else:
             part_of = _divide_clips(usable, group_of, shares, seed)
             sides = {
@@ -98,7 +101,8 @@ def prepare_folder(
 
     if given:
         _require_whole_groups(clips, group_of, given)
-    wanted = [side for side in SIDES if side in (present or ("train", "test")) or (side == "val" and val_share)]
+    there = present or (("train", "test") if shares[0] else ("train",))
+    wanted = [side for side in SIDES if side in there or (side == "val" and val_share)]
     written = None if groups is None else group_of
     prepared = prepare(source, lists, classes, clips, wanted, sides_of, canonical, handling, group_of=written)
     if not given:
@@ -223,8 +227,8 @@ def _shares(folds: int | None, test_share: float) -> list[float]:
         if not 2 <= folds <= _MOST_FOLDS:
             raise DataError(f"{folds} folds: give 2 to {_MOST_FOLDS}, or a test share")
         return [1 / folds] * folds
-    if not 0 < test_share < 1:
-        raise DataError(f"test share {test_share}: give a number between 0 and 1, such as 0.3")
+    if not 0 <= test_share < 1:
+        raise DataError(f"test share {test_share}: give a number from 0 (no test list) to below 1, such as 0.3")
     return [test_share, 1 - test_share]
 
 

@@ -30,6 +30,10 @@ class FrozenNet(nn.Module):
         last = network.get_submodule(network.classifier_name)
         width = int(last.in_features if isinstance(last, nn.Linear) else last.in_channels)  # type: ignore[arg-type]
         set_module(network, network.classifier_name, nn.Identity())
+        norm = network.data_bn
+        if isinstance(norm, nn.BatchNorm2d) and not norm.num_batches_tracked and network.in_channels == 2:
+            # nothing will train it: motion gets the spread of the pictures that the backbone knows
+            nn.init.constant_(norm.weight, len(network.std) / sum(network.std))
         self.backbone = network.requires_grad_(False).eval()
         self.dim = 2 * width
         self.in_channels, self.mean, self.std, self.temporal = network.in_channels, network.mean, network.std, False

@@ -8,7 +8,7 @@ regularisation, and afterwards the weights of the fusion, from what each clip go
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from coviar_mocrop.checkpoint import digest
 from coviar_mocrop.clips.loading import ClipLoader
-from coviar_mocrop.datasets.lists import VideoList
+from coviar_mocrop.datasets.lists import Clip
 from coviar_mocrop.datasets.splits import divide, group_sizes
 from coviar_mocrop.scores import Scores, save_scores
 from coviar_mocrop.training.metrics import Metrics
@@ -36,7 +36,8 @@ def fit_at_once(run: Run) -> tuple[list[Trainer], dict[str, Scores]]:
     trainers = [trainer for trainer in run.trainers if trainer.stream.fitted and not trainer.done]
     loaders = [run.loader, *([run.validation] if run.validation else [])]
     clips = [clip for loader in loaders for clip in loader.clips.videos.clips]
-    folds = _folds([loader.clips.videos for loader in loaders], run.loader.clips.seed) if trainers else None
+    group_of = {name: group for loader in loaders for name, group in loader.clips.videos.group_of.items()}
+    folds = fold_of(clips, group_of, run.loader.clips.seed) if trainers else None
     held_out = {}
     for trainer in trainers:
         start, stream = time.monotonic(), trainer.stream
@@ -71,12 +72,18 @@ def _rows(loader: ClipLoader, stream: str) -> torch.Tensor:
     return loader.clips.features[stream].rows
 
 
-def _folds(lists: Sequence[VideoList], seed: int) -> torch.Tensor | None:
-    """The fold int64 [clips] of all clips of the lists, whole groups together; None where there is one group only."""
-    clips = [clip for videos in lists for clip in videos.clips]
-    group_of = {clip.path: clip.path for clip in clips}
-    for videos in lists:
-        group_of |= {clip.path: videos.group_of.get(clip.path, clip.path) for clip in videos.clips}
+def fold_of(clips: Sequence[Clip], group_of: Mapping[str, str], seed: int) -> torch.Tensor | None:
+    """The fold int64 [clips] of each clip in the cross-validation, whole groups together.
+
+    Args:
+        clips: of distinct paths.
+        group_of: by path; a clip that is not named is a group of its own.
+        seed: decides the division.
+
+    Returns:
+        None where there is one group only.
+    """
+    group_of = {clip.path: group_of.get(clip.path, clip.path) for clip in clips}
     sizes = group_sizes(clips, group_of)
     count = min(FOLDS, len(sizes))
     if count < 2:
