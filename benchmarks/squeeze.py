@@ -39,7 +39,8 @@ class Case(NamedTuple):
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the options of ``benchmark.py squeeze``."""
-    command.add_argument("--sides", nargs="+", type=int, default=SIDES, help="sides of the maps, cells (%(default)s)")
+    sides = " ".join(map(str, SIDES))
+    command.add_argument("--sides", nargs="+", type=int, default=SIDES, help=f"sides of the maps, cells ({sides})")
     command.add_argument("--channels", type=int, default=64, help="channels that are compared (%(default)s)")
     command.add_argument("--window", type=int, default=15, help="side of the window, cells (%(default)s)")
     command.add_argument("--frames", type=int, default=8, help="frames of the clip (%(default)s)")

@@ -22,6 +22,7 @@ from coviar_mocrop.errors import DataError
 from coviar_mocrop.viz.results import SETTINGS
 from coviar_mocrop.viz.tables import markdown_table
 
+ONLY = "which tables (default: all; footage only where --footage is given)"
 PROJECT = Path(__file__).resolve().parent.parent
 Rows = dict[tuple[str, str], dict[int, float]]
 """Top-1 by setting and stream, then by seed."""
@@ -29,10 +30,11 @@ Rows = dict[tuple[str, str], dict[int, float]]
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the options of ``benchmark.py tables``."""
-    command.add_argument("--only", nargs="+", choices=("demo", "clip", "squeeze", "footage"), help="(default: all)")
+    command.add_argument("--only", nargs="+", choices=("demo", "clip", "squeeze", "footage"), help=ONLY)
     command.add_argument("--footage", type=Path, metavar="DIR", help="the surveillance clips, with groups.csv in it")
-    command.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="(0 1 2)")
-    command.add_argument("--output", type=Path, default=Path("runs/tables"), metavar="DIR", help="(%(default)s)")
+    command.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="one run each (0 1 2)")
+    folder = "folder of the runs (%(default)s)"
+    command.add_argument("--output", type=Path, default=Path("runs/tables"), metavar="DIR", help=folder)
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
@@ -55,14 +57,14 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
 def _demo(folder: Path, seed: int, _: Path | None) -> dict[tuple[str, str], float]:
     """``tools/demo.py``: three streams on the synthetic clips."""
     if not _is_done(folder / "results.json"):
-        _tool("demo", "--seed", seed, "--output", folder)
+        _tool("demo", "--resume", "--seed", seed, "--output", folder)
     return _top1(folder / "results.json")
 
 
 def _clip(folder: Path, seed: int, _: Path | None) -> dict[tuple[str, str], float]:
     """``tools/demo.py --clip``: with the CLIP stream, its probes, and weights for all four."""
     if not (folder / "probes.json").exists():
-        _tool("demo", "--clip", "--seed", seed, "--output", folder)
+        _tool("demo", "--resume", "--clip", "--seed", seed, "--output", folder)
     probes = json.loads((folder / "probes.json").read_text())
     return {**_top1(folder / "results.json"), **{("attention", title): top1 for title, top1 in probes.items()}}
 

@@ -9,6 +9,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 
+from tqdm import tqdm
+
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, Interrupted
 from coviar_mocrop.messages import first_line
 
@@ -25,7 +27,8 @@ _REMEDIES = {
 def run(main: Callable[[], None]) -> None:
     """Run a tool's ``main``; what a user can cause ends in one line on stderr and exit code 2, not a traceback."""
     # what goes wrong is said by whichever process meets it
-    logging.basicConfig(level=logging.INFO if is_main_process() else logging.WARNING, format="%(message)s")
+    level = logging.INFO if is_main_process() else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", handlers=[LinesAboveBars()])
     try:
         main()
         return
@@ -50,6 +53,14 @@ def run(main: Callable[[], None]) -> None:
         print(said, file=sys.stderr)
     gc.collect()  # the error held main's variables, and so processes that read, which end when they are no longer used
     raise SystemExit(code)
+
+
+class LinesAboveBars(logging.Handler):
+    """Messages on stderr, on lines of their own where there are progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message."""
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
 def is_main_process() -> bool:

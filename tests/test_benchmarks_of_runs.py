@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from demo import small_config
 
+from benchmarks import tables
 from benchmarks.scale import measure_scale
 from benchmarks.testing import compare_testing, table
 from coviar_mocrop.bitstream.transcode import encode
-from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.training.trainer import train
 
 
@@ -37,3 +38,17 @@ def test_a_long_list_is_measured(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]  # the links are gone
     with pytest.raises(ConfigError, match="at least 1"):
         measure_scale(tmp_path / "clip.mp4", entries=0)
+
+
+def test_an_interrupted_demo_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def begin(name: str, *options: object) -> None:
+        started.append((name, *options))
+        raise DataError("stopped")
+
+    monkeypatch.setattr(tables, "_tool", begin)
+    for make in (tables._demo, tables._clip):
+        with pytest.raises(DataError, match="stopped"):
+            make(tmp_path, 1, None)
+    assert [(name, "--resume" in options) for name, *options in started] == [("demo", True)] * 2

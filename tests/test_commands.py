@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,15 +15,18 @@ import pytest
 import torch
 import torchvision
 from demo import small_settings
-from tool import TOOLS, tool
+from tool import TOOLS, run_tool, tool
+from tqdm import tqdm
 
 import coviar_mocrop.clips.dataset as dataset_module
 import coviar_mocrop.inference.predictor as predictor_module
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
+from coviar_mocrop.cli import LinesAboveBars
 from coviar_mocrop.config import load_configs
 from coviar_mocrop.datasets.demo import make_demo
+from coviar_mocrop.errors import Interrupted
 from coviar_mocrop.fusion_weights import tune_weights
-from coviar_mocrop.inference.testing import load_stream, score_checkpoint
+from coviar_mocrop.inference.testing import load_stream, score_checkpoint, score_checkpoints
 from coviar_mocrop.scores import load_scores
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -258,3 +264,37 @@ def test_the_demo_from_clips_to_the_table(tmp_path: Path, monkeypatch: pytest.Mo
     assert [row.split(" | ")[0] for row in rows] == ["| baseline", "| efficiency", "| attention"]
     tops = [[row.split(" | ")[2] for row in said.splitlines() if "**fused**" in row] for said in (before, told)]
     assert tops[0] == tops[1]
+
+
+def test_an_interrupted_demo_names_the_command_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise Interrupted("stopped in epoch 1, after step 2: everything is in last.pt; go on with the same command")
+
+    monkeypatch.setattr("coviar_mocrop.datasets.demo.make_demo", lambda *_, **__: None)
+    monkeypatch.setattr("coviar_mocrop.training.trainer.train", stop)
+    monkeypatch.chdir(tmp_path)
+    done = run_tool("demo", "--seed", "1", "--output", "a run", check=False)
+    assert (done.returncode, done.stderr) == (
+        130,
+        "stopped in epoch 1, after step 2; go on with python tools/demo.py --seed 1 --output 'a run' --resume\n",
+    )
+
+
+@pytest.mark.parametrize(("part", "title"), [("val", "validate"), ("test", "test")])
+def test_the_bar_says_which_list_is_read(runs: Path, monkeypatch: pytest.MonkeyPatch, part: Any, title: str) -> None:
+    titles = []
+
+    def bar(**options: Any) -> Any:
+        titles.append(options["desc"])
+        return tqdm(**options)
+
+    monkeypatch.setattr("coviar_mocrop.inference.testing.tqdm", bar)
+    score_checkpoints([runs / "mv"], part=part)
+    assert titles == [f"{title} mv"]
+
+
+def test_messages_stand_on_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with tqdm(total=2, desc="epoch 1/2", file=sys.stderr) as bar:
+        bar.refresh()
+        LinesAboveBars().emit(logging.makeLogRecord({"msg": "skipped a.mp4"}))
+    assert "skipped a.mp4" in re.split(r"[\r\n]", capsys.readouterr().err)

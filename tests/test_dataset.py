@@ -435,8 +435,11 @@ def test_unusable_clips_are_skipped_once_or_raised(
     messages = [record.message for record in caplog.records]
     assert sum("broken.mp4" in message for message in messages) == 1
     assert any("2 of 3 clips were skipped" in message for message in messages)
+    skipped.reasons.popitem()
+    skipped.summarise()
+    assert "1 of 3 clips was skipped" in caplog.messages
     streams = streams_of(demo, setting=setting, data={**data, "on_error": "raise", "workers": 1})
-    with pytest.raises(VideoError, match=r"broken\.mp4|missing\.mp4") as caught:
+    with pytest.raises(VideoError, match=r"(broken|missing)\.mp4: .*--set data\.on_error=skip") as caught:
         read_all(streams)
     assert "\n" not in str(caught.value)  # no traceback of a worker
 

@@ -245,8 +245,8 @@ def test_transcode_before_predicting(checkpoints: list[Path], tmp_path: Path) ->
     other = record(wandering(20, 96, 64, 5, seed=3), tmp_path / "other.mp4")
     noted = run_tool("predict", other, other, *told)
     assert noted.stderr == (
-        f"note: {other}: the streams learned from transcodes (mpeg4 at 64x48, a key frame every 12 frames, "
-        "no B-frames), and this is none; --transcode makes it one\n"
+        f"note: {other}: the streams were trained on transcoded videos (mpeg4 at 64x48, a key frame every 12 frames, "
+        "no B-frames); this one is not: add --transcode\n"
     )
 
 

@@ -554,6 +554,7 @@ def test_a_dry_run_tells_and_writes_nothing(demo: Path, tmp_path: Path) -> None:
     config = small_config(demo, tmp_path / "run", train={"val_every": 1})
     text = "\n".join(dry_run({"mv": config}))
     assert not (tmp_path / "run").exists()
+    assert "already holds a run" not in text and "untrained" not in text
     network = create_network(2, 8, ModelConfig(backbone=BACKBONE, dropout=0.2), input_norm=True)
     gflops = count_flops(network, (1, 1, 2, 32, 32)) / 1e9
     total = sum(p.numel() for p in network.parameters()) / 1e6
@@ -563,7 +564,16 @@ def test_a_dry_run_tells_and_writes_nothing(demo: Path, tmp_path: Path) -> None:
         f"{gflops:.3f} GFLOPs a frame, {2 * gflops:.2f} a test clip",
         "8 clips, 2 steps an epoch, 3 epochs",
         "validation: 8 of 8 clips",
+        ", top-1 after one step: mv ",
         " GB at most",
         "nothing written",
     ):
         assert words in text
+
+
+def test_a_dry_run_tells_of_the_run_that_is_there(demo: Path, tmp_path: Path) -> None:
+    config = small_config(demo, tmp_path, train={"epochs": 1, "batch_size": 8})
+    (tmp_path / "last.pt").touch()
+    lines = dry_run({"mv": config})
+    assert f"  {tmp_path}: already holds a run; --resume, --overwrite or another --output is needed" in lines
+    assert any("8 clips, 1 step an epoch, 1 epoch:" in line for line in lines)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 from coviar_mocrop.cli import parser, run
 from coviar_mocrop.config import load_configs
 from coviar_mocrop.datasets.demo import make_demo
+from coviar_mocrop.errors import Interrupted
 from coviar_mocrop.files import require_writable, write_json
 from coviar_mocrop.inference.show import log_pictures
 from coviar_mocrop.inference.testing import score_checkpoint, score_checkpoints
@@ -81,7 +84,12 @@ def _train(
     """Train runs of configs/demo.yaml together; gives the checkpoints by name."""
     configs = load_configs(PROJECT / "configs" / "demo.yaml", streams, overrides)
     configs = {name: c.model_copy(update={"output": str(output / (folder or name))}) for name, c in configs.items()}
-    return train(configs, resume=resume, overwrite=not resume, draw=log_pictures)
+    try:
+        return train(configs, resume=resume, overwrite=not resume, draw=log_pictures)
+    except Interrupted as error:  # also of `make demo`, which has no --resume
+        command = ["python", "tools/demo.py", *(option for option in sys.argv[1:] if option != "--resume"), "--resume"]
+        where = str(error).partition(":")[0]
+        raise Interrupted(f"{where}; go on with {shlex.join(command)}") from None
 
 
 def _probes(head: Path, output: Path, overrides: list[str]) -> dict[str, float]:

@@ -21,9 +21,9 @@ def main() -> None:
     """Parse, export, say what was written."""
     arguments = parser(
         "Write a stream as safetensors, torch.export program (.pt2) or ONNX, with a JSON card beside it: stream,\n"
-        "classes, input, scaling, settings, GFLOPs, parameters, checksum, versions. Each file is read back and its\n"
-        "logits compared with the stream's. The .safetensors goes wherever a checkpoint goes. ONNX needs\n"
-        "pip install -e '.[export]'.",
+        "classes, input, scaling, settings, GFLOPs, parameters, checksum, versions. Each file is read back: weights\n"
+        "are compared by checksum, programs by their logits. The .safetensors goes wherever a checkpoint goes. ONNX\n"
+        "needs pip install -e '.[export]'.",
         EXAMPLES,
     )
     arguments.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pt of a run, or .safetensors")
@@ -32,7 +32,10 @@ def main() -> None:
         "--format", nargs="+", choices=FORMATS, default=["safetensors"], help="what to write (default: safetensors)"
     )
     arguments.add_argument(
-        "--tolerance", type=_tolerance, default=1e-4, help="largest difference of logits allowed (default: 1e-4)"
+        "--tolerance",
+        type=_tolerance,
+        default=1e-4,
+        help="largest difference of logits allowed, relative to the largest logit (default: 1e-4)",
     )
     arguments.add_argument("--overwrite", action="store_true", help="replace another stream's export in the folder")
     add_set_argument(arguments)

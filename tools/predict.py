@@ -30,9 +30,9 @@ BAR = 30
 def main() -> None:
     """Parse, classify, print."""
     arguments = parser(
-        "Classify any video with trained streams: top-5 with bars, and the time spent on reading, box and each\n"
-        "stream. Each video is read once for all streams. Several videos, or a folder, give a table; what cannot\n"
-        "be read is named and left out, and the exit code is 1 in the end.",
+        "Classify any video with trained streams: top-5 with bars, and the time spent on reading (box and crops\n"
+        "included) and on each stream. Each video is read once for all streams. Several videos, or a folder, give a\n"
+        "table; what cannot be read is named and left out, and the exit code is 1 in the end.",
         EXAMPLES,
     )
     arguments.add_argument("input", nargs="+", metavar="VIDEO", help="videos, addresses of videos (http), or folders")
@@ -132,7 +132,7 @@ def _damaged(prediction: Prediction) -> str:
 
 
 def _unlike(path: Path | str, form: Form) -> str:
-    return f"note: {path}: the streams learned from transcodes ({form}), and this is none; --transcode makes it one"
+    return f"note: {path}: the streams were trained on transcoded videos ({form}); this one is not: add --transcode"
 
 
 def _with_remedy(error: VideoError) -> VideoError:

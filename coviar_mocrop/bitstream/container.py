@@ -83,7 +83,7 @@ def _explained(error: VideoError, source: Source) -> str:
     if isinstance(cause, FileNotFoundError):
         if "://" in name or name.startswith(("http:/", "https:/")):
             return f"{name}: cannot be read; give a path, or an http or https address as a string"
-        return f"{name}: no such file; check the path (in a list: data.root and the list)"
+        return f"{name}: no such file; check the path"
     if isinstance(cause, PermissionError):
         return f"{name}: no permission to read it"
     if os.path.isfile(name) and not os.path.getsize(name):

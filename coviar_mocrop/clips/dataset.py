@@ -66,7 +66,7 @@ class SkipLog:
     def add_named(self, name: str, error: CoviarMocropError) -> None:
         """One error by the clip's path; see :meth:`add`."""
         if self._on_error == "raise":
-            raise error
+            raise type(error)(f"{error}; to leave out clips that cannot be used: --set data.on_error=skip") from error
         if name not in self.reasons:
             self.reasons[name] = str(error)
             logger.warning("skipped %s", error)
@@ -75,7 +75,8 @@ class SkipLog:
         """Log the number of skipped clips across all processes. Collective: every process must call it."""
         names = set().union(*group.gather(set(self.reasons)))
         if names and group.is_main:
-            logger.warning("%d of %d %s were skipped", len(names), self._total, what)
+            were = "was" if len(names) == 1 else "were"
+            logger.warning("%d of %d %s %s skipped", len(names), self._total, what, were)
 
 
 class ClipDataset(Dataset[Sample]):

@@ -183,7 +183,7 @@ def score_streams(streams: Sequence[Stream], part: Part = "test", *, group: Grou
     for stream in streams:
         runtime.place(stream.network)
     loader = create_testing_loader(streams, videos, group)
-    scores = score_clips(streams, loader, runtime, group=group)
+    scores = score_clips(streams, loader, runtime, title="validate" if part == "val" else part, group=group)
     loader.clips.keep_boxes()
     loader.summarise(group, f"{part} clips")
     for stream in streams:

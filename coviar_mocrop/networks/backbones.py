@@ -64,7 +64,7 @@ def create_backbone(
     except OSError as error:  # URLError is one
         raise ModelError(
             f"the weights {weights!r} of {name} cannot be downloaded ({error}); give the path of a local file "
-            "in model.weights, or null to train from scratch"
+            "in model.weights (of one of several streams: streams.NAME.model.weights), or null to train from scratch"
         ) from error
     if hasattr(net, "transform_input"):  # GoogLeNet and Inception scale RGB once more, whatever their weights
         net.transform_input = in_channels == 3

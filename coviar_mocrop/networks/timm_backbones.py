@@ -61,7 +61,8 @@ def create_timm_backbone(
         if pretrained:
             raise ModelError(
                 f"the weights {weights!r} of {name} cannot be downloaded or loaded ({first_line(error)}); give the "
-                "path of a local file in model.weights, or null to train from scratch"
+                "path of a local file in model.weights (of one of several streams: streams.NAME.model.weights), or "
+                "null to train from scratch"
             ) from error
         raise ModelError(f"backbone {name!r} cannot be built ({first_line(error)})") from error
     facts = cast(dict[str, Any], net.pretrained_cfg)

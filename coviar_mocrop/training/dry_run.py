@@ -12,6 +12,7 @@ from coviar_mocrop.clips.batch import Frames, StreamBatch
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.inference.testing import score_clips
+from coviar_mocrop.messages import counted
 from coviar_mocrop.runtime import ALONE
 from coviar_mocrop.training.setup import Trainer, prepare
 from coviar_mocrop.training.steps import read_steps, sync_step
@@ -49,23 +50,27 @@ def dry_run(configs: Mapping[str, Config]) -> list[str]:
     clips, steps = len(run.loader.clips), run.sampler.steps
     epochs = max(config.train.epochs for config in configs.values())
     hours = steps * epochs * seconds / 3600
+    length = f"{counted(clips, 'clip')}, {counted(steps, 'step')} an epoch, {counted(epochs, 'epoch')}"
     lines += [
-        f"reading: {read.waited:.2f} s for the first step, for {' and '.join(names)} together",
-        f"run: {clips} clips, {steps} steps an epoch, {epochs} epochs: at most about {hours:.1f} hours at "
-        "this pace (the first step is the slowest)",
+        f"reading: {read.waited:.2f} s for the first step of {', '.join(names)}",
+        f"run: {length}: at most about {hours:.1f} hours at this pace (the first step is the slowest)",
         f"memory: {_memory(run.runtime.device)}",
     ]
     if run.validation:
         start = time.perf_counter()
-        scores = score_clips([trainer.stream for trainer in run.trainers], run.validation, run.runtime, batches=1)
+        scores = score_clips(
+            [trainer.stream for trainer in run.trainers], run.validation, run.runtime, batches=1, title="validate"
+        )
         spent = time.perf_counter() - start
         top1 = ", ".join(f"{name} {scored.top1:.1%}" for name, scored in scores.items())
         tested = len(next(iter(scores.values())).names)
         clips = len(run.validation.clips)
-        lines.append(f"validation: {tested} of {clips} clips in {spent:.2f} s, untrained top-1: {top1}")
+        lines.append(f"validation: {tested} of {clips} clips in {spent:.2f} s, top-1 after one step: {top1}")
     else:
         lines.append("validation: data.val_list is not set, so the last epoch will be the result")
     lines.append(f"output: {', '.join(config.output for config in configs.values())} (nothing written)")
+    if taken := [str(trainer.folder.path) for trainer in run.trainers if trainer.folder.last.exists()]:
+        lines.append(f"  {', '.join(taken)}: already holds a run; --resume, --overwrite or another --output is needed")
     return lines
 
 
