@@ -42,7 +42,8 @@ def main() -> None:
     arguments.add_argument(
         "--dry-run",
         action="store_true",
-        help="one step and one batch of validation only: shapes, parameters, GFLOPs, memory, time; nothing is written",
+        help="one step and one batch of validation only: shapes, parameters, GFLOPs, memory, time; nothing is written "
+        "but caches",
     )
     given = arguments.parse_args()
     if given.resume and given.overwrite:
