@@ -247,7 +247,7 @@ def _require_onnx() -> None:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("coviar_mocrop", "torchvision", "onnx", "onnxscript", "onnxruntime"):
+    for package in ("coviar_mocrop", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime"):
         with suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
