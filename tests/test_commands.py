@@ -109,7 +109,7 @@ def test_fusion_weights_are_tuned_on_the_validation_list(runs: Path, demo: Path,
     command = ["fuse", "--checkpoints", runs, "--tune", "--output", tmp_path]
     refused = tool(*command, ok=False)  # here the two lists are the same
     assert "8 clips are in the validation list and in the test list" in refused
-    assert "data.val_list is not set" in tool(*command, "--set", "data.val_list=null", ok=False)
+    assert "there is no validation list (data.val_list)" in tool(*command, "--set", "data.val_list=null", ok=False)
     assert "give one of the two" in tool(*command, "--weights", "2", "1", "1", ok=False)
     said = tool(*command, "--set", f"data.val_list={demo}/lists/train_split1.txt")
     assert "validation, 8 clips: top-1 iframe" in said and "points)" in said

@@ -705,7 +705,7 @@ def test_tool_prepares_a_folder(tree: Callable[..., Path], tmp_path: Path) -> No
         *(f"data.{side}_list={lists}/{side}_split1.txt" for side in SIDES),
     ]
     fused = ["--output", "runs/mine/fused"]
-    assert fuse == ["python", "tools/fuse.py", "--checkpoints", "runs/mine", "--tune", *fused]
+    assert fuse == ["python", "tools/fuse.py", "--checkpoints", "runs/mine", *fused]
     clip = (lists / "test_split1.txt").read_text().split()[0]
     assert predict == ["python", "tools/predict.py", f"{tmp_path / 'the form'}/{clip}", "--checkpoints", "runs/mine"]
     tool("prepare_data", "folder", root, *options, "--folds", "2", "--overwrite")
@@ -714,7 +714,6 @@ def test_tool_prepares_a_folder(tree: Callable[..., Path], tmp_path: Path) -> No
     assert not (lists / "val_split2.txt").exists()
     assert "a class has       4..4       4..4" in said
     assert "data.val_list=null" in commands(said)[0]
-    assert "--tune" not in commands(said)[1]
     refused = tool("prepare_data", "folder", root, *options, ok=False)
     assert refused.startswith(f"error: {lists}: already holds other lists (test_split1.txt and ")
     for wrong in (
@@ -755,7 +754,8 @@ def test_the_commands_printed_next_work(
         "prepare_data", "folder", root, "--name", "on", "--lists", "l", "--follow-links", "--test-share", "0.25"
     )
     small = ["input.full_size=32", "input.reduced_size=32", "input.segments=1", "input.test_segments=1"]
-    small += ["model.backbone=shufflenet_v2_x0_5", "train.epochs=1", "train.batch_size=4", "train.precision=fp32"]
+    small += ["model.backbone=shufflenet_v2_x0_5", "model.weights=null"]
+    small += ["train.epochs=1", "train.batch_size=4", "train.precision=fp32"]
     more = {
         "train_stream": ["--streams", "mv", "iframe", "--set", "data.workers=0", *small],
         "fuse": [],

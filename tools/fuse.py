@@ -42,8 +42,9 @@ def main() -> None:
     arguments = parser(
         "Late fusion: the weighted sum of the streams' clip scores. With --checkpoints the weights are learned on the\n"
         "validation list that the settings name (data.val_list), and stored in the folder of the run (fusion.json),\n"
-        "where predict.py finds them. Then the test list is scored; each clip is read once for all streams. Without a\n"
-        "validation list, or one of use, the weights are those of CoViAR: iframe 2, all others 1.\n\n"
+        "where predict.py finds them; those of frozen networks, on what each clip got when the fit did not see it.\n"
+        "Then the test list, if there is one, is scored; each clip is read once for all streams. Without validation\n"
+        "clips the weights are those of CoViAR: iframe 2, all others 1.\n\n"
         "Writes to the output folder: results.json (settings already there stay), fused scores, per-class accuracy\n"
         "(CSV), the confusion matrix and accuracy against GFLOPs (PNG), and one TensorBoard run per setting with\n"
         "the same tags, so that settings overlay.",
@@ -107,10 +108,11 @@ def main() -> None:
                     validation = validation_scores(trained, files, group)
                 except ScoreError as problem:
                     if given.tune:
-                        raise
+                        raise ScoreError(f"--tune: {problem}") from problem
                     if group.is_main:
                         print(f"weights: the default ones, because {problem}")
-            streams = score_streams(list(trained.values()), group=group)
+            reports = any(stream.config.data.test_list for stream in trained.values())
+            streams = score_streams(list(trained.values()), group=group) if reports else {}
             if group.is_main:
                 _keep(validation, files, given.output, "_val")
                 _keep(streams, files, given.output)
@@ -124,7 +126,7 @@ def main() -> None:
         streams = {name: load_scores(file) for name, file in _pairs(given.scores, "--scores").items()}
         weights = _weights(given.weights, list(streams))
         validation = {name: load_scores(file) for name, file in _pairs(given.tune_weights, "--tune-weights").items()}
-    if given.common:
+    if given.common and streams:
         before = ", ".join(f"{name} has {len(scores.names)}" for name, scores in streams.items())
         streams = common_clips(streams)
         print(f"{len(next(iter(streams.values())).names)} clips in common; {before}")
@@ -135,11 +137,14 @@ def main() -> None:
         learned = _learn(validation, streams, given.scale, demanded=given.tune or given.tune_weights)
     if learned:
         weights, found = learned.weights, learned.found
-    streams = rescale(streams, given.scale)
-    results = compare(streams, given.output, weights=weights, weights_from=found, setting=given.setting)
     if learned and given.scale == "logits" and (file := fusion_file(given.checkpoints or (), trained)):
         store_fusion(file, trained, learned)
         print(f"wrote {file}, which predict.py uses")
+    if not streams:
+        print("there is no test list (data.test_list), so nothing is reported")
+        return
+    streams = rescale(streams, given.scale)
+    results = compare(streams, given.output, weights=weights, weights_from=found, setting=given.setting)
     print(f"{results_table(results)}\n\n{weights_lines(results)}")
     print(f"\nwrote {given.output}/results.json; compare in TensorBoard: tensorboard --logdir {given.output}")
 
@@ -166,20 +171,19 @@ def _learn(
         ScoreError: they are among those reported although weights were ``demanded``, or do not belong together.
     """
     try:
-        require_disjoint(validation, reported)
+        if reported:
+            require_disjoint(validation, reported)
     except ScoreError as error:
         if demanded:
             raise
         print(f"weights: the default ones, because {error}")
         return None
-    validation = rescale({name: validation[name] for name in reported}, scale)
+    validation = rescale(validation, scale)
     if len(set(next(iter(validation.values())).labels.tolist())) < 2:
         print("weights: the default ones, because the validation clips are of one class only")
         return None
     learned = tune_weights(validation)
-    alone = ", ".join(f"{name} {top1:.1%}" for name, top1 in learned.alone.items())
-    told = f"fused {learned.before:.1%} with the default weights, {learned.after:.1%} with the learned ones"
-    print(f"validation, {learned.clips} clips: top-1 {alone}; {told}")
+    print(learned.report)
     if learned.clips < _FEW:
         print(f"note: {learned.clips} validation clips are few; a best epoch that is chosen on so few means little")
     return learned

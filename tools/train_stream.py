@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 from coviar_mocrop.cli import add_set_argument, is_main_process, parser, run
 from coviar_mocrop.config import load_configs
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.inference.show import log_pictures
+from coviar_mocrop.inference.stored_fusion import learn_from_held_out
 from coviar_mocrop.training.dry_run import dry_run
 from coviar_mocrop.training.trainer import train
 
@@ -59,8 +61,9 @@ def main() -> None:
         together = [file.parent.parent for file in files]
         folder = given.output or together[0]
         runs = [folder] if len(files) > 1 and len(set(together)) == 1 else files
-        tune = ["--tune"] if next(iter(configs.values())).data.val_list and len(files) > 1 else []
-        command = ["python", "tools/fuse.py", "--checkpoints", *runs, *tune, "--output", f"{folder}/fused"]
+        if learned := learn_from_held_out(files):
+            print(f"{learned.report}\nwrote {Path(together[0], 'fusion.json')}, which predict.py uses")
+        command = ["python", "tools/fuse.py", "--checkpoints", *runs, "--output", f"{folder}/fused"]
         print(f"next: {shlex.join(map(str, command))}")
 
 

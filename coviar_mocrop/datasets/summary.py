@@ -73,9 +73,8 @@ def next_commands(
     if values.get("output") != output:
         train += ["--output", output]
     commands = [train]
-    if split.get("test"):
-        tune = ["--tune"] if split.get("val") else []
-        commands.append(["fuse.py", "--checkpoints", output, *tune, "--output", f"{output}/fused"])
+    if split.get("test") or split.get("val"):
+        commands.append(["fuse.py", "--checkpoints", output, "--output", f"{output}/fused"])
     clip = next(clip for side in ("test", "val", "train") for clip in split.get(side, ()))
     commands.append(["predict.py", (prepared.root / clip.path).as_posix(), "--checkpoints", output])
     tools = project / "tools"

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from typing import Any
 from coviar_mocrop.checkpoint import digest
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import write_json
-from coviar_mocrop.fusion_weights import LearnedFusion
-from coviar_mocrop.inference.testing import find_checkpoints
+from coviar_mocrop.fusion import common_clips
+from coviar_mocrop.fusion_weights import LearnedFusion, tune_weights
+from coviar_mocrop.inference.testing import find_checkpoints, load_streams
+from coviar_mocrop.inference.validation import validation_scores
+from coviar_mocrop.runtime import ALONE
 from coviar_mocrop.streams.base import Stream
 
 _METHOD = "calibrated streams, weights drawn to equal ones"
@@ -51,6 +54,29 @@ def store_fusion(file: Path, streams: Mapping[str, Stream], learned: LearnedFusi
     checkpoints = {name: digest(stream.network.state_dict()) for name, stream in streams.items()}
     entry = {"method": _METHOD, **asdict(learned), "checkpoints": checkpoints}
     write_json(file, {"settings": {**settings, _setting(streams): entry}})
+
+
+def learn_from_held_out(checkpoints: Sequence[str | os.PathLike[str]]) -> LearnedFusion | None:
+    """Learn and store the weights of a run whose streams were all fitted: what they need lies in its folder.
+
+    Returns:
+        None where a stream was trained step by step, there is one stream only, or the clips are of one class.
+
+    Raises:
+        CoviarMocropError: a file cannot be used or written.
+    """
+    streams = load_streams(checkpoints)
+    file = fusion_file(checkpoints, streams)
+    if file is None or not all(stream.fitted for stream in streams.values()):
+        return None
+    try:
+        scores = validation_scores(streams, find_checkpoints(checkpoints), ALONE)
+        learned = tune_weights(common_clips(scores))
+    except ScoreError as problem:
+        logger.warning("fusion weights are the default ones, because %s", problem)
+        return None
+    store_fusion(file, streams, learned)
+    return learned
 
 
 def stored_fusion(file: Path | None, streams: Mapping[str, Stream]) -> LearnedFusion | None:

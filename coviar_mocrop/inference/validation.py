@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from coviar_mocrop.checkpoint import digest
 from coviar_mocrop.clips.loading import read_videos
@@ -45,6 +47,12 @@ def _held_out(stream: Stream, checkpoint: Path) -> Scores:
         raise ScoreError(f"{file}: belongs to other weights than {checkpoint}; train the stream again")
     if (setting := scores.settings.get("setting")) != stream.config.setting:
         raise ScoreError(f"{file}: is of the setting {setting}, in which the {stream.name} stream was fitted")
+    rules = json.loads(json.dumps(stream.rules()))  # tuples become lists, as in the file
+    fitted: dict[str, Any] = scores.settings.get("rules", rules)
+    if changed := [part for part in rules if rules[part] != fitted.get(part)]:
+        raise ScoreError(
+            f"{file}: the {stream.name} stream was fitted with other settings than it is tested with ({changed[0]})"
+        )
     return scores
 
 

