@@ -10,7 +10,8 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --duration
 help:
 	@echo "make demo   train three streams on synthetic clips, fuse them, compare settings (minutes, 2 cores)"
 	@echo "make demo CLIP=1   with a fourth stream, a small random CLIP joined to a motion network"
-	@echo "make figures FOOTAGE=DIR VIDEO=FILE   all figures of README and docs (hours); each of the two may be left out"
+	@echo "make figures FOOTAGE=DIR VIDEO=FILE   all figures of README and docs (hours); each of the two may be left out:"
+	@echo "            FOOTAGE: a folder of clips with groups.csv and action_boxes.csv; VIDEO: any video"
 	@echo "make test   run the test suite (minutes, 2 cores)"
 	@echo "make test-all   run the slow tests too: many processes, kills, fuzzing"
 	@echo "make lint   ruff and mypy"
@@ -29,7 +30,7 @@ $(BIN)/.ready: pyproject.toml
 demo: setup
 	$(BIN)/python tools/demo.py $(if $(CLIP),--clip)
 
-# the accuracies, then compute and times; what FOOTAGE and VIDEO are is said in docs/real_footage.md and docs/bitstream.md
+# the accuracies, then compute and times
 figures: setup
 	OMP_NUM_THREADS=1 $(BIN)/python tools/benchmark.py tables $(if $(FOOTAGE),--footage $(FOOTAGE))
 	$(BIN)/python tools/compute_table.py --latency --repeats 25

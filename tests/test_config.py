@@ -73,6 +73,12 @@ def test_overrides_for_all_runs_and_for_one() -> None:
     assert [config.train.epochs for config in configs.values()] == [510, 510, 7]
 
 
+@pytest.mark.parametrize("name", ["ucf101", "hmdb51"])
+def test_the_official_data_sets_train_with_the_box(name: str) -> None:
+    configs = load_configs(CONFIGS / f"{name}.yaml", ["iframe", "mv", "residual", "mv_efficientnet", "clip"])
+    assert {config.setting for config in configs.values()} == {"efficiency"}
+
+
 def test_a_file_that_describes_one_run(tmp_path: Path) -> None:
     write(tmp_path / "base.yaml", "data: {classes: c}\ntrain: {lr: 0.1}\n")
     path = write(tmp_path / "mv.yaml", "base: base.yaml\nstream: mv\noutput: runs/mine\n")

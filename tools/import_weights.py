@@ -13,7 +13,7 @@ from coviar_mocrop.inference.import_weights import inspect_weights
 
 EXAMPLES = """\
   python tools/import_weights.py ucf101_mv_model_best.pth.tar --config configs/ucf101.yaml \\
-    --streams mv --output runs/coviar/mv/best.pt
+    --streams mv --set setting=baseline --output runs/coviar/mv/best.pt
   python tools/import_weights.py Res50_ucf101_best.pth.tar --config configs/ucf101.yaml \\
     --streams iframe --set model.backbone=resnet50 setting=efficiency input.test_segments=8 --output runs/theirs/best.pt
   python tools/import_weights.py weights.safetensors --config configs/ucf101.yaml --streams mv --output best.pt \\

@@ -56,7 +56,7 @@ OFFICIAL_EXAMPLES = """\
   # the form that CoViAR uses, MPEG-4 at 340x256 with a key frame every 12 frames
   python tools/prepare_data.py {command} --transcode data/{name}
 
-  # the videos of the archive as they are; 15 % of the training clips become a validation list, in whole source videos
+  # the videos of the archive as they are; 15 % of the training clips become a validation list, in whole {groups}
   python tools/prepare_data.py {command} --val-share 0.15"""
 
 DEMO_EXAMPLES = """\
@@ -150,13 +150,17 @@ def build_parser() -> argparse.ArgumentParser:
         "ucf101",
         "UCF101 with its three official splits",
         "SOURCE is the unpacked archive: ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi, ...",
-        OFFICIAL_EXAMPLES.format(name="ucf101", command="ucf101 UCF-101"),
+        OFFICIAL_EXAMPLES.format(name="ucf101", command="ucf101 UCF-101", groups="groups"),
     )
     hmdb51 = add(
         "hmdb51",
         "HMDB51 with its three official splits",
         "SOURCE is the unpacked archive with its 51 inner archives unpacked too: brush_hair/*.avi, ...",
-        OFFICIAL_EXAMPLES.format(name="hmdb51", command="hmdb51 hmdb51_org --splits testTrainMulti_7030_splits"),
+        OFFICIAL_EXAMPLES.format(
+            name="hmdb51",
+            command="hmdb51 hmdb51_org --splits testTrainMulti_7030_splits",
+            groups="source videos",
+        ),
     )
     hmdb51.add_argument(
         "--splits",
