@@ -116,7 +116,7 @@ def compute_features(streams: Sequence[WantsFeatures], dataset: ClipDataset, gro
         for cache in caches.values():
             cache.refresh()
         rows, errors = compute_rows(names, caches, compute, **options)
-        timed = [] if dataset.training else list(rows)[:_TIMED]
+        timed = [] if dataset.training else [name for name, found in rows.items() if found][:_TIMED]
         for name in (*timed[:1], *timed):  # the very first also waits for what is compiled and loaded
             compute(name, "", list(caches))
     count = len(timed)
@@ -133,7 +133,7 @@ def compute_features(streams: Sequence[WantsFeatures], dataset: ClipDataset, gro
             dict(sorted(problems.items())),
             max(caches[key].added for key in keys),
             float(np.mean(reading[-count:])) / len(streams) if count else 0.0,
-            float(np.mean(spent[stream.name][-count:])) if count else 0.0,
+            float(np.mean(spent[stream.name][-count:])) if count and spent[stream.name] else 0.0,
         )
     return found
 
@@ -144,22 +144,14 @@ def _read(
     """What streams want of a clip, in one pass; where that fails, one by one, and what fails then is kept.
 
     A stream that could do without what is missing sees the clip, as it would by itself.
-
-    Raises:
-        CoviarMocropError: the clip cannot be read for any of them.
     """
     try:
         return dict(dataset.read(number, parts))
     except CoviarMocropError as problem:
-        read: dict[str, ReadViews] = {}
-        for part in parts if len(parts) > 1 else ():
-            try:
-                read |= dataset.read(number, [part])
-            except CoviarMocropError as error:
-                failed[part.name][number] = error
-        if not read:
-            raise problem
-        return read
+        if len(parts) == 1:
+            failed[parts[0].name][number] = problem
+            return {}
+        return {name: views for part in parts for name, views in _read(dataset, number, [part], failed).items()}
 
 
 class _Part(NamedTuple):
