@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coviar_mocrop.checkpoint import digest
@@ -31,7 +32,8 @@ class FrozenNet(nn.Module):
         width = int(last.in_features if isinstance(last, nn.Linear) else last.in_channels)  # type: ignore[arg-type]
         set_module(network, network.classifier_name, nn.Identity())
         norm = network.data_bn
-        if isinstance(norm, nn.BatchNorm2d) and not norm.num_batches_tracked and network.in_channels == 2:
+        fresh = isinstance(norm, nn.BatchNorm2d) and torch.equal(norm.running_var, torch.ones_like(norm.running_var))
+        if fresh and network.in_channels == 2:
             # nothing will train it: motion gets the spread of the pictures that the backbone knows
             nn.init.constant_(norm.weight, len(network.std) / sum(network.std))
         self.backbone = network.requires_grad_(False).eval()
@@ -41,15 +43,6 @@ class FrozenNet(nn.Module):
         self.classifier_name = "classifier"
         self.register_buffer("feature_mean", torch.zeros(self.dim))
         self.register_buffer("feature_deviation", torch.ones(self.dim))
-
-    @property
-    def frames_at_once(self) -> int | None:
-        """See :class:`StreamNet`."""
-        return self.backbone.frames_at_once
-
-    @frames_at_once.setter
-    def frames_at_once(self, value: int | None) -> None:
-        self.backbone.frames_at_once = value
 
     def train(self, mode: bool = True) -> FrozenNet:
         """Stay in evaluation mode, whatever ``mode`` is: the statistics of BatchNorm are frozen too."""
@@ -67,10 +60,15 @@ class FrozenNet(nn.Module):
         return torch.cat([mean, deviation], dim=2).mean(dim=1)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Logits [N, classes] of clips (see :meth:`features`), or of their features [N, dim]."""
+        """Logits float32 [N, classes] of clips (see :meth:`features`), or of their features [N, dim].
+
+        The classifier computes in double precision, as it was fitted (single on MPS, which has no other): the logits of
+        a clip do not depend on the batch, nor on the precision of the backbone.
+        """
         features = clips if clips.dim() == 2 else self.features(clips)
-        logits: Tensor = self.classifier((features - self.feature_mean) / self.feature_deviation)
-        return logits
+        kind = torch.float32 if features.device.type == "mps" else torch.float64
+        inputs = (features.to(kind) - self.feature_mean) / self.feature_deviation
+        return F.linear(inputs, self.classifier.weight.to(kind), self.classifier.bias.to(kind)).float()
 
     def fit(self, features: Tensor, labels: Tensor, folds: Tensor | None) -> tuple[float, Tensor | None]:
         """Fit the classifier on features [clips, dim] and labels int64 [clips], which takes seconds.

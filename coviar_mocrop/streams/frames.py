@@ -81,6 +81,8 @@ class FrameStream(Stream):
         return {
             "part": self.name,
             "network": self.frozen.digest(),
+            "model": config.model.model_dump(mode="json", include={"backbone", "temporal"}),
+            "scaling": self.scaling,
             "input": config.input.model_dump(mode="json", include=_DECIDE_FEATURES),
             "size": config.size,
             "anchor_every": config.data.anchor_every,
