@@ -18,6 +18,7 @@ from coviar_mocrop.checkpoint import digest
 from coviar_mocrop.clips.loading import ClipLoader
 from coviar_mocrop.datasets.lists import Clip
 from coviar_mocrop.datasets.splits import divide, group_sizes
+from coviar_mocrop.errors import DataError
 from coviar_mocrop.scores import Scores, save_scores
 from coviar_mocrop.training.metrics import Metrics
 from coviar_mocrop.training.setup import Run, Trainer
@@ -44,8 +45,11 @@ def fit_at_once(run: Run) -> tuple[list[Trainer], dict[str, Scores]]:
         features = torch.cat([_rows(loader, stream.name) for loader in loaders])
         labels = torch.tensor([clip.label for clip in clips])
         readable = ~features.isnan().any(dim=1)
+        if not readable.any():
+            raise DataError(f"none of the clips of {trainer.config.data.train_list} could be read")
         features, labels = features[readable], labels[readable]
-        logits = stream.fit(features, labels, None if folds is None else folds[readable])
+        kept = None if folds is None else folds[readable]
+        logits = stream.fit(features, labels, None if kept is None or len(kept.unique()) < 2 else kept)
         with torch.inference_mode():
             own = stream.network(features.to(stream.device)).float().cpu()
         trainer.state.metrics = Metrics(
@@ -61,7 +65,12 @@ def fit_at_once(run: Run) -> tuple[list[Trainer], dict[str, Scores]]:
             labels=labels.numpy(),
             scores=logits.float().numpy(),
             classes=np.array(stream.classes),
-            settings={**stream.description(), "held_out": True, "weights": digest(stream.network.state_dict())},
+            settings={
+                **stream.description(),
+                "held_out": True,
+                "weights": digest(stream.network.state_dict()),
+                "rules": stream.rules(),
+            },
         )
         if run.group.is_main:
             save_scores(trainer.folder.held_out, held_out[stream.name])
