@@ -179,7 +179,7 @@ class CLIPStream(CLIPPictures):
         return {
             "part": "motion",
             "network": motion.digest(),
-            "model": config.model.model_dump(mode="json", exclude={"weights"}),
+            "model": config.model.model_dump(mode="json", exclude={"weights", "freeze"}),
             "segments": config.input.test_segments,
             "crops": config.input.test_crops,
             "size": config.size,
@@ -225,8 +225,9 @@ class CLIPStream(CLIPPictures):
             CheckpointError: it cannot be used, is of another stream, or of another network than ``config.model``.
         """
         config, path = self.config, self.config.clip.motion
-        if not weights:
-            return MotionStream(config, self.classes, weights=False)
+        if not weights:  # nothing to freeze: all of it is frozen, and it has no classifier
+            model = config.model.model_copy(update={"freeze": False})
+            return MotionStream(config.model_copy(update={"model": model}), self.classes, weights=False)
         if path is None:
             raise ConfigError(
                 "clip.motion is not set; train a motion stream (tools/train_stream.py) and name its best.pt, or leave "
@@ -239,6 +240,11 @@ class CLIPStream(CLIPPictures):
                 f"{path}: is of the {trained.get('stream')} stream; clip.motion must name a motion stream's"
             )
         model = ModelConfig.model_validate(trained["model"])
+        if model.freeze:
+            raise CheckpointError(
+                f"{path}: its network is frozen but for a linear classifier; train a motion stream as a whole "
+                "(model.freeze=false), or leave motion out with clip.parts=image"
+            )
         for key in ("backbone", "temporal", "motion_squeeze"):
             theirs, ours = getattr(model, key), getattr(config.model, key)
             if theirs != ours:
