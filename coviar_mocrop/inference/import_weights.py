@@ -108,6 +108,7 @@ def inspect_weights(
         CoviarMocropError: the settings or the class list are wrong.
     """
     name = os.fspath(path)
+    config = config.model_copy(update={"model": config.model.model_copy(update={"freeze": False})})  # a whole network
     classes = read_classes(config.data.classes)
     weights = recognise(read_tensors(path, "give the file of weights"), name, residual_order=residual_order)
     stream = create_stream(config, classes, weights=False)
