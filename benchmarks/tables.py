@@ -1,4 +1,4 @@
-"""All accuracies of README and docs, over several seeds.
+"""The accuracies on the synthetic clips in README and docs, over several seeds.
 
 Trains and tests as the tools do, one run after the other, and prints the mean over the seeds, with the lowest and the
 highest. What is done already below the output folder is kept, so an interrupted run goes on.
@@ -22,7 +22,6 @@ from coviar_mocrop.errors import DataError
 from coviar_mocrop.viz.results import SETTINGS
 from coviar_mocrop.viz.tables import markdown_table
 
-ONLY = "which tables (default: all; footage only where --footage is given)"
 PROJECT = Path(__file__).resolve().parent.parent
 Rows = dict[tuple[str, str], dict[int, float]]
 """Top-1 by setting and stream, then by seed."""
@@ -30,8 +29,7 @@ Rows = dict[tuple[str, str], dict[int, float]]
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the options of ``benchmark.py tables``."""
-    command.add_argument("--only", nargs="+", choices=("demo", "clip", "squeeze", "footage"), help=ONLY)
-    command.add_argument("--footage", type=Path, metavar="DIR", help="the surveillance clips, with groups.csv in it")
+    command.add_argument("--only", nargs="+", choices=_MAKERS, help="which tables (default: all)")
     command.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="one run each (0 1 2)")
     folder = "folder of the runs (%(default)s)"
     command.add_argument("--output", type=Path, default=Path("runs/tables"), metavar="DIR", help=folder)
@@ -39,29 +37,25 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
     """Run what is not done yet, print the tables."""
-    if given.only and "footage" in given.only and given.footage is None:
-        raise DataError("--only footage: needs --footage DIR, the folder of the surveillance clips")
-    makers = {"demo": _demo, "clip": _clip, "squeeze": _squeeze, "footage": _footage}
-    chosen = given.only or [name for name in makers if name != "footage" or given.footage]
-    results, output, footage = {}, given.output.resolve(), given.footage and given.footage.resolve()
-    for name in chosen:
+    results, output = {}, given.output.resolve()
+    for name in given.only or _MAKERS:
         rows: Rows = {}
         for seed in given.seeds:
-            for place, top1 in makers[name](output / f"{name}_{seed}", seed, footage).items():
+            for place, top1 in _MAKERS[name](output / f"{name}_{seed}", seed).items():
                 rows.setdefault(place, {})[seed] = top1
         print(f"\n{name}, seeds {' '.join(map(str, given.seeds))}\n\n{_markdown(rows)}")
         results[name] = {f"{setting} {stream}": by_seed for (setting, stream), by_seed in rows.items()}
     return results
 
 
-def _demo(folder: Path, seed: int, _: Path | None) -> dict[tuple[str, str], float]:
+def _demo(folder: Path, seed: int) -> dict[tuple[str, str], float]:
     """``tools/demo.py``: three streams on the synthetic clips."""
     if not _is_done(folder / "results.json"):
         _tool("demo", "--resume", "--seed", seed, "--output", folder)
     return _top1(folder / "results.json")
 
 
-def _clip(folder: Path, seed: int, _: Path | None) -> dict[tuple[str, str], float]:
+def _clip(folder: Path, seed: int) -> dict[tuple[str, str], float]:
     """``tools/demo.py --clip``: with the CLIP stream, its probes, and weights for all four."""
     if not (folder / "probes.json").exists():
         _tool("demo", "--resume", "--clip", "--seed", seed, "--output", folder)
@@ -69,7 +63,7 @@ def _clip(folder: Path, seed: int, _: Path | None) -> dict[tuple[str, str], floa
     return {**_top1(folder / "results.json"), **{("attention", title): top1 for title, top1 in probes.items()}}
 
 
-def _squeeze(folder: Path, seed: int, _: Path | None) -> dict[tuple[str, str], float]:
+def _squeeze(folder: Path, seed: int) -> dict[tuple[str, str], float]:
     """The I-frame stream on eight decoded frames with MotionSqueeze and without."""
     name = "demo" if seed == 0 else f"demo_seed{seed}"
     lists, found = f"data_lists/{name}", {}
@@ -85,30 +79,11 @@ def _squeeze(folder: Path, seed: int, _: Path | None) -> dict[tuple[str, str], f
     return found
 
 
-def _footage(folder: Path, seed: int, source: Path | None) -> dict[tuple[str, str], float]:
-    """Surveillance clips, divided by source video anew for every seed; weights tuned on the validation list too."""
-    assert source is not None
-    lists = f"data_lists/fights_{seed}"
-    if not _is_done(folder / "tuned/results.json"):
-        groups = ["--groups", source / "groups.csv", "--group-column", "source_video"]
-        where = ["--name", f"fights_{seed}", "--transcode", "data/surveillance_fights", "--overwrite"]
-        _tool("prepare_data", "folder", source, *groups, *where, "--seed", seed)
-        chosen = [f"seed={seed}", "setting=attention", *_data("data/surveillance_fights", lists, "val")]
-        _train("configs/surveillance_fights.yaml", "--set", *chosen, "--output", folder)
-        for setting in SETTINGS:
-            for part, options in (("default", ["--weights", "coviar"]), ("tuned", ["--tune"])):
-                setting_is = ["--set", f"setting={setting}", *options]
-                _tool("fuse", "--checkpoints", folder, *setting_is, "--output", folder / part)
-    tuned = {
-        (setting, "fused, tuned"): top1
-        for (setting, stream), top1 in _top1(folder / "tuned/results.json").items()
-        if stream == "fused"
-    }
-    return {**_top1(folder / "default/results.json"), **tuned}
+_MAKERS = {"demo": _demo, "clip": _clip, "squeeze": _squeeze}
 
 
-def _data(root: str, lists: str, *more: str) -> list[str]:
-    parts = [f"data.{part}_list={lists}/{part}_split1.txt" for part in ("train", "test", *more)]
+def _data(root: str, lists: str) -> list[str]:
+    parts = [f"data.{part}_list={lists}/{part}_split1.txt" for part in ("train", "test")]
     return [f"data.root={root}", f"data.classes={lists}/classes.txt", *parts]
 
 

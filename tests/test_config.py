@@ -215,11 +215,9 @@ def test_one_line_that_names_key_place_and_remedy(tmp_path: Path, text: str, ove
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_that_is_not_there_or_not_chosen() -> None:
-    path = CONFIGS / "surveillance_fights.yaml"
-    with pytest.raises(
-        ConfigError, match=r"fights\.yaml has no run 'ifram'; did you mean 'iframe'\? It has iframe, mv"
-    ):
+def test_a_run_that_is_not_there_or_not_chosen(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", "data: {classes: c}\nstreams: {iframe: {}, mv: {}, residual: {}}\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml has no run 'ifram'; did you mean 'iframe'\? It has iframe, mv"):
         load_configs(path, ["mv", "ifram"])
     with pytest.raises(ConfigError, match="holds several runs; choose one with --streams: iframe, mv, residual"):
         load_config(path)

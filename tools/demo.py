@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from coviar_mocrop.cli import parser, run
 from coviar_mocrop.config import load_configs
 from coviar_mocrop.datasets.demo import make_demo
+from coviar_mocrop.datasets.splits import SIDES
 from coviar_mocrop.errors import Interrupted
 from coviar_mocrop.files import require_writable, write_json
 from coviar_mocrop.inference.show import log_pictures
@@ -33,15 +36,27 @@ def main() -> None:
         "fuse each setting 2 : 1 : 1 and compare them in TensorBoard. Takes minutes on two CPU cores.\n\n"
         "With --clip a fourth stream joins: a frozen CLIP (small, random weights: nothing is downloaded) and a frozen\n"
         "motion network under a trained head, which is then compared with a linear probe of each part.\n\n"
-        "It does what tools/prepare_data.py demo, train_stream.py, test_stream.py and fuse.py do one by one.",
-        "  python tools/demo.py\n  python tools/demo.py --clip\n"
+        "With --real DIR the clips are your own, and the recipe is that of configs/folder.yaml.\n\n"
+        "It does what tools/prepare_data.py, train_stream.py, test_stream.py and fuse.py do one by one.",
+        "  python tools/demo.py\n  python tools/demo.py --clip\n  python tools/demo.py --real my_videos\n"
         "  python tools/demo.py --seed 1 --output runs/demo_seed1\n",
     )
-    arguments.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder of the runs (%(default)s)")
+    arguments.add_argument("--output", type=Path, help="folder of the runs (runs/demo, or runs/ and the name of DIR)")
     arguments.add_argument("--seed", type=int, default=0, help="of clips and training alike (%(default)s)")
     arguments.add_argument("--clip", action="store_true", help="add the CLIP stream")
+    arguments.add_argument(
+        "--real",
+        type=Path,
+        metavar="DIR",
+        help="videos instead, in a folder for each class; DIR/groups.csv (path, source_video), if it exists, keeps clips "
+        "of one recording on one side",
+    )
     arguments.add_argument("--resume", action="store_true", help="go on with an interrupted demo; else start anew")
     given = arguments.parse_args()
+    if given.real:
+        _real(given.real, given.output, given.seed, resume=given.resume)
+        return
+    given.output = given.output or Path("runs/demo")
     require_writable(given.output, folder=True)
     start = time.perf_counter()
     name = "demo" if given.seed == 0 else f"demo_seed{given.seed}"
@@ -76,6 +91,28 @@ def main() -> None:
         print(f"{markdown_table(rows, align='lr')}\n")
     print(f"done in {time.perf_counter() - start:.0f} s; the same as JSON: {given.output}/results.json")
     print(f"open TensorBoard on it: .venv/bin/tensorboard --logdir {given.output}")
+
+
+def _real(videos: Path, output: Path | None, seed: int, *, resume: bool) -> None:
+    """Prepare, train and fuse a folder of videos by the commands for one's own videos, which are printed."""
+    start = time.perf_counter()
+    name = re.sub(r"\W+", "_", videos.resolve().name)
+    output, groups = output or Path("runs", name), videos / "groups.csv"
+    data = [f"data.root=data/{name}", f"data.classes=data_lists/{name}/classes.txt", f"seed={seed}"]
+    data += [f"data.{side}_list=data_lists/{name}/{side}_split1.txt" for side in SIDES]
+    grouped = ["--groups", groups] if groups.exists() else []
+    commands = [
+        ["prepare_data.py", "folder", videos, "--name", name, "--transcode", f"data/{name}", *grouped, "--overwrite"],
+        ["train_stream.py", "--config", PROJECT / "configs/folder.yaml", "--set", *data, "--output", output]
+        + ["--resume" if resume else "--overwrite"],
+        ["fuse.py", "--checkpoints", output, "--output", output / "fused"],
+    ]
+    for tool, *options in commands:
+        command = [sys.executable, str(PROJECT / "tools" / tool), *map(str, options)]
+        print(f"+ {shlex.join(['python', *command[1:]])}", flush=True)
+        if code := subprocess.run(command, check=False).returncode:
+            sys.exit(code)
+    print(f"done in {time.perf_counter() - start:.0f} s")
 
 
 def _train(
