@@ -61,6 +61,9 @@ def load_stream(
     trained = content["config"].get("stream")
     if config_file is not None:
         config = load_config(config_file, overrides, trained)
+        if config.model.freeze == "few":  # training decided by the number of clips
+            freeze = content["config"].get("model", {}).get("freeze", False)
+            config = config.model_copy(update={"model": config.model.model_copy(update={"freeze": freeze})})
     else:
         config = build_config(content["config"], overrides, str(checkpoint))
     if config.stream != trained:

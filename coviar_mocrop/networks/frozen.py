@@ -32,8 +32,7 @@ class FrozenNet(nn.Module):
         width = int(last.in_features if isinstance(last, nn.Linear) else last.in_channels)  # type: ignore[arg-type]
         set_module(network, network.classifier_name, nn.Identity())
         norm = network.data_bn
-        fresh = isinstance(norm, nn.BatchNorm2d) and torch.equal(norm.running_var, torch.ones_like(norm.running_var))
-        if fresh and network.in_channels == 2:
+        if isinstance(norm, nn.BatchNorm2d) and network.in_channels == 2 and bool((norm.weight == 1).all()):
             # nothing will train it: motion gets the spread of the pictures that the backbone knows
             nn.init.constant_(norm.weight, len(network.std) / sum(network.std))
         self.backbone = network.requires_grad_(False).eval()

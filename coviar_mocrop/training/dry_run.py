@@ -48,7 +48,7 @@ def dry_run(configs: Mapping[str, Config]) -> list[str]:
         seconds += spent
         lines += _describe(trainer, synced.batches[name][0], spent)
     clips, steps = len(run.loader.clips), run.sampler.steps
-    epochs = max(config.train.epochs for config in configs.values())
+    epochs = max(trainer.config.train.epochs for trainer in run.trainers)
     hours = steps * epochs * seconds / 3600
     length = f"{counted(clips, 'clip')}, {counted(steps, 'step')} an epoch, {counted(epochs, 'epoch')}"
     lines += [
