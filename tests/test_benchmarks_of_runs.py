@@ -50,5 +50,5 @@ def test_an_interrupted_demo_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tables, "_tool", begin)
     for make in (tables._demo, tables._clip):
         with pytest.raises(DataError, match="stopped"):
-            make(tmp_path, 1, None)
+            make(tmp_path, 1)
     assert [(name, "--resume" in options) for name, *options in started] == [("demo", True)] * 2

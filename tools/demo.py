@@ -48,8 +48,8 @@ def main() -> None:
         "--real",
         type=Path,
         metavar="DIR",
-        help="videos instead, in a folder for each class; DIR/groups.csv (path, source_video), if it exists, keeps clips "
-        "of one recording on one side",
+        help="videos instead, in a folder for each class; DIR/groups.csv (path, source_video), if it exists, keeps the "
+        "clips of one recording on one side",
     )
     arguments.add_argument("--resume", action="store_true", help="go on with an interrupted demo; else start anew")
     given = arguments.parse_args()
@@ -100,11 +100,10 @@ def _real(videos: Path, output: Path | None, seed: int, *, resume: bool) -> None
     output, groups = output or Path("runs", name), videos / "groups.csv"
     data = [f"data.root=data/{name}", f"data.classes=data_lists/{name}/classes.txt", f"seed={seed}"]
     data += [f"data.{side}_list=data_lists/{name}/{side}_split1.txt" for side in SIDES]
-    grouped = ["--groups", groups] if groups.exists() else []
+    grouped, again = ["--groups", groups] if groups.exists() else [], "--resume" if resume else "--overwrite"
     commands = [
         ["prepare_data.py", "folder", videos, "--name", name, "--transcode", f"data/{name}", *grouped, "--overwrite"],
-        ["train_stream.py", "--config", PROJECT / "configs/folder.yaml", "--set", *data, "--output", output]
-        + ["--resume" if resume else "--overwrite"],
+        ["train_stream.py", "--config", PROJECT / "configs/folder.yaml", "--set", *data, "--output", output, again],
         ["fuse.py", "--checkpoints", output, "--output", output / "fused"],
     ]
     for tool, *options in commands:
