@@ -101,13 +101,13 @@ def _real(videos: Path, output: Path | None, seed: int, *, resume: bool) -> None
     data = [f"data.root=data/{name}", f"data.classes=data_lists/{name}/classes.txt", f"seed={seed}"]
     data += [f"data.{side}_list=data_lists/{name}/{side}_split1.txt" for side in SIDES]
     grouped, again = ["--groups", groups] if groups.exists() else [], "--resume" if resume else "--overwrite"
-    commands = [
+    commands: list[list[object]] = [
         ["prepare_data.py", "folder", videos, "--name", name, "--transcode", f"data/{name}", *grouped, "--overwrite"],
         ["train_stream.py", "--config", PROJECT / "configs/folder.yaml", "--set", *data, "--output", output, again],
         ["fuse.py", "--checkpoints", output, "--output", output / "fused"],
     ]
     for tool, *options in commands:
-        command = [sys.executable, str(PROJECT / "tools" / tool), *map(str, options)]
+        command = [sys.executable, str(PROJECT / "tools" / str(tool)), *map(str, options)]
         print(f"+ {shlex.join(['python', *command[1:]])}", flush=True)
         if code := subprocess.run(command, check=False).returncode:
             sys.exit(code)
