@@ -444,6 +444,14 @@ def test_unusable_clips_are_skipped_once_or_raised(
     assert "\n" not in str(caught.value)  # no traceback of a worker
 
 
+def test_more_processes_than_processors_are_nothing_to_warn_of(demo: Path, tmp_path: Path) -> None:
+    data = {**list_of(tmp_path, "any.mp4"), "workers": 512}
+    streams = streams_of(demo, setting="baseline", data=data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        create_testing_loader(streams, read_videos(streams[0].config.data, "test"))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_damaged_frames_are_counted_wherever_they_are_read(
     tmp_path: Path, demo: Path, workers: int, caplog: pytest.LogCaptureFixture

@@ -285,11 +285,11 @@ def test_a_process_that_hangs_is_noticed(tmp_path: Path) -> None:
         "def main():\n"
         "    with runtime.process_group() as group:\n"
         "        group.table([0.0])\n"
-        "        if group.rank: time.sleep(60)\n"
+        "        if group.rank: time.sleep(500)\n"
         "        group.table([1.0])\n"
         "run(main)\n"
     )
     start = time.monotonic()
     done = torchrun(2, script)
-    assert done.returncode != 0 and time.monotonic() - start < 50
+    assert done.returncode != 0 and time.monotonic() - start < 250  # a loaded machine takes a minute
     assert "another process hangs or has ended; see what it said, and go on with --resume" in done.stderr

@@ -412,8 +412,8 @@ def test_check_names_what_cannot_be_used(spoilt: Path, tmp_path: Path, caplog: p
     caplog.clear()
     with pytest.raises(DataError) as caught:
         prepare_folder(spoilt, tmp_path / "lists", handling=RAISE)
-    everything = caplog.text + str(caught.value)
-    assert [everything.count(reason) for reason in prepared.left_out.values()] == [1] * 6  # each is named once
+    assert [caplog.text.count(reason) for reason in prepared.left_out.values()] == [1] * 6  # each is named once
+    assert "6 of 11 videos cannot be used, see above" in str(caught.value)
     unchecked = prepare_folder(spoilt, tmp_path / "lists", handling=UNCHECKED)
     assert not unchecked.left_out
 
@@ -478,6 +478,9 @@ def test_single_files_to_the_canonical_form(spoilt: Path, clip_file: Path, tmp_p
     assert "would both become" in refused(bad / "00.mp4", spoilt / "good" / "00.mp4", out / "same")
     assert "no kind of video that can be written" in refused(clip_file, out / "one.wmv")
     assert "is not a readable video" in refused(bad / "text.mp4", out / "text.mp4")
+    none = run_tool("prepare_data", "transcode", bad / "text.mp4", bad / "empty.mp4", out / "none", check=False)
+    assert [none.stderr.count(words) for words in ("text.mp4: ", "empty.mp4: ", "none of 2 could")] == [1, 1, 1]
+    assert "see above" in none.stderr
     (tmp_path / "nothing").mkdir()
     assert "holds no video" in refused(tmp_path / "nothing", clip_file, out / "x")
 
@@ -735,6 +738,14 @@ def test_a_data_set_of_its_own_configuration_needs_no_settings(tmp_path: Path, k
         0
     ]
     assert train == f"python tools/train_stream.py --config configs/{kind}.yaml"
+
+
+def test_the_demo_by_another_name_has_runs_of_that_name() -> None:
+    split: dict[Side, list[Clip]] = {side: [Clip("a/b.mp4", "a", 0)] for side in ("train", "test")}
+    prepared = Prepared(Path("data/tiny"), Path("data_lists/tiny"), ("a",), (split,), {})
+    train, fuse, predict = next_commands(PROJECT, "demo", prepared, seed=3)
+    assert "--output runs/tiny_seed3" in train
+    assert "--checkpoints runs/tiny_seed3 " in fuse and predict.endswith("--checkpoints runs/tiny_seed3")
 
 
 @pytest.mark.usefixtures("no_figures")

@@ -356,12 +356,10 @@ def transcode_command(arguments: argparse.Namespace) -> None:
     for source, target in written.items():
         print(f"{source} -> {target}")
     reasons = list(failed.values())
-    for reason in reasons if written else reasons[1:]:  # else the error names the first
+    for reason in reasons if written or len(reasons) > 1 else []:  # else the error names the only one
         print(f"skipped {reason}", file=sys.stderr)
     if not written:
-        raise DataError(
-            reasons[0] if len(reasons) == 1 else f"none of {len(reasons)} could be transcoded: {reasons[0]}"
-        )
+        raise DataError(reasons[0] if len(reasons) == 1 else f"none of {len(reasons)} could be transcoded, see above")
     if failed:
         raise SystemExit(1)
 

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +150,8 @@ class ClipLoader:
         if not only_features:  # before reading processes are forked, so that each finds them ready
             accumulate.compile_kernels()
             compile_resize()
+        # PyTorch advises as many processes as there are processors; what reading takes depends on the disk too
+        warnings.filterwarnings("ignore", "This DataLoader will create")
         self._batches: DataLoader[Sample] = DataLoader(
             clips,
             batch_sampler=sampler,

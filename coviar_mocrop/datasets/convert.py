@@ -266,7 +266,7 @@ def for_each(work: Callable[[str], None], paths: Sequence[str], doing: str, hand
 
 def _report(source: Path, failed: Mapping[str, str], total: int, handling: Handling) -> None:
     fatal = bool(failed) and (handling.on_error == "raise" or len(failed) == total)
-    named = list(failed.values())[fatal:]  # the error itself names the first
+    named = list(failed.values()) if len(failed) > 1 or not fatal else []  # the error itself names a single one
     for reason in named[:_SHOWN]:
         _log.warning("cannot be used: %s", reason)
     if len(named) > _SHOWN:
@@ -274,6 +274,6 @@ def _report(source: Path, failed: Mapping[str, str], total: int, handling: Handl
     if fatal:
         advice = "" if len(failed) == total else ", or leave them out with --on-error skip"
         raise DataError(
-            f"{source}: {len(failed)} of {total} videos cannot be used; mend or remove them{advice}. "
-            f"The first: {next(iter(failed.values()))}"
+            f"{source}: {len(failed)} of {total} videos cannot be used"
+            f"{', see above' if named else f' ({next(iter(failed.values()))})'}; mend or remove them{advice}"
         )

@@ -65,7 +65,8 @@ def next_commands(
     data = values.get("data", {})
     settings = [f"data.{key}={_to_yaml(value)}" for key, value in wanted.items() if data.get(key) != value]
     settings += [f"seed={seed}"] if seed else []
-    output = f"runs/{name}_seed{seed}" if seed else f"runs/{name}"
+    output = f"runs/{prepared.lists.name}"  # the demo may have lists of another name
+    output += f"_seed{seed}" if seed and not output.endswith(f"_seed{seed}") else ""
     output += "/split1" if len(prepared.splits) > 1 else ""
     train = ["train_stream.py", "--config", _in_project(config, project)]
     if settings:
