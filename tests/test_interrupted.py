@@ -23,7 +23,7 @@ from tool import TOOLS
 import coviar_mocrop.training.trainer as trainer_module
 from coviar_mocrop.checkpoint import load_checkpoint
 from coviar_mocrop.cli import run
-from coviar_mocrop.clips.samplers import TrainingSampler
+from coviar_mocrop.clips.loading import TrainingSampler
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import CoviarMocropError, DataError, Interrupted, VideoError
 from coviar_mocrop.training.trainer import train_step

@@ -208,7 +208,10 @@ def _weights(items: list[str], streams: list[str]) -> dict[str, float]:
         if len(items) != len(streams):
             raise ScoreError(f"--weights: {len(items)} numbers for {len(streams)} streams; give one for each")
         items = [f"{name}={item}" for name, item in zip(streams, items, strict=True)]
-    return {name: _number(name, text) for name, text in _pairs(items, "--weights").items()}
+    weights = {name: _number(name, text) for name, text in _pairs(items, "--weights").items()}
+    if unknown := [name for name in weights if name not in streams]:
+        raise ScoreError(f"--weights: there is no stream {unknown[0]!r}; there are {', '.join(streams)}")
+    return weights
 
 
 def _number(name: str, text: str) -> float:

@@ -12,7 +12,7 @@ from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.inference.show import log_pictures
 from coviar_mocrop.inference.stored_fusion import learn_from_held_out
 from coviar_mocrop.training.dry_run import dry_run
-from coviar_mocrop.training.trainer import train
+from coviar_mocrop.training.fitting import train_streams
 
 EXAMPLES = """\
   python tools/train_stream.py --config configs/demo.yaml
@@ -54,7 +54,7 @@ def main() -> None:
     if given.dry_run:
         print("\n".join(dry_run(configs)))
         return
-    best = train(configs, resume=given.resume, overwrite=given.overwrite, draw=log_pictures)
+    best = train_streams(configs, resume=given.resume, overwrite=given.overwrite, draw=log_pictures)
     if is_main_process():
         print(f"wrote {' '.join(map(str, best.values()))}")
         files = list(best.values())

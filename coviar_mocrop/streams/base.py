@@ -131,10 +131,15 @@ class Stream(ABC):
     def start_training(self, features: Tensor | None) -> None:  # noqa: B027
         """Called once before training, with the features [clips, dim] of the training list where there are any."""
 
-    @property
-    def fitted(self) -> bool:
+    @classmethod
+    def is_fitted(cls, config: Config) -> bool:
         """Whether the network is trained in one go, by :meth:`fit`; else step by step."""
         return False
+
+    @property
+    def fitted(self) -> bool:
+        """See :meth:`is_fitted`."""
+        return self.is_fitted(self.config)
 
     def fit(self, features: Tensor, labels: Tensor, folds: Tensor | None) -> Tensor | None:
         """Train the network in one go; see :attr:`fitted`.

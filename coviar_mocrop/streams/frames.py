@@ -17,6 +17,7 @@ from coviar_mocrop.clips.cache import boxes_made_by
 from coviar_mocrop.clips.reader import CHANNELS, View
 from coviar_mocrop.clips.sampling import motion_frames, sampled_frames
 from coviar_mocrop.clips.windows import Window, testing_windows, training_window
+from coviar_mocrop.config import Config
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.flops import StreamCost, count_flops
 from coviar_mocrop.mocrop import CropBox
@@ -64,10 +65,10 @@ class FrameStream(Stream):
         """The network if it is frozen but for its classifier; None if all of it is trained."""
         return cast(FrozenNet, self.network) if self.config.model.freeze else None
 
-    @property
-    def fitted(self) -> bool:
-        """See :attr:`Stream.fitted`."""
-        return self.frozen is not None
+    @classmethod
+    def is_fitted(cls, config: Config) -> bool:
+        """See :meth:`Stream.is_fitted`."""
+        return bool(config.model.freeze)
 
     @property
     def feature_dims(self) -> dict[str, int]:

@@ -14,6 +14,7 @@ from coviar_mocrop.errors import DataError
 from coviar_mocrop.inference.testing import score_clips
 from coviar_mocrop.messages import counted
 from coviar_mocrop.runtime import ALONE
+from coviar_mocrop.training.fitting import resolve_freeze
 from coviar_mocrop.training.setup import Trainer, prepare
 from coviar_mocrop.training.steps import read_steps, sync_step
 from coviar_mocrop.training.trainer import train_step
@@ -28,7 +29,7 @@ def dry_run(configs: Mapping[str, Config]) -> list[str]:
     Raises:
         CoviarMocropError: whatever the run itself would have met at its start.
     """
-    run = prepare(configs, ALONE)
+    run = prepare(resolve_freeze(configs), ALONE)
     shared, names = run.trainers[0].config, [trainer.stream.name for trainer in run.trainers]
     read = next(read_steps(run.loader, shared.train.accumulate), None)
     if read is None:

@@ -9,36 +9,99 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from coviar_mocrop.checkpoint import digest
-from coviar_mocrop.clips.loading import ClipLoader
+from coviar_mocrop.clips.loading import ClipLoader, read_videos
+from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import Clip
 from coviar_mocrop.datasets.splits import divide, group_sizes
 from coviar_mocrop.errors import DataError
+from coviar_mocrop.runtime import process_group
 from coviar_mocrop.scores import Scores, save_scores
+from coviar_mocrop.streams.base import stream_class
 from coviar_mocrop.training.metrics import Metrics
-from coviar_mocrop.training.setup import Run, Trainer
+from coviar_mocrop.training.setup import Draw, Run, Trainer
+from coviar_mocrop.training.trainer import begin, best_files, finish_epoch, train
 
 FOLDS = 5
 """Of the cross-validation, where there are as many groups."""
 
 
-def fit_at_once(run: Run) -> tuple[list[Trainer], dict[str, Scores]]:
-    """Fit the streams that need no steps; every process of a group fits the same.
+FEW_CLIPS = 500
+"""Training lists with fewer are few (``model.freeze``)."""
+
+
+def train_streams(
+    configs: Mapping[str, Config], *, resume: bool = False, overwrite: bool = False, draw: Draw | None = None
+) -> dict[str, Path]:
+    """Train streams: frozen networks in one go, the others step by step (:func:`train`, which has the arguments).
 
     Returns:
-        Their trainers, with the metrics of what counts as their only epoch; and, by stream, the scores of the clips
-        when they were held out, which go into the folder of the run as well.
+        By name, the path of ``best.pt``.
+
+    Raises:
+        CoviarMocropError: see :func:`train`.
     """
-    trainers = [trainer for trainer in run.trainers if trainer.stream.fitted and not trainer.done]
+    configs = resolve_freeze(configs)
+    fitted = {name: config for name, config in configs.items() if _is_fitted(config)}
+    others = {name: config for name, config in configs.items() if name not in fitted}
+    best: dict[str, Path] = {}
+    if fitted:
+        best |= fit(fitted, resume=resume, overwrite=overwrite, draw=draw)
+    if others:
+        best |= train(others, resume=resume, overwrite=overwrite, draw=draw)
+    return {name: best[name] for name in configs}
+
+
+def resolve_freeze(configs: Mapping[str, Config]) -> dict[str, Config]:
+    """Settings in which ``model.freeze`` is true or false.
+
+    Raises:
+        CoviarMocropError: a list cannot be read.
+    """
+    resolved = {}
+    for name, config in configs.items():
+        freeze = config.model.freeze
+        if freeze == "few":  # a network that knows nothing is trained, however few they are
+            freeze = config.model.weights is not None and len(read_videos(config.data, "train")) < FEW_CLIPS
+        resolved[name] = config.model_copy(update={"model": config.model.model_copy(update={"freeze": freeze})})
+    return resolved
+
+
+def _is_fitted(config: Config) -> bool:
+    return stream_class(config.stream).is_fitted(config)
+
+
+def fit(
+    configs: Mapping[str, Config], *, resume: bool = False, overwrite: bool = False, draw: Draw | None = None
+) -> dict[str, Path]:
+    """Fit streams with frozen networks, on features from one decode of each clip; see :func:`train_streams`."""
+    with process_group() as group, ExitStack() as stack:
+        run = begin(configs, group, stack, resume=resume, overwrite=overwrite, draw=draw)
+        if trainers := [trainer for trainer in run.trainers if not trainer.done]:
+            finish_epoch(run, trainers, _fit(run, trainers))
+        run.loader.summarise(group, "training clips")
+        if run.validation:
+            run.validation.summarise(group, "validation clips")
+    return best_files(configs)
+
+
+def _fit(run: Run, trainers: Sequence[Trainer]) -> dict[str, Scores]:
+    """Fit streams, and keep the metrics of what counts as their only epoch; every process of a group fits the same.
+
+    Returns:
+        By stream, the scores of the clips when they were held out, which go into the folder of the run as well.
+    """
     loaders = [run.loader, *([run.validation] if run.validation else [])]
     clips = [clip for loader in loaders for clip in loader.clips.videos.clips]
     group_of = {name: group for loader in loaders for name, group in loader.clips.videos.group_of.items()}
-    folds = fold_of(clips, group_of, run.loader.clips.seed) if trainers else None
+    folds = fold_of(clips, group_of, run.loader.clips.seed)
     held_out = {}
     for trainer in trainers:
         start, stream = time.monotonic(), trainer.stream
@@ -74,7 +137,7 @@ def fit_at_once(run: Run) -> tuple[list[Trainer], dict[str, Scores]]:
         )
         if run.group.is_main:
             save_scores(trainer.folder.held_out, held_out[stream.name])
-    return trainers, held_out
+    return held_out
 
 
 def _rows(loader: ClipLoader, stream: str) -> torch.Tensor:

@@ -17,12 +17,12 @@ from torch.utils.tensorboard import SummaryWriter
 from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.loading import (
     ClipLoader,
+    TrainingSampler,
     create_testing_loader,
     create_training_loader,
     read_videos,
     require_shared,
 )
-from coviar_mocrop.clips.samplers import TrainingSampler
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.errors import ConfigError
@@ -40,8 +40,6 @@ SHARED = (
 )
 """Settings in which streams that are trained together must agree, beside those that reading shares."""
 
-FEW_CLIPS = 500
-"""Training lists with fewer are few (``model.freeze``)."""
 _SYNC_BUFFERS = "broadcast_buffers"
 if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
     _SYNC_BUFFERS = "forward_sync_buffers"  # its name in newer versions of PyTorch
@@ -137,7 +135,6 @@ def prepare(configs: Mapping[str, Config], group: Group) -> Run:
             )
     require_writable(shared.data.cache, folder=True)
     runtime = choose_runtime(shared.train, group.local_rank)
-    configs = {name: _resolve_freeze(config, len(videos)) for name, config in configs.items()}
     streams = [_create_stream(config, videos, runtime, group) for config in configs.values()]
     loader, sampler = create_training_loader(streams, videos, group)
     validated = [stream.for_validation() for stream in streams if stream.fitted or stream.config.train.val_every]
@@ -145,14 +142,6 @@ def prepare(configs: Mapping[str, Config], group: Group) -> Run:
     lists = {"train": videos.digest} | ({"val": validation_videos.digest} if validation_videos else {})
     trainers = [_create_trainer(stream, loader, sampler.steps, runtime, group, lists) for stream in streams]
     return Run(group, runtime, trainers, loader, sampler, validation)
-
-
-def _resolve_freeze(config: Config, clips: int) -> Config:
-    """Settings in which ``model.freeze`` is true or false."""
-    freeze = config.model.freeze
-    if freeze == "few":  # a network that knows nothing is trained, however few they are
-        freeze = clips < FEW_CLIPS and config.model.weights is not None
-    return config.model_copy(update={"model": config.model.model_copy(update={"freeze": freeze})})
 
 
 def _create_stream(config: Config, videos: VideoList, runtime: Runtime, group: Group) -> Stream:

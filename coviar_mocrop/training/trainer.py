@@ -22,7 +22,6 @@ from coviar_mocrop.interrupt import StopRequest
 from coviar_mocrop.messages import counted
 from coviar_mocrop.runtime import Group, process_group
 from coviar_mocrop.scores import Scores
-from coviar_mocrop.training.fitting import fit_at_once
 from coviar_mocrop.training.metrics import Metrics, epoch_metrics, report_epoch
 from coviar_mocrop.training.optim import mixup
 from coviar_mocrop.training.run_folder import RunFolder
@@ -59,27 +58,37 @@ def train(
         CoviarMocropError: a setting, list, clip, checkpoint or folder cannot be used.
     """
     with process_group() as group, ExitStack() as stack:
-        folders = [RunFolder(config.output) for config in configs.values()]
-        for folder in folders:
-            if not (resume or overwrite):
-                folder.require_free()
-        run = prepare(configs, group)
-        run.draw = draw
-        for trainer in run.trainers:
-            _start(trainer, run, stack, resume=resume)
-        fitted, held_out = fit_at_once(run)
-        if fitted:
-            _finish_epoch(run, fitted, held_out)
+        run = begin(configs, group, stack, resume=resume, overwrite=overwrite, draw=draw)
         with StopRequest(quiet=not group.is_main) as stop:
             while active := [trainer for trainer in run.trainers if not trainer.done]:
                 epoch = min(trainer.state.epoch for trainer in active)
                 together = [trainer for trainer in active if trainer.state.epoch == epoch]
                 _train_epoch(run, together, stop)
-                _finish_epoch(run, together)
+                finish_epoch(run, together)
         run.loader.summarise(group, "training clips")
         if run.validation:
             run.validation.summarise(group, "validation clips")
-    return {name: f.best if f.best.exists() else f.last for name, f in zip(configs, folders, strict=True)}
+    return best_files(configs)
+
+
+def begin(
+    configs: Mapping[str, Config], group: Group, stack: ExitStack, *, resume: bool, overwrite: bool, draw: Draw | None
+) -> Run:
+    """Take up the runs in the folders of ``configs``, or begin new ones; see :func:`train`."""
+    for config in configs.values():
+        if not (resume or overwrite):
+            RunFolder(config.output).require_free()
+    run = prepare(configs, group)
+    run.draw = draw
+    for trainer in run.trainers:
+        _start(trainer, run, stack, resume=resume)
+    return run
+
+
+def best_files(configs: Mapping[str, Config]) -> dict[str, Path]:
+    """By name of the run, its ``best.pt``; ``last.pt`` where it stopped before it had one."""
+    folders = {name: RunFolder(config.output) for name, config in configs.items()}
+    return {name: folder.best if folder.best.exists() else folder.last for name, folder in folders.items()}
 
 
 def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> None:
@@ -95,11 +104,10 @@ def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> Non
         if resume:
             logger.warning("%s: holds no run to go on with; starting one", folder.path)
         folder.clear()
-    cost = trainer.stream.cost()
     logger.info(
-        "%s stream, %s, %s setting: %d clips, %d classes, %.3f GFLOPs a frame, %s",
+        "%s stream, %s, %s setting: %d clips, %d classes, %s",
         *(config.stream, config.model.backbone, config.setting, len(run.loader.clips), len(trainer.stream.classes)),
-        *(cost.gflops_per_frame, trainer.runtime),
+        trainer.runtime,
     )
     if run.group.is_main:
         folder.remove_temporaries()
@@ -185,7 +193,7 @@ def train_step(trainer: Trainer, batches: Sequence[StreamBatch], clips: int, gro
     trainer.scheduler.step()
 
 
-def _finish_epoch(run: Run, trainers: Sequence[Trainer], scores: Mapping[str, Scores] | None = None) -> None:
+def finish_epoch(run: Run, trainers: Sequence[Trainer], scores: Mapping[str, Scores] | None = None) -> None:
     """Metrics of the epoch just done, validated where it is due; save, log, and go on to the next.
 
     ``scores`` take the place of a validation, where clips were held out in training.
