@@ -210,7 +210,7 @@ def _weights(items: list[str], streams: list[str]) -> dict[str, float]:
         items = [f"{name}={item}" for name, item in zip(streams, items, strict=True)]
     weights = {name: _number(name, text) for name, text in _pairs(items, "--weights").items()}
     if unknown := [name for name in weights if name not in streams]:
-        raise ScoreError(f"--weights: there is no stream {unknown[0]!r}; there are {', '.join(streams)}")
+        raise ScoreError(f"weight for {min(unknown)!r}, but the streams are {', '.join(streams)}")
     return weights
 
 
