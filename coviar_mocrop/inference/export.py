@@ -116,6 +116,7 @@ def _settle_older_files(card_path: Path, card: dict[str, Any]) -> None:
 
 def _describe(stream: Stream, state: dict[str, Tensor], source: str) -> dict[str, Any]:
     model, config, cost = cast(StreamNet, stream.network), stream.config, stream.cost()
+    how = "of the mean and the spread" if stream.fitted else "the mean"
     return {
         "format": CARD_FORMAT,
         "version": CARD_VERSION,
@@ -131,7 +132,7 @@ def _describe(stream: Stream, state: dict[str, Tensor], source: str) -> dict[str
             "crops": config.input.test_crops,
             "scaling": stream.scaling,
         },
-        "output": {"shape": ["clips", len(stream.classes)], "what": "logits, the mean over segments"},
+        "output": {"shape": ["clips", len(stream.classes)], "what": f"logits, {how} over segments"},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "gflops_per_frame": cost.gflops_per_frame,
         "gflops_per_clip": cost.gflops_per_clip,
