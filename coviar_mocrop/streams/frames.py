@@ -27,6 +27,8 @@ from coviar_mocrop.runtime import precision_of
 from coviar_mocrop.streams.base import Stream
 
 _DECIDE_FEATURES = {"test_segments", "test_crops", "frames", "stride"}
+_FRAMES_AT_ONCE = 4
+"""Frames that a CPU makes into features together: so few fit its cache, and take 0.6 of the time that 16 take."""
 logger = logging.getLogger(__name__)
 
 
@@ -96,6 +98,8 @@ class FrameStream(Stream):
         assert self.frozen is not None
         device = frames.pixels.device
         dtype = precision_of(self.config.train, device)
+        # the same number in testing and predicting, so that the bits are the same
+        self.frozen.backbone.frames_at_once = _FRAMES_AT_ONCE if device.type == "cpu" else None
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             return self.frozen.features(self.normalise(both_ways(frames, self.mirror)))
 
