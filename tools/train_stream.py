@@ -63,8 +63,9 @@ def main() -> None:
         runs = [folder] if len(files) > 1 and len(set(together)) == 1 else files
         if learned := learn_from_held_out(files):
             print(f"{learned.report}\nwrote {Path(together[0], 'fusion.json')}, which predict.py uses")
-        command = ["python", "tools/fuse.py", "--checkpoints", *runs, "--output", f"{folder}/fused"]
-        print(f"next: {shlex.join(map(str, command))}")
+        if len(files) > 1 or next(iter(configs.values())).data.test_list:
+            command = ["python", "tools/fuse.py", "--checkpoints", *runs, "--output", f"{folder}/fused"]
+            print(f"next: {shlex.join(map(str, command))}")
 
 
 if __name__ == "__main__":

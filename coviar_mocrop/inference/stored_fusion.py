@@ -19,6 +19,7 @@ from coviar_mocrop.fusion_weights import LearnedFusion, tune_weights
 from coviar_mocrop.inference.testing import find_checkpoints, load_streams
 from coviar_mocrop.inference.validation import validation_scores
 from coviar_mocrop.runtime import ALONE
+from coviar_mocrop.scores import HELD_OUT
 from coviar_mocrop.streams.base import Stream
 
 _METHOD = "calibrated streams, weights drawn to equal ones"
@@ -57,7 +58,7 @@ def store_fusion(file: Path, streams: Mapping[str, Stream], learned: LearnedFusi
 
 
 def learn_from_held_out(checkpoints: Sequence[str | os.PathLike[str]]) -> LearnedFusion | None:
-    """Learn and store the weights of a run whose streams were all fitted: what they need lies in its folder.
+    """Learn and store the weights of a run whose streams were all fitted: what they need lies beside its checkpoints.
 
     Returns:
         None where a stream was trained step by step, there is one stream only, or the clips are of one class.
@@ -65,9 +66,11 @@ def learn_from_held_out(checkpoints: Sequence[str | os.PathLike[str]]) -> Learne
     Raises:
         CoviarMocropError: a file cannot be used or written.
     """
+    if not all((Path(checkpoint).parent / HELD_OUT).exists() for checkpoint in checkpoints):
+        return None
     streams = load_streams(checkpoints)
     file = fusion_file(checkpoints, streams)
-    if file is None or not all(stream.fitted for stream in streams.values()):
+    if file is None:
         return None
     try:
         scores = validation_scores(streams, find_checkpoints(checkpoints), ALONE)

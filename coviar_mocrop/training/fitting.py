@@ -26,6 +26,7 @@ from coviar_mocrop.runtime import process_group
 from coviar_mocrop.scores import Scores, save_scores
 from coviar_mocrop.streams.base import stream_class
 from coviar_mocrop.training.metrics import Metrics
+from coviar_mocrop.training.run_folder import RunFolder
 from coviar_mocrop.training.setup import Draw, Run, Trainer
 from coviar_mocrop.training.trainer import begin, best_files, finish_epoch, train
 
@@ -52,6 +53,9 @@ def train_streams(
     fitted = {name: config for name, config in configs.items() if _is_fitted(config)}
     others = {name: config for name, config in configs.items() if name not in fitted}
     best: dict[str, Path] = {}
+    if not (resume or overwrite):
+        for config in configs.values():  # of those that come second, too
+            RunFolder(config.output).require_free()
     if fitted:
         best |= fit(fitted, resume=resume, overwrite=overwrite, draw=draw)
     if others:
