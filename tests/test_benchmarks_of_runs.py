@@ -92,7 +92,7 @@ def test_footage_is_cross_validated(
         results = footage.run(given)
     finally:
         logging.getLogger("coviar_mocrop.streams").setLevel(level)
-    names = ["iframe", "mv", "residual", *footage.FUSIONS]
+    names = ["I-frame", "motion", "residual", *footage.FUSIONS]
     assert list(results) == ["centre crop (baseline)", "box of 0.4"]
     for found in results.values():
         assert list(found["top1"]) == names
