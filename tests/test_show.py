@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -13,15 +15,18 @@ import torch
 from clips import read_packets, record, wandering
 from matplotlib.image import imread
 from tool import run_tool
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from coviar_mocrop.bitstream import MOTION_VECTOR_DTYPE, Video, open_video, transcode
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
+from coviar_mocrop.clips.batch import Batch
 from coviar_mocrop.clips.dataset import ClipDataset, read_streams
 from coviar_mocrop.config import Config, build_config
 from coviar_mocrop.datasets.lists import Clip, VideoList
 from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ScoreError
+from coviar_mocrop.inference import predictor as predicting
 from coviar_mocrop.inference import show
 from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.inference.show import annotate_video, inspect_clip, log_pictures, peak_motion_frame
@@ -211,6 +216,30 @@ def test_streams_that_do_not_belong_together(checkpoints: list[Path]) -> None:
         Predictor([])
     with pytest.raises(ScoreError, match="clip"):
         Predictor(checkpoints[:1], weights={"clip": 1})
+
+
+def test_predicting_copies_the_next_stream_while_one_is_computed(
+    clip: Path, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is a GPU; here it is looked at what would be pinned, and who brings it."""
+    predictor = Predictor(checkpoints)
+    brought: list[tuple[str, list[str]]] = []
+
+    def bring(device: torch.device, batches: Iterator[Batch]) -> Iterator[Batch]:
+        found = list(batches)
+        brought.append((device.type, [name for batch in found for name in batch.streams]))
+        return iter(found)
+
+    monkeypatch.setattr(predicting, "brought_to", bring)
+    predictor(clip)
+    assert brought == [("cpu", list(predictor.streams))]
+    with open_video(clip) as video:
+        read, _ = read_streams(video, predictor.streams.values(), None)
+    pinned: list[Tensor] = []
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    predictor._runtime = replace(predictor._runtime, device=torch.device("cuda"))
+    assert len(list(predictor._batches(read))) == len(predictor.streams)
+    assert len(pinned) == 3 * len(predictor.streams)  # pixels, which are mirrored, and the label
 
 
 def test_predict_one_video(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:

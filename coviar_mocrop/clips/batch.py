@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -72,14 +72,18 @@ class StreamBatch(NamedTuple):
 
     def to(self, device: torch.device) -> StreamBatch:
         """Bring it to a device, without waiting for the copy."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def moved(value: Frames | Tensor) -> Frames | Tensor:
-            if isinstance(value, Tensor):
-                return value.to(device, non_blocking=True)
-            return Frames(*(part.to(device, non_blocking=True) for part in value))
+    def pinned(self) -> StreamBatch:
+        """In memory that a GPU copies from without the processor, as the loader's batches are."""
+        return self._map(Tensor.pin_memory)
 
-        inputs = {name: moved(value) for name, value in self.inputs.items()}
-        return StreamBatch(inputs, self.labels.to(device, non_blocking=True), self.numbers)
+    def _map(self, change: Callable[[Tensor], Tensor]) -> StreamBatch:
+        inputs = {
+            name: change(value) if isinstance(value, Tensor) else Frames(*map(change, value))
+            for name, value in self.inputs.items()
+        }
+        return StreamBatch(inputs, change(self.labels), self.numbers)
 
 
 class Batch(NamedTuple):

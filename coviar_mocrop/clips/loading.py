@@ -241,7 +241,7 @@ class ClipLoader:
             DataError: a reading process was killed.
             CoviarMocropError: a clip cannot be used, where ``data.on_error`` is ``raise``.
         """
-        return copied_ahead(self._read(), self._device) if self._device.type == "cuda" else self._read()
+        return brought_to(self._device, self._read())
 
     def summarise(self, group: Group = ALONE, what: str = "clips") -> None:
         """Log how many clips were skipped, and how many have damaged frames. Collective: every process must call it."""
@@ -312,6 +312,11 @@ def create_testing_loader(streams: Sequence[ReadStream], videos: VideoList, grou
     size = min(stream.config.train.test_batch_size for stream in streams)
     sampler = TestingSampler(len(dataset), size, rank=group.rank, world=group.world)
     return ClipLoader(dataset, skipped, sampler, streams[0].config, streams[0].device)
+
+
+def brought_to(device: torch.device, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Batches on a device; on a GPU each is copied while the one before it is computed."""
+    return copied_ahead(batches, device) if device.type == "cuda" else batches
 
 
 def copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:

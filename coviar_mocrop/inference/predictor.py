@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream import VideoInfo, open_video, transcode
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE
+from coviar_mocrop.clips.batch import Batch, Sample, collate
 from coviar_mocrop.clips.dataset import read_streams
-from coviar_mocrop.clips.loading import require_shared
+from coviar_mocrop.clips.loading import brought_to, require_shared
 from coviar_mocrop.clips.reader import ReadViews, View
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import whole_frame
@@ -171,11 +172,16 @@ class Predictor:
             damaged = video.damaged_frames
         spent["read"] = 1e3 * (time.perf_counter() - start)
         scores: dict[str, NDArray[np.float32]] = {}
-        for name, stream in self.streams.items():
-            start = time.perf_counter()
+        start = time.perf_counter()
+        for batch in brought_to(self._runtime.device, self._batches(read)):
+            ((name, part),) = batch.streams.items()
+            stream = self.streams[name]
             with torch.inference_mode(), self._runtime.autocast():
-                scores[name] = stream.network(stream.encode(read[name]))[0].float().cpu().numpy()
+                scores[name] = (
+                    stream.network(stream.inputs(part.to(self._runtime.device).inputs))[0].float().cpu().numpy()
+                )
             spent[name] = 1e3 * (time.perf_counter() - start)
+            start = time.perf_counter()
         fused = fuse({name: self._as_scores(name, row) for name, row in scores.items()}, self.weights).scores[0]
         seen: dict[str, NDArray[np.uint8]] = {}
         for name, views in read.items():
@@ -193,6 +199,12 @@ class Predictor:
             damaged_frames=damaged,
             as_trained=self.form is None or _has_form(info, self.form),
         )
+
+    def _batches(self, read: Mapping[str, ReadViews]) -> Iterator[Batch]:
+        """The clip as each stream sees it, one stream a batch."""
+        for name in self.streams:
+            part = collate([Sample(0, 0, {name: read[name]}, {}, 0.0)]).streams[name]
+            yield Batch({name: part.pinned() if self._runtime.device.type == "cuda" else part}, {}, 0.0)
 
     def title(self, stream: str) -> str:
         """What people call a stream, or ``fused``."""
