@@ -61,14 +61,14 @@ class LearnedFusion:
     @property
     def found(self) -> str:
         """How the weights were found, in words."""
-        return f"learned on {self.clips} validation clips"
+        return f"learned on {self.clips} held-out clips"
 
     @property
     def report(self) -> str:
         """What the weights are worth on the clips they were learned on, in a line."""
         alone = ", ".join(f"{name} {top1:.1%}" for name, top1 in self.alone.items())
         told = f"fused {self.before:.1%} with the default weights, {self.after:.1%} with the learned ones"
-        return f"validation, {self.clips} clips: top-1 {alone}; {told}"
+        return f"held out, {self.clips} clips: top-1 {alone}; {told}"
 
 
 def rescale(streams: Mapping[str, Scores], scale: Scale) -> dict[str, Scores]:

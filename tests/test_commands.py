@@ -112,7 +112,7 @@ def test_fusion_weights_are_tuned_on_the_validation_list(runs: Path, demo: Path,
     assert "there is no validation list (data.val_list)" in tool(*command, "--set", "data.val_list=null", ok=False)
     assert "give one of the two" in tool(*command, "--weights", "2", "1", "1", ok=False)
     said = tool(*command, "--set", f"data.val_list={demo}/lists/train_split1.txt")
-    assert "validation, 8 clips: top-1 iframe" in said and "points)" in said
+    assert "held out, 8 clips: top-1 iframe" in said and "points)" in said
     tuned = tune_weights({name: load_scores(tmp_path / f"scores/{name}_baseline_val.npz") for name in STREAMS})
     assert load_scores(tmp_path / "scores/fused_baseline.npz").settings["weights"] == pytest.approx(tuned.weights)
     (runs / "fusion.json").unlink()

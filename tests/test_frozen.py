@@ -338,7 +338,7 @@ def test_a_network_that_is_trained_and_one_that_is_frozen(
     tool("train_stream", "--config", config, "--streams", "residual", "--output", tmp_path / "alone")
     assert same(weights_of(tmp_path / "alone/best.pt"), weights_of(tmp_path / "both/residual/best.pt"))
     said = tool("fuse", "--checkpoints", tmp_path / "both", "--output", tmp_path / "fused", "--tune")
-    assert "validation, 2 clips" in said  # those of the validation list, which the trained one did not learn from
+    assert "held out, 2 clips" in said  # those of the validation list, which the trained one did not learn from
 
 
 def weights_file(path: Path) -> Path:

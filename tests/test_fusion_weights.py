@@ -68,7 +68,7 @@ def test_a_stream_at_chance_gets_nothing_and_other_clips_gain() -> None:
     reported = streams("test")
     assert fuse(reported, learned.weights).top1 > fuse(reported).top1 + 0.3
     assert tune_weights(streams("val")) == learned
-    assert (learned.clips, learned.found) == (60, "learned on 60 validation clips")
+    assert (learned.clips, learned.found) == (60, "learned on 60 held-out clips")
 
 
 @pytest.mark.parametrize(("clips", "most"), [(200, 0.06), (2000, 0.02)])
@@ -218,12 +218,12 @@ def test_the_tool_tunes_on_one_set_and_reports_the_other(tmp_path: Path) -> None
 
     command = ["fuse", "--output", tmp_path / "out", "--scores", *files["test"]]
     told = tool(*command, "--tune-weights", *files["val"], "--scale", "softmax")
-    assert "validation, 60 clips: top-1 iframe" in told and "points)" in told
+    assert "held out, 60 clips: top-1 iframe" in told and "points)" in told
     fused = load_scores(tmp_path / "out/scores/fused_baseline.npz")
     learned = tune_weights(rescale(streams("val"), "softmax"))
     assert fused.settings["weights"] == pytest.approx(learned.weights)
     row = json.loads((tmp_path / "out/results.json").read_text())["settings"]["baseline"]["fused"]
-    assert row["weights_from"] == "learned on 60 validation clips"
+    assert row["weights_from"] == "learned on 60 held-out clips"
     assert row["top1"] == fused.top1 > row["top1_default_weights"]
     assert sum(row["shares"].values()) == pytest.approx(1)
     assert fused.names.tolist() == streams("test")["mv"].names.tolist()

@@ -66,10 +66,10 @@ def test_weights_are_learned_by_default_and_stored(fused: tuple[Path, str]) -> N
     assert entry["checkpoints"].keys() == set(STREAMS)
     results = json.loads((folder / "fused/results.json").read_text())["settings"]["baseline"]["fused"]
     assert results["weights"] == learned.weights
-    assert results["weights_from"] == "learned on 8 validation clips"
+    assert results["weights_from"] == "learned on 8 held-out clips"
     assert f"left out: {folder}/mv_before; to fuse other runs, give their best.pt" in said
-    assert "validation, 8 clips: top-1 iframe" in said
-    assert "(learned on 8 validation clips); shares iframe" in said
+    assert "held out, 8 clips: top-1 iframe" in said
+    assert "(learned on 8 held-out clips); shares iframe" in said
     assert f"wrote {folder}/fusion.json, which predict.py uses" in said
 
 
@@ -78,13 +78,13 @@ def test_predictions_use_the_stored_weights(run: Path, video: Path) -> None:
     for checkpoints in ([run], [run / name / "best.pt" for name in ("mv", "iframe", "residual")]):
         predictor = Predictor(checkpoints)
         assert predictor.weights == entry["weights"]
-        assert predictor.weights_from == "learned on 8 validation clips"
+        assert predictor.weights_from == "learned on 8 held-out clips"
         scores = predictor(video).scores
         expected = sum(entry["weights"][name] * scores[name].astype(float) for name in STREAMS) / entry["temperature"]
         np.testing.assert_allclose(scores["fused"], expected, rtol=1e-4, atol=1e-5)
     row = json.loads(tool("predict", video, "--checkpoints", run, "--json"))
-    assert (row["weights"], row["weights_from"]) == (entry["weights"], "learned on 8 validation clips")
-    assert "(learned on 8 validation clips)" in tool("predict", video, "--checkpoints", run)
+    assert (row["weights"], row["weights_from"]) == (entry["weights"], "learned on 8 held-out clips")
+    assert "(learned on 8 held-out clips)" in tool("predict", video, "--checkpoints", run)
     assert tool("predict", video, video, "--checkpoints", run).startswith("weights: iframe=")
 
 
@@ -176,7 +176,7 @@ def test_runs_that_do_not_share_a_folder_keep_nothing(demo: Path, tmp_path: Path
         write_run(demo, tmp_path / f"of_{name}", (name,))
     files = [tmp_path / f"of_{name}" / name / "best.pt" for name in ("iframe", "mv")]
     said = tool("fuse", "--checkpoints", *files, "--output", tmp_path / "out")
-    assert "learned on 8 validation clips" in said
+    assert "learned on 8 held-out clips" in said
     assert not list(tmp_path.rglob("fusion.json"))
     done = run_tool("fuse", "--checkpoints", files[0], "--output", tmp_path / "one")
     assert "weights: the default ones, because there is one stream" in done.stdout

@@ -185,7 +185,7 @@ def _learn(
     learned = tune_weights(validation)
     print(learned.report)
     if learned.clips < _FEW:
-        print(f"note: {learned.clips} validation clips are few; what is chosen on so few means little")
+        print(f"note: {learned.clips} held-out clips are few; what is chosen on so few means little")
     return learned
 
 
