@@ -215,7 +215,7 @@ def _read_file(path: Path, builders: tuple[Path, ...] = ()) -> list[_Part]:
     if path.resolve() in [file.resolve() for file in builders]:
         raise ConfigError(f"{path}: builds on itself through 'base'")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader: plain values only, no code
     except FileNotFoundError as error:
         named = f" ({builders[-1]} builds on it through 'base')" if builders else ""
         raise ConfigError(f"{path}: no such configuration file{named}; see configs/") from error

@@ -48,7 +48,7 @@ def _held_out(stream: Stream, checkpoint: Path) -> Scores:
     if (setting := scores.settings.get("setting")) != stream.config.setting:
         raise ScoreError(f"{file}: is of the setting {setting}, in which the {stream.name} stream was fitted")
     rules = json.loads(json.dumps(stream.rules()))  # tuples become lists, as in the file
-    fitted: dict[str, Any] = scores.settings.get("rules", rules)
+    fitted: dict[str, Any] = scores.settings.get("rules", {})
     if changed := [part for part in rules if rules[part] != fitted.get(part)]:
         raise ScoreError(
             f"{file}: the {stream.name} stream was fitted with other settings than it is tested with ({changed[0]})"

@@ -122,11 +122,11 @@ class Stream(ABC):
 
     def made_by(self, view: str) -> dict[str, Any]:
         """Everything that decides the features of a view, as JSON values; see :attr:`feature_dims`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has feature_dims, so it must define made_by")
 
     def view_features(self, view: str, frames: Frames) -> Tensor:
         """Features [N, dim] of the frames of a view; see :attr:`feature_dims`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has feature_dims, so it must define view_features")
 
     def start_training(self, features: Tensor | None) -> None:  # noqa: B027
         """Called once before training, with the features [clips, dim] of the training list where there are any."""
@@ -152,7 +152,7 @@ class Stream(ABC):
         Returns:
             Logits float64 [clips, classes] of each clip when it was held out with its fold; None without folds.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is fitted, so it must define fit")
 
     def rules(self) -> dict[str, Any]:
         """How a clip becomes the network's input, as JSON values: they stand in checkpoints and on cards."""

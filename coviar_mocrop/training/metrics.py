@@ -79,6 +79,10 @@ def report_epoch(trainer: Trainer) -> None:
         if trainer.writer and name != "epoch":
             part = "val" if name.startswith("val_") else "train"
             trainer.writer.add_scalar(f"{part}/{name.removeprefix('val_')}", value, epoch)
+    if trainer.stream.fitted:  # no epochs, and no best one among them
+        held_out = f", {metrics['val_top1']:.3f} when they were held out" if "val_top1" in metrics else ""
+        tqdm.write(f"{config.stream}: top-1 {metrics['top1']:.3f} on the clips it was fitted on{held_out}")
+        return
     validated = f", validation top-1 {metrics['val_top1']:.3f}" if "val_top1" in metrics else ""
     waiting = metrics["waiting_for_data"]
     tqdm.write(
