@@ -14,7 +14,8 @@ from coviar_mocrop.cli import add_set_argument, parser, run
 from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import DataError, NoMotionVectorsError, ScoreError, VideoError
-from coviar_mocrop.inference.predictor import Prediction, Predictor
+from coviar_mocrop.inference.prediction import Prediction
+from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.viz.pictures import PICTURES, require_picture, save_figure
 from coviar_mocrop.viz.results import weights_text
 

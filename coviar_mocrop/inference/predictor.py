@@ -6,9 +6,8 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,66 +23,14 @@ from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import whole_frame
 from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.fusion import fuse, resolve_weights
+from coviar_mocrop.inference.prediction import Prediction
 from coviar_mocrop.inference.stored_fusion import fusion_file, stored_fusion
 from coviar_mocrop.inference.testing import find_checkpoints, load_streams
-from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.runtime import choose_runtime
 from coviar_mocrop.scores import Scores
 
 _SHOWN = 4
 """I-frames that are kept for pictures."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the streams say about one video.
-
-    Attributes:
-        path: of the video.
-        classes: names.
-        scores: float32 [classes] by stream and ``fused``: logits. The fused ones are divided by the sum of weights, and
-            by the temperature that was learned with the weights.
-        box: the clip's; None where the setting does not crop.
-        milliseconds: ``read`` (box and crops included) and each stream; first ``transcode``, where it was asked for.
-        seen: what the networks saw, by title of the stream: the frame in which most happens, uint8 [size, size, C].
-        iframes: up to four, uint8 [H, W, 3].
-        damaged_frames: how many of the frames that were decoded are damaged; see
-            :attr:`~coviar_mocrop.bitstream.Video.damaged_frames`. With ``transcode`` the whole video is decoded.
-        as_trained: whether the file that was read has the form of the videos that the streams learned from;
-            True where that form is not known.
-    """
-
-    path: str
-    classes: tuple[str, ...]
-    scores: dict[str, NDArray[np.float32]]
-    box: CropBox | None
-    milliseconds: dict[str, float]
-    seen: dict[str, NDArray[np.uint8]]
-    iframes: list[NDArray[np.uint8]]
-    damaged_frames: int
-    as_trained: bool = True
-
-    @property
-    def probabilities(self) -> dict[str, NDArray[np.float64]]:
-        """Softmax of the scores: float64 [classes] by stream and ``fused``."""
-        return {name: torch.from_numpy(row).double().softmax(0).numpy() for name, row in self.scores.items()}
-
-    def best(self, count: int = 5, of: str = "fused") -> list[tuple[str, float]]:
-        """The first classes and their probabilities."""
-        shares = self.probabilities[of]
-        return [(self.classes[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:count]]
-
-    def as_json(self, count: int = 5) -> dict[str, Any]:
-        """One line of the JSON output."""
-        return {
-            "video": self.path,
-            "class": self.best(1)[0][0],
-            "top": [{"class": name, "probability": round(share, 6)} for name, share in self.best(count)],
-            "streams": {name: self.best(1, name)[0][0] for name in self.scores if name != "fused"},
-            "box": None if self.box is None else [round(side, 6) for side in self.box],
-            "damaged_frames": self.damaged_frames,
-            "ms": {name: round(value, 2) for name, value in self.milliseconds.items()},
-        }
 
 
 class Predictor:
