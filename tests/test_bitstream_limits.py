@@ -232,12 +232,12 @@ def test_a_colour_description_that_makes_no_sense(tmp_path: Path, name: str, val
     with open_video(path) as video:
         reader = video._pyav
         (packet,) = reader._packets.read([0])
-        plain, odd = (reader._decoder(vectors=False, pixels=True) for _ in range(2))
+        plain, odd = (reader.decoding.decoder(vectors=False, pixels=True) for _ in range(2))
         (first, *_), (second, *_) = ([*d.decode(packet), *d.decode(None)] for d in (plain, odd))
         setattr(second, name, value)
         with pytest.raises(OSError, match="not supported"):
             second.to_ndarray(format="rgb24")
-        np.testing.assert_array_equal(reader.convert(second), reader.convert(first))
+        np.testing.assert_array_equal(reader.decoding.convert(second), reader.decoding.convert(first))
 
 
 def test_whatever_ffmpeg_raises_is_a_video_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +249,7 @@ def test_whatever_ffmpeg_raises_is_a_video_error(tmp_path: Path, monkeypatch: py
             raise _error
 
         with open_video(path) as video:
-            video._pyav._reformatter = SimpleNamespace(reformat=fail)  # type: ignore[assignment]
+            video._pyav.decoding._reformatter = SimpleNamespace(reformat=fail)  # type: ignore[assignment]
             with pytest.raises(
                 VideoError, match=rf"^{path}: has frames that cannot be converted to RGB|cannot be read"
             ):

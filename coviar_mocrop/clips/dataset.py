@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from coviar_mocrop.bitstream import Gop, Video, open_video
+from coviar_mocrop.bitstream.frames import FrameSequence
 from coviar_mocrop.clips.batch import Features, Sample
 from coviar_mocrop.clips.cache import State, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
@@ -239,7 +240,7 @@ class ClipDataset(Dataset[Sample]):
 
 
 def read_streams(
-    video: Video,
+    video: FrameSequence,
     streams: Iterable[WantsViews],
     box: CropBox | MoCropSettings | None,
     seed: Sequence[int] | None = None,

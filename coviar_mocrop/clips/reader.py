@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from coviar_mocrop.bitstream import Kind, Video, open_video
+from coviar_mocrop.bitstream import FrameView, Kind, open_video
+from coviar_mocrop.bitstream.frames import FrameSequence
 from coviar_mocrop.bitstream.types import Source
-from coviar_mocrop.bitstream.video import FrameView
 from coviar_mocrop.clips.resize import Resample, resize
 from coviar_mocrop.clips.sampling import middle_frames, motion_frames
 from coviar_mocrop.clips.windows import Window, testing_windows
@@ -61,11 +61,13 @@ class ReadViews(NamedTuple):
         return np.array([window.mirrored for window in self.windows[name]])
 
 
-def read_views(video: Video, views: Mapping[str, View], box: CropBox | MoCropSettings | None = None) -> ReadViews:
+def read_views(
+    video: FrameSequence, views: Mapping[str, View], box: CropBox | MoCropSettings | None = None
+) -> ReadViews:
     """Read, crop and resize what all ``views`` want, in one pass over the video.
 
     Args:
-        video: open.
+        video: open, or a window of a stream.
         views: by name.
         box: the clip's box; or the settings to estimate it with, from the vectors of the same pass.
 
@@ -182,7 +184,7 @@ class _Canvas:
             pixels[others] = pixels[first]
 
 
-def _numbers(video: Video, view: View) -> list[int]:
+def _numbers(video: FrameSequence, view: View) -> list[int]:
     """The frames to decode: of I-frames, those of the GOPs."""
     if view.kind == "iframe":
         return [video.gop_at(frame).start for frame in view.frames]

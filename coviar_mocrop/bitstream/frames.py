@@ -1,0 +1,257 @@
+"""Frames by their number: what can be read of a video, of a part that is kept in memory, and in which order."""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coviar_mocrop.bitstream.decoding import VECTOR_CODECS
+from coviar_mocrop.bitstream.frame_view import FrameView, Pass
+from coviar_mocrop.bitstream.types import KINDS, DecodedFrame, Gop, Kind, VideoInfo
+from coviar_mocrop.errors import NoMotionVectorsError, VideoError
+
+
+class FrameSequence(ABC):
+    """The frames of a video.
+
+    Frames go by their number in display order, from 0 to ``info.num_frames`` - 1. Wherever several are asked for,
+    any sequence or array of integers will do, in any order, repeats allowed, and results come in the order asked
+    for.
+
+    Attributes:
+        info: facts about the stream.
+        gops: the GOPs, virtual ones included, in display order; a GOP's frames are start to start + length - 1. The
+            first one of a window of a stream can start before its frame 0, that is, at a negative number.
+        path: what the video was opened from, as messages name it.
+    """
+
+    def __init__(self, path: str, info: VideoInfo, gops: Sequence[Gop]) -> None:
+        """See the attributes; ``gops`` holds at least one."""
+        self.path, self.info, self.gops = path, info, gops
+        self._starts = [gop.start for gop in gops]
+
+    @property
+    @abstractmethod
+    def damaged_frames(self) -> int:
+        """How many of the frames are known to be damaged."""
+
+    @abstractmethod
+    def _decoded(self, wanted: Mapping[str, set[int]]) -> Iterator[DecodedFrame]:
+        """Every frame from the start of each GOP of which something is ``wanted`` to the last wanted one.
+
+        Args:
+            wanted: the frames of which ``pictures``, ``motion``, ``residuals``, ``vectors`` are wanted.
+        """
+
+    def gop_at(self, frame: int) -> Gop:
+        """Return the GOP that holds ``frame``.
+
+        Raises:
+            VideoError: there is no such frame.
+        """
+        (number,) = self._numbers([frame])
+        return self._gop_of(number)
+
+    # -- many frames at once -------------------------------------------------------------------------
+
+    def get_iframes_at(self, indices: Iterable[int]) -> NDArray[np.uint8]:
+        """Return the I-frame of each frame's GOP.
+
+        Args:
+            indices: N frames.
+
+        Returns:
+            uint8 [N, H, W, 3] RGB.
+
+        Raises:
+            VideoError: there is no such frame, or it cannot be decoded.
+        """
+        return self.get({"iframe": indices})["iframe"]
+
+    def get_frames_at(self, indices: Iterable[int]) -> NDArray[np.uint8]:
+        """Return the decoded frames themselves.
+
+        Args:
+            indices: N frames.
+
+        Returns:
+            uint8 [N, H, W, 3] RGB.
+
+        Raises:
+            VideoError: there is no such frame, or it cannot be decoded.
+        """
+        return self.get({"frame": indices})["frame"]
+
+    def get_motion_at(self, indices: Iterable[int], *, accumulate: bool = True) -> NDArray[np.int16]:
+        """Return the motion since each GOP's I-frame; zero for a GOP's first frame.
+
+        Args:
+            indices: N frames.
+            accumulate: False gives the last step alone, against the frame before (where there are B-frames, against
+                the one that is referred to).
+
+        Returns:
+            int16 [N, H, W, 2], (x, y), pixels.
+
+        Raises:
+            VideoError: there is no such frame, or it cannot be decoded.
+            NoMotionVectorsError: the codec exports no motion vectors.
+        """
+        return self.get({"mv": indices}, accumulate=accumulate)["mv"]
+
+    def get_residuals_at(self, indices: Iterable[int], *, accumulate: bool = True) -> NDArray[np.int16]:
+        """Return what motion since each GOP's I-frame does not explain; zero for a GOP's first frame.
+
+        Args:
+            indices: N frames.
+            accumulate: False gives the last step alone; see :meth:`get_motion_at`.
+
+        Returns:
+            int16 [N, H, W, 3] RGB, -255 to 255.
+
+        Raises:
+            VideoError: there is no such frame, or it cannot be decoded.
+            NoMotionVectorsError: the codec exports no motion vectors.
+        """
+        return self.get({"residual": indices}, accumulate=accumulate)["residual"]
+
+    def get_motion_vectors_at(self, indices: Iterable[int] | None = None) -> list[NDArray[np.void]]:
+        """Return the motion vectors of frames as FFmpeg exports them; pixels are left alone.
+
+        Args:
+            indices: N frames; None (default): every frame of the video.
+
+        Returns:
+            N structured arrays (``MOTION_VECTOR_DTYPE``); empty where a frame has none, as I-frames.
+
+        Raises:
+            VideoError: there is no such frame, or it cannot be decoded.
+            NoMotionVectorsError: the codec exports no motion vectors at all.
+        """
+        numbers = list(range(self.info.num_frames)) if indices is None else self._numbers(indices)
+        found = {view.number: view.vectors for view in self.visit(vectors=numbers)}
+        return [found[number] for number in numbers]
+
+    def get(self, indices: Mapping[Kind, Iterable[int]], *, accumulate: bool = True) -> dict[Kind, NDArray[Any]]:
+        """Return frames of several kinds from one pass over the video.
+
+        Args:
+            indices: frames by kind: ``iframe``, ``mv``, ``residual``, ``frame``.
+            accumulate: False gives motion and residuals of the last step alone; see :meth:`get_motion_at`.
+
+        Returns:
+            By kind, in the order of ``indices``, what :meth:`get_iframes_at`, :meth:`get_motion_at`,
+            :meth:`get_residuals_at` and :meth:`get_frames_at` return.
+
+        Raises:
+            VideoError: there is no such kind or frame, or it cannot be decoded.
+            NoMotionVectorsError: the codec exports no motion vectors, and they are needed.
+        """
+        out: dict[Kind, NDArray[Any]] = {}
+        rows: dict[Kind, dict[int, list[int]]] = {kind: {} for kind in KINDS}  # of out, by frame
+        for kind, asked in indices.items():
+            if kind not in KINDS:
+                raise VideoError(f"{self.path}: kind {kind!r} is unknown; choose iframe, mv, residual or frame")
+            numbers = self._numbers(asked)
+            if kind == "iframe":
+                numbers = [self._gop_of(number).start for number in numbers]
+            for row, number in enumerate(numbers):
+                rows[kind].setdefault(number, []).append(row)
+            shape = (len(numbers), self.info.height, self.info.width, 2 if kind == "mv" else 3)
+            out[kind] = np.empty(shape, np.int16 if kind in ("mv", "residual") else np.uint8)
+        views = self.visit({*rows["iframe"], *rows["frame"]}, rows["mv"], rows["residual"], accumulate=accumulate)
+        for view in views:
+            for kind, array in out.items():
+                if view.number not in rows[kind]:
+                    continue
+                row, *others = rows[kind][view.number]
+                if kind == "mv":
+                    view.motion(out=array[row])
+                elif kind == "residual":
+                    view.residual(out=array[row])
+                else:
+                    array[row] = view.picture()
+                if others:
+                    array[others] = array[row]
+        return out
+
+    # -- one frame after the other -------------------------------------------------------------------
+
+    def visit(
+        self,
+        pictures: Iterable[int] = (),
+        motion: Iterable[int] = (),
+        residuals: Iterable[int] = (),
+        vectors: Iterable[int] | None = (),
+        *,
+        accumulate: bool = True,
+    ) -> Iterator[FrameView]:
+        """Go through the video once, and stop at every frame of which something is wanted.
+
+        Nothing is computed that is not read from the views, and a view can give any window of its frame. That makes
+        this the cheapest way to read several things of many frames.
+
+        Args:
+            pictures: frames whose decoded picture is wanted.
+            motion: frames whose motion is wanted.
+            residuals: frames whose residual is wanted.
+            vectors: frames whose motion vectors are wanted; None: every frame of the video.
+            accumulate: False: motion and residuals of the last step alone; see :meth:`get_motion_at`.
+
+        Yields:
+            A :class:`FrameView` for each frame of the union, in display order, valid until the next one.
+
+        Raises:
+            VideoError: there is no such frame, or it cannot be decoded.
+            NoMotionVectorsError: the codec exports no motion vectors, and they are needed.
+        """
+        wanted = {
+            "pictures": set(self._numbers(pictures)),
+            "motion": set(self._numbers(motion)),
+            "residuals": set(self._numbers(residuals)),
+            "vectors": set(range(self.info.num_frames) if vectors is None else self._numbers(vectors)),
+        }
+        moves = wanted["motion"] or wanted["residuals"] or wanted["vectors"]
+        if moves and self.info.codec not in VECTOR_CODECS:
+            raise NoMotionVectorsError(
+                f"{self.path}: the decoder of {self.info.codec} exports no motion vectors; transcode it to "
+                "H.264 first (python tools/prepare_data.py transcode IN OUT; folder and predict have --transcode)"
+            )
+        return self._visit(wanted, accumulate)
+
+    def _visit(self, wanted: Mapping[str, set[int]], accumulate: bool) -> Iterator[FrameView]:
+        union = set().union(*wanted.values())
+        last: dict[Gop, int] = {}  # of each GOP, the last frame whose motion is followed
+        for number in sorted(wanted["motion"] | wanted["residuals"]):
+            last[self._gop_of(number)] = number
+        turned = self.info.rotation % 2 == 1
+        size = (self.info.width, self.info.height) if turned else (self.info.height, self.info.width)
+        now = Pass(self.path, size, self.info.rotation, wanted, accumulate=accumulate)
+        gop = Gop(0, 0)
+        for frame in self._decoded(wanted):
+            number = frame.number
+            if not gop.start <= number < gop.start + gop.length:
+                gop = self._gop_of(number)
+            now.advance(frame, starts_gop=number == gop.start, follow=number <= last.get(gop, -1))
+            if number in union:
+                yield FrameView(number, now)
+
+    def _gop_of(self, frame: int) -> Gop:
+        return self.gops[bisect_right(self._starts, frame) - 1]
+
+    def _numbers(self, frames: Iterable[int]) -> list[int]:
+        """Frames as Python's integers, all of which are there."""
+        try:
+            numbers = [operator.index(frame) for frame in frames]
+        except TypeError as error:
+            raise VideoError(f"{self.path}: frames go by whole numbers ({error})") from error
+        for number in numbers:
+            if not self.gops[0].start <= number < self.info.num_frames:
+                raise VideoError(f"{self.path}: has {self.info.num_frames} frames; there is no frame {number}")
+        return numbers
