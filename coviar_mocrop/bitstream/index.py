@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from coviar_mocrop.bitstream.packets import NO_TIME, PacketTable
 from coviar_mocrop.bitstream.types import Gop
 
-_UNTIMED_FORMATS = {"avi", "h264", "m4v", "mpegvideo"}
+UNTIMED_FORMATS = {"avi", "h264", "m4v", "mpegvideo"}
 """Containers whose packet times do not tell the display order of B-frames."""
 
 
@@ -82,7 +82,7 @@ def has_true_times(table: PacketTable, format_name: str, may_reorder: bool) -> b
     if not may_reorder:
         return True
     complete = len(np.unique(table.pts)) == len(table) and NO_TIME not in table.pts
-    return complete and not (set(format_name.split(",")) & _UNTIMED_FORMATS)
+    return complete and not (set(format_name.split(",")) & UNTIMED_FORMATS)
 
 
 def index_from_packets(table: PacketTable, may_reorder: bool) -> FrameIndex | None:

@@ -1,0 +1,155 @@
+"""Sources that are read once, from front to back: files, pipes, cameras and servers, and how FFmpeg opens each."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import urllib.parse
+from typing import Any, Literal, NamedTuple
+
+import av
+import av.error
+from av.container.input import InputContainer
+
+from coviar_mocrop.bitstream.container import FORMATS, max_pixels, name_of, url_of, watched
+from coviar_mocrop.bitstream.types import Source
+from coviar_mocrop.errors import VideoError
+
+Transport = Literal["tcp", "udp"]
+STANDARD_INPUT = "-"
+_PROTOCOLS = {
+    "rtsp": "rtsp,rtp,tcp,udp",
+    "rtsps": "rtsps,rtp,tcp,udp,tls",
+    "http": "http,https,httpproxy,tcp,tls",
+    "https": "http,https,httpproxy,tcp,tls",
+    "tcp": "tcp",
+    "udp": "udp",
+}
+"""What FFmpeg may use for an address, by its scheme."""
+_PASSWORD = re.compile(r"(?<=://)([^/@\s]*?):[^/\s]*@")
+_LOOK_AT = 2_000_000
+"""Microseconds of a live source that are looked at before the first frame comes."""
+_DEVICES = "video4linux2,v4l2"
+
+
+class StreamSource(NamedTuple):
+    """A source that is open.
+
+    Attributes:
+        container: FFmpeg's.
+        path: what it is called in messages, without a password.
+        is_live: whether it goes on whether or not it is read: a camera, or a server that sends without end.
+        is_remote: whether it can break and come back: anything with an address, and devices.
+    """
+
+    container: InputContainer
+    path: str
+    is_live: bool
+    is_remote: bool
+
+
+def redacted(text: str) -> str:
+    """A message or an address without the passwords in it."""
+    return _PASSWORD.sub(r"\1:***@", text)
+
+
+def source_name(source: Source) -> str:
+    """What to call a source."""
+    return "standard input" if source == STANDARD_INPUT else redacted(name_of(source))
+
+
+def is_endless(source: Source) -> bool:
+    """Whether the name alone says that a source has no end, or cannot be read twice."""
+    if not isinstance(source, (str, os.PathLike)):
+        return False
+    path = os.fspath(source)
+    scheme = urllib.parse.urlsplit(path).scheme.lower() if "://" in path else ""
+    return path == STANDARD_INPUT or scheme in _PROTOCOLS.keys() - {"http", "https"} or _is_special(path)
+
+
+def open_source(source: Source, *, max_frame_pixels: int, transport: Transport, timeout: float) -> StreamSource:
+    """Open a source for reading it once.
+
+    Args:
+        source: a path (also of a named pipe, or of a V4L2 camera that delivers H.264), an address (rtsp, rtsps, http,
+            https, udp, tcp), ``-`` for standard input, or a file opened for reading bytes.
+        max_frame_pixels: FFmpeg allocates no larger frame when it looks into the source.
+        transport: of RTSP.
+        timeout: seconds without an answer after which a server is given up.
+
+    Raises:
+        VideoError: it cannot be opened, or holds no video.
+    """
+    name = source_name(source)
+    options = {"format_whitelist": ",".join(FORMATS), "max_pixels": max_pixels(max_frame_pixels)}
+    how: dict[str, Any] = {"options": options, "metadata_errors": "replace"}
+    if not isinstance(source, (str, os.PathLike)):
+        with watched(name, "is not a readable video ({})"):
+            return StreamSource(av.open(source, "r", **how), name, False, False)
+    path = os.fspath(source)
+    scheme = urllib.parse.urlsplit(path).scheme.lower() if "://" in path else ""
+    if scheme:
+        if scheme not in _PROTOCOLS:
+            raise VideoError(f"{name}: addresses of {scheme} are not read; give one of {', '.join(_PROTOCOLS)}")
+        options["protocol_whitelist"] = _PROTOCOLS[scheme]
+        options["analyzeduration"] = str(_LOOK_AT)
+        how["timeout"] = timeout
+        if scheme in ("rtsp", "rtsps"):
+            options["format_whitelist"] = "rtsp"
+            options["rtsp_transport"] = transport
+    elif path == STANDARD_INPUT:
+        path, options["protocol_whitelist"] = "pipe:0", "pipe"
+    elif _is_device(path):
+        how["format"] = _DEVICES
+        del options["format_whitelist"]
+        options["input_format"] = "h264"
+    else:
+        if os.path.isdir(path):
+            raise VideoError(f"{name}: is a folder; give a video file")
+        path, options["protocol_whitelist"] = url_of(path), "file"
+    try:
+        container = av.open(path, **how)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{name}: {_explained(error, scheme, source, timeout)}") from None
+    device = how.get("format") == _DEVICES
+    endless = scheme in ("http", "https") and container.size <= 0
+    live = device or endless or bool(scheme and scheme not in ("http", "https"))
+    return StreamSource(container, name, live, live)
+
+
+def _explained(error: Exception, scheme: str, source: Source, timeout: float) -> str:
+    """Why a source could not be opened, and what can be done."""
+    if isinstance(error, av.error.ExitError):
+        return f"no answer within {timeout:g} s; check the address and the network"
+    if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
+        return "the user name or the password is wrong; give them as SCHEME://USER:PASSWORD@HOST/..."
+    if isinstance(error, av.error.HTTPNotFoundError):
+        return "the server does not have it; check the path in the address"
+    reason = redacted(" ".join((getattr(error, "strerror", None) or str(error)).split()))
+    if isinstance(error, ConnectionRefusedError):
+        return "the connection was refused; check the host, the port, and whether the camera is on"
+    if scheme:
+        return f"cannot be reached or read ({reason}); check the address and the network"
+    if isinstance(error, FileNotFoundError):
+        return "no such file; check the path"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if source == STANDARD_INPUT:
+        return f"is no video ({reason}); send MPEG-TS, Matroska or raw H.264"
+    if isinstance(source, (str, os.PathLike)) and os.path.isfile(source) and not os.path.getsize(source):
+        return "is empty; copy or download it again"
+    return f"is not a readable video ({reason})"
+
+
+def _is_special(path: str) -> bool:
+    """Whether a path is a pipe or a device."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+
+
+def _is_device(path: str) -> bool:
+    return path.startswith("/dev/video")
