@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import av
+import av.error
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
@@ -78,6 +79,7 @@ class VideoStream:
         is_live: whether the source goes on whether or not it is read.
         is_remote: whether it can break and come back.
         has_vectors: whether the codec exports motion vectors.
+        start: stream time of the first frame, seconds.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class VideoStream:
         max_frame_pixels: int = MAX_FRAME_PIXELS,
         transport: Transport = "tcp",
         timeout: float = TIMEOUT,
+        start: float = 0.0,
     ) -> None:
         """Open a source.
 
@@ -97,11 +100,12 @@ class VideoStream:
             max_frame_pixels: frames of more pixels are refused before memory is allocated for them.
             transport: of RTSP.
             timeout: seconds without data after which a server is given up.
+            start: stream time of the first frame, where a source is opened again.
 
         Raises:
             VideoError: it cannot be opened, or holds no video.
         """
-        self._anchor_every = anchor_every
+        self._anchor_every, self._timeout, self.start = anchor_every, timeout, start
         opened = open_source(source, max_frame_pixels=max_frame_pixels, transport=transport, timeout=timeout)
         self._container, self.path, self.is_live, self.is_remote = opened
         try:
@@ -133,8 +137,16 @@ class VideoStream:
         Raises:
             VideoError: the connection broke, or a frame is larger than allowed.
         """
+        try:
+            yield from self._frames()
+        except VideoError as error:
+            if isinstance(error.__cause__, av.error.ExitError):
+                raise VideoError(f"{self.path}: sent nothing for {self._timeout:g} s") from None
+            raise
+
+    def _frames(self) -> Iterator[StreamFrame]:
         cutter = _GopCutter(self._anchor_every)
-        clock = _Clock(self.frame_rate, is_live=self.is_live)
+        clock = _Clock(self.start, self.frame_rate, is_live=self.is_live)
         number, damaged, size = 0, False, (0, 0)
         for frame, sent in self._decode():
             if number == 0 and not sent.is_key and not cutter.tired():
@@ -205,11 +217,11 @@ def _claim(sent: dict[int, _Sent], frame: VideoFrame) -> _Sent | None:
 class _Clock:
     """Stream time: from the time stamps, or counted where there are none; it never goes back."""
 
-    def __init__(self, frame_rate: float, *, is_live: bool) -> None:
+    def __init__(self, start: float, frame_rate: float, *, is_live: bool) -> None:
         self._step, self._is_live = 1 / frame_rate, is_live
         self._first = True
         self._offset = self._arrived = 0.0
-        self.time, self.missing, self.broken = 0.0, 0, ""
+        self.time, self.missing, self.broken = start, 0, ""
 
     def advance(self, stamp: float | None, arrived: float) -> None:
         """Go on to the next frame, which has a time stamp in seconds, or none."""
@@ -217,7 +229,7 @@ class _Clock:
         self.missing, self.broken = 0, ""
         if self._first:
             self._first = False
-            self._offset = 0.0 if stamp is None else -stamp
+            self._offset = 0.0 if stamp is None else self.time - stamp
             return
         following = self.time + self._step
         if stamp is None:

@@ -86,9 +86,9 @@ def read_views(
     kept: list[tuple[str, int, NDArray[np.uint8]]] = []  # whole frames, while the box is not known yet
     fields: list[NDArray[np.void]] = []
     passed = video.visit(wanted("iframe", "frame"), wanted("mv"), wanted("residual"), vectors)
-    looked_at = None if vectors is None else set(vectors)
+    looked_at = set(range(video.info.num_frames) if vectors is None else vectors)
     for frame in passed:
-        if estimating and (looked_at is None or frame.number in looked_at):
+        if estimating and frame.number in looked_at:
             fields.append(frame.vectors)
         for name, view in views.items():
             if frame.number not in numbers[name]:

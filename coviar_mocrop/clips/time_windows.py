@@ -28,6 +28,7 @@ class TimeWindow(FrameSequence):
         start, end: seconds of stream time.
         missing_frames: number of frames that should have come between its first and its last one.
         arrived: when its last frame came, ``time.monotonic()``.
+        has_vectors: whether the codec exports motion vectors.
     """
 
     def __init__(self, stream: VideoStream, kept: Sequence[StreamFrame], first: int, start: float, end: float) -> None:
@@ -41,7 +42,7 @@ class TimeWindow(FrameSequence):
             end: likewise.
         """
         self.start, self.end = start, end
-        self.arrived = kept[-1].arrived
+        self.arrived, self.has_vectors = kept[-1].arrived, stream.has_vectors
         self.missing_frames = sum(frame.missing for frame in kept[first + 1 :])
         self._frames, self._first = kept, first
         starts = [at for at, frame in enumerate(kept) if frame.starts_gop or at == 0]
@@ -94,11 +95,11 @@ class WindowCutter:
         """
         if not 0 < stride <= length:
             raise ConfigError(
-                f"windows of {length:g} s every {stride:g} s: give a stride of more than 0 s, and no longer than the window"
+                f"windows of {length:g} s every {stride:g} s: give a stride above 0 s, and no longer than the window"
             )
         self._stream, self._length, self._stride = stream, length, stride
         self._kept: list[StreamFrame] = []
-        self._restart(0.0)
+        self._restart(stream.start)
 
     def _restart(self, origin: float) -> None:
         self._kept.clear()

@@ -80,6 +80,7 @@ class WindowPrediction(Prediction):
         damaged_frames: frames that are damaged, or refer to what is damaged or lost.
         dropped: windows of the same source that were left out before this one, because computing was too slow.
         latency: seconds from the arrival of the last frame to the prediction; 0.0 for files.
+        wall_time: of live sources, when the last frame came, seconds since 1970 (UTC); None for files.
     """
 
     start: float
@@ -90,6 +91,7 @@ class WindowPrediction(Prediction):
     missing_frames: int
     dropped: int = 0
     latency: float = 0.0
+    wall_time: float | None = None
 
     def as_json(self, count: int = 5) -> dict[str, Any]:
         """One line of the JSON output."""
@@ -114,4 +116,5 @@ class WindowPrediction(Prediction):
             "damaged_frames": self.damaged_frames,
             "dropped": self.dropped,
             "latency": round(self.latency, 3),
+            "wall_time": None if self.wall_time is None else round(self.wall_time, 3),
         }

@@ -14,8 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream import VideoInfo, open_video, transcode
+from coviar_mocrop.bitstream.frames import FrameSequence
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE
+from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.clips.batch import Batch, Sample, collate
+from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.dataset import read_streams
 from coviar_mocrop.clips.loading import brought_to, require_shared
 from coviar_mocrop.clips.reader import ReadViews, View
@@ -23,9 +26,10 @@ from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import whole_frame
 from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.fusion import fuse, resolve_weights
-from coviar_mocrop.inference.prediction import Prediction
+from coviar_mocrop.inference.prediction import Prediction, WindowPrediction
 from coviar_mocrop.inference.stored_fusion import fusion_file, stored_fusion
 from coviar_mocrop.inference.testing import find_checkpoints, load_streams
+from coviar_mocrop.mocrop import CropBox, MoCropSettings
 from coviar_mocrop.runtime import choose_runtime
 from coviar_mocrop.scores import Scores
 
@@ -82,7 +86,7 @@ class Predictor:
             self._runtime.place(stream.network)
         self.form = next((stream.form for stream in self.streams.values() if stream.form), None)
         self._transcode = transcode
-        zeros = np.zeros(len(self.classes), np.float32)
+        zeros = np.zeros((1, len(self.classes)), np.float32)
         self.weights_from = learned.found if learned else "given" if weights else "default"
         self._temperature = learned.temperature if learned else 1.0
         weights = learned.weights if learned else weights
@@ -108,28 +112,55 @@ class Predictor:
             damaged = done.damaged_frames
             return replace(prediction, path=os.fspath(path), milliseconds=times, damaged_frames=damaged)
 
+    def over_time(
+        self, source: Source, window: float = 2.0, stride: float = 1.0, gate: float = 0.0
+    ) -> Iterator[WindowPrediction]:
+        """Classify windows of a long video, or of a camera, as they come; memory does not grow with its length.
+
+        Args:
+            source: a path, an address (rtsp, http, udp, ...), ``-`` for standard input, or an open file.
+            window: seconds.
+            stride: seconds from one window to the next.
+            gate: windows of which a smaller share moves (:attr:`WindowPrediction.motion`) are idle: no network sees
+                them. 0: every window is classified.
+
+        Raises:
+            VideoError: the source cannot be read, or lacks motion vectors that the setting needs.
+            ConfigError: the window or the stride is out of range.
+        """
+        from coviar_mocrop.inference.watching import watch
+
+        return watch(self, [source], window=window, stride=stride, gate=gate)
+
+    @property
+    def data(self) -> DataConfig:
+        """How videos are read."""
+        return self._config.data
+
+    def classify(self, clips: Sequence[FrameSequence]) -> list[tuple[dict[str, NDArray[np.float32]], CropBox | None]]:
+        """Scores by stream and ``fused``, and the box, of clips that go through the networks together.
+
+        Raises:
+            VideoError: a clip lacks motion vectors that the setting needs.
+        """
+        read = [read_streams(clip, self.streams.values(), self._box) for clip in clips]
+        scores, _ = self._score([views for views, _ in read])
+        return [(row, pictures.box) for row, (_, pictures) in zip(scores, read, strict=True)]
+
+    @property
+    def _box(self) -> MoCropSettings | None:
+        return self._config.mocrop if self._config.crops else None
+
     def _predict(self, path: str | os.PathLike[str]) -> Prediction:
-        data, spent, start = self._config.data, {}, time.perf_counter()
+        data, start = self._config.data, time.perf_counter()
         with open_video(path, data.backend, data.anchor_every, max_frame_pixels=data.max_frame_pixels) as video:
             info, gops = video.info, video.gops
             shown = middle_frames(info.num_frames, min(_SHOWN, len(gops)), "iframe")
             iframes = {"iframes": View("iframe", shown, whole_frame, None)}
-            box = self._config.mocrop if self._config.crops else None
-            read, pictures = read_streams(video, self.streams.values(), box, extra=iframes)
+            read, pictures = read_streams(video, self.streams.values(), self._box, extra=iframes)
             damaged = video.damaged_frames
-        spent["read"] = 1e3 * (time.perf_counter() - start)
-        scores: dict[str, NDArray[np.float32]] = {}
-        start = time.perf_counter()
-        for batch in brought_to(self._runtime.device, self._batches(read)):
-            ((name, part),) = batch.streams.items()
-            stream = self.streams[name]
-            with torch.inference_mode(), self._runtime.autocast():
-                scores[name] = (
-                    stream.network(stream.inputs(part.to(self._runtime.device).inputs))[0].float().cpu().numpy()
-                )
-            spent[name] = 1e3 * (time.perf_counter() - start)
-            start = time.perf_counter()
-        fused = fuse({name: self._as_scores(name, row) for name, row in scores.items()}, self.weights).scores[0]
+        reading = 1e3 * (time.perf_counter() - start)
+        (scores,), spent = self._score([read])
         seen: dict[str, NDArray[np.uint8]] = {}
         for name, views in read.items():
             for view, pixels in views.pixels.items():
@@ -138,29 +169,56 @@ class Predictor:
         return Prediction(
             path=os.fspath(path),
             classes=self.classes,
-            scores={**scores, "fused": fused / np.float32(sum(self.weights.values()) * self._temperature)},
+            scores=scores,
             box=pictures.box,
-            milliseconds=spent,
+            milliseconds={"read": reading, **spent},
             seen=seen,
             iframes=[np.ascontiguousarray(p.transpose(1, 2, 0)) for p in _distinct(pictures)],
             damaged_frames=damaged,
-            as_trained=self.form is None or _has_form(info, self.form),
+            as_trained=self.has_form(info),
         )
 
-    def _batches(self, read: Mapping[str, ReadViews]) -> Iterator[Batch]:
-        """The clip as each stream sees it, one stream a batch."""
+    def _score(
+        self, clips: Sequence[Mapping[str, ReadViews]]
+    ) -> tuple[list[dict[str, NDArray[np.float32]]], dict[str, float]]:
+        """Logits of clips by stream and ``fused``; and the milliseconds that each stream took."""
+        rows: dict[str, NDArray[np.float32]] = {}
+        spent: dict[str, float] = {}
+        start = time.perf_counter()
+        for batch in brought_to(self._runtime.device, self._batches(clips)):
+            ((name, part),) = batch.streams.items()
+            stream = self.streams[name]
+            with torch.inference_mode(), self._runtime.autocast():
+                inputs = stream.inputs(part.to(self._runtime.device).inputs)
+                rows[name] = stream.network(inputs).float().cpu().numpy()
+            spent[name] = 1e3 * (time.perf_counter() - start)
+            start = time.perf_counter()
+        fused = fuse({name: self._as_scores(name, logits) for name, logits in rows.items()}, self.weights).scores
+        rows["fused"] = fused / np.float32(sum(self.weights.values()) * self._temperature)
+        return [{name: logits[clip] for name, logits in rows.items()} for clip in range(len(clips))], spent
+
+    def _batches(self, clips: Sequence[Mapping[str, ReadViews]]) -> Iterator[Batch]:
+        """The clips as each stream sees them, one stream a batch."""
         for name in self.streams:
-            part = collate([Sample(0, 0, {name: read[name]}, {}, 0.0)]).streams[name]
+            samples = [Sample(number, 0, {name: clip[name]}, {}, 0.0) for number, clip in enumerate(clips)]
+            part = collate(samples).streams[name]
             yield Batch({name: part.pinned() if self._runtime.device.type == "cuda" else part}, {}, 0.0)
+
+    def has_form(self, info: VideoInfo) -> bool:
+        """Whether a video has the form of those that the streams learned from; True where that is not known."""
+        size = (info.width, info.height)
+        form = self.form
+        return form is None or (info.codec == form.codec and not info.has_b_frames and form.size in (None, size))
 
     def title(self, stream: str) -> str:
         """What people call a stream, or ``fused``."""
         return self.streams[stream].title if stream in self.streams else stream
 
-    def _as_scores(self, name: str, row: NDArray[np.float32]) -> Scores:
-        """Scores of the one clip, for the fusion."""
+    def _as_scores(self, name: str, logits: NDArray[np.float32]) -> Scores:
+        """Scores [clips, classes] of clips without names or labels, for the fusion."""
         facts = {"stream": name, "fusion_weight": self.streams[name].fusion_weight}
-        return Scores(np.array(["clip"]), np.zeros(1, np.int64), row[None], np.array(self.classes), facts)
+        names = np.array([str(number) for number in range(len(logits))])
+        return Scores(names, np.zeros(len(logits), np.int64), logits, np.array(self.classes), facts)
 
 
 def _distinct(pictures: ReadViews) -> list[NDArray[np.uint8]]:
@@ -178,8 +236,3 @@ def _peak_frame(kind: str, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     strength = np.abs(frames[..., ::4, ::4].astype(np.int16) - 128).sum(axis=(1, 2, 3))
     best = len(frames) // 2 if kind in ("iframe", "frame") else int(strength.argmax())
     return np.ascontiguousarray(frames[best].transpose(1, 2, 0))
-
-
-def _has_form(info: VideoInfo, form: Form) -> bool:
-    size = (info.width, info.height)
-    return info.codec == form.codec and not info.has_b_frames and form.size in (None, size)

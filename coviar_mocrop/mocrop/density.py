@@ -97,6 +97,20 @@ def motion_density(
     return grid
 
 
+def motion_level(frames: Sequence[NDArray[np.void]], frame_size: tuple[int, int], settings: MoCropSettings) -> float:
+    """How much of the picture moves against the scene, in [0, 1]: the mean over frames, whatever their number.
+
+    Args:
+        frames: one array of motion vectors (``MOTION_VECTOR_DTYPE``) per frame.
+        frame_size: (height, width), pixels.
+        settings: with ``weight`` area_speed, slow motion counts for less, as for the box.
+    """
+    blocks, _, _ = _moving_blocks(frames, frame_size, settings)
+    if not len(blocks.x):
+        return 0.0
+    return min(float(_weights(blocks, frame_size, settings).sum()) / (frame_size[0] * frame_size[1] * len(frames)), 1.0)
+
+
 def centre_prior(shape: tuple[int, ...], strength: float) -> NDArray[np.float64]:
     """float64 [rows, columns]: a Gaussian of the distance from the middle, 1 there; ``strength`` 0: 1 everywhere.
 
