@@ -121,8 +121,8 @@ class Predictor:
             source: a path, an address (rtsp, http, udp, ...), ``-`` for standard input, or an open file.
             window: seconds.
             stride: seconds from one window to the next.
-            gate: windows of which a smaller share moves (:attr:`WindowPrediction.motion`) are idle: no network sees
-                them. 0: every window is classified.
+            gate: windows in which less moves (:attr:`WindowPrediction.motion`) are idle: no network sees them.
+                0: every window is classified.
 
         Raises:
             VideoError: the source cannot be read, or lacks motion vectors that the setting needs.

@@ -25,8 +25,8 @@ from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.mocrop.density import motion_level
 
-GATE = 0.001
-"""Default of the gate: the share of the picture that must move."""
+GATE = 0.002
+"""Default of the gate; see :func:`~coviar_mocrop.mocrop.density.motion_level`."""
 _WAITING = 2
 """Windows of a source that may wait for the networks."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0

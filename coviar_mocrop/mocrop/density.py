@@ -20,6 +20,8 @@ _GOLDEN = (5**0.5 - 1) / 2
 _QUARTERS = ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25))
 _STRONGEST = 0.1
 """``saturation`` refers to the mean of this share of the cells, the strongest ones."""
+_MOVING = 0.01
+"""The level of motion is that of this share of the cells."""
 _TICKER_SPEED = 0.5
 _TICKER_SPREAD = 0.5
 _TICKER_SLOPE = 0.25
@@ -89,26 +91,33 @@ def motion_density(
     grid = _to_grid(blocks, weight, frame_size, settings)
     if settings.drop_tickers:
         grid[_ticker_rows(blocks, frame_size, share * len(frames), settings)] = 0.0
-    for _ in range(settings.smoothing):
-        grid = _smooth(_smooth(grid).T).T
+    grid = _smoothed(grid, settings)
     if settings.saturation is not None:
         strongest_cells = np.sort(grid, axis=None)[-max(round(grid.size * _STRONGEST), 1) :]
         grid = np.minimum(grid, settings.saturation * strongest_cells.mean())
     return grid
 
 
-def motion_level(frames: Sequence[NDArray[np.void]], frame_size: tuple[int, int], settings: MoCropSettings) -> float:
-    """How much of the picture moves against the scene, in [0, 1]: the mean over frames, whatever their number.
+def motion_level(
+    frames: Sequence[NDArray[np.void]], frame_size: tuple[int, int], settings: MoCropSettings | None = None
+) -> float:
+    """How much moves against the scene where most moves, in [0, 1], whatever the number of frames.
+
+    It is the mean density of the strongest hundredth of the cells, as a share of what it would be if all of them moved
+    in every frame. A small thing that moves is seen by it; noise, which is everywhere and goes every way, adds little.
 
     Args:
         frames: one array of motion vectors (``MOTION_VECTOR_DTYPE``) per frame.
         frame_size: (height, width), pixels.
-        settings: with ``weight`` area_speed, slow motion counts for less, as for the box.
+        settings: of the density; the default preset by default.
     """
+    settings = settings or MoCropSettings()
     blocks, _, _ = _moving_blocks(frames, frame_size, settings)
     if not len(blocks.x):
         return 0.0
-    return min(float(_weights(blocks, frame_size, settings).sum()) / (frame_size[0] * frame_size[1] * len(frames)), 1.0)
+    grid = _smoothed(_to_grid(blocks, _weights(blocks, frame_size, settings), frame_size, settings), settings)
+    strongest = np.sort(grid, axis=None)[-max(round(grid.size * _MOVING), 1) :].mean()
+    return min(float(strongest) * grid.size / (frame_size[0] * frame_size[1] * len(frames)), 1.0)
 
 
 def centre_prior(shape: tuple[int, ...], strength: float) -> NDArray[np.float64]:
@@ -262,6 +271,12 @@ def _ticker_rows(
     rows[1:] |= beside[1:] & text[:-1]
     rows[:-1] |= beside[:-1] & text[1:]
     return rows if rows.sum() <= _TICKER_HEIGHT * settings.rows else np.zeros_like(rows)
+
+
+def _smoothed(grid: NDArray[np.float64], settings: MoCropSettings) -> NDArray[np.float64]:
+    for _ in range(settings.smoothing):
+        grid = _smooth(_smooth(grid).T).T
+    return grid
 
 
 def _smooth(grid: NDArray[np.float64]) -> NDArray[np.float64]:
