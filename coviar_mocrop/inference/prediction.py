@@ -73,7 +73,8 @@ class WindowPrediction(Prediction):
         scores: as of a video; empty where the window is ``idle``.
         box: the window's; None where the setting does not crop, or the window is idle.
         start, end: seconds of stream time: 0 is the first frame that came.
-        motion: how much moves where most moves, in [0, 1]; what the gate looks at (:func:`~coviar_mocrop.mocrop.density.motion_level`).
+        motion: how much moves where most moves, in [0, 1]; what the gate looks at. See
+            :func:`~coviar_mocrop.mocrop.density.motion_level`.
         idle: whether so little moves that no network has looked at the window.
         frames: number of frames in the window.
         missing_frames: number of frames that should have come in that time and did not.
