@@ -7,11 +7,13 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 
-from coviar_mocrop.errors import ConfigError, CoviarMocropError, Interrupted
+from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, Interrupted, ScoreError
 from coviar_mocrop.messages import first_line
 
 _OTHERS = "another process hangs or has ended; see what it said, and go on with --resume"
@@ -87,6 +89,62 @@ def add_set_argument(arguments: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override settings by their dotted name, such as --set setting=efficiency train.epochs=5",
     )
+
+
+def parse_weights(items: Sequence[str] | None) -> dict[str, float] | None:
+    """Fusion weights of ``--weights``: STREAM=NUMBER items; ``coviar`` alone: an empty dictionary.
+
+    Raises:
+        ScoreError: an item is neither.
+    """
+    if items is None:
+        return None
+    if items == ["coviar"]:
+        return {}
+    weights = {}
+    for item in items:
+        name, _, text = item.partition("=")
+        try:
+            weights[name] = float(text)
+        except ValueError:
+            raise ScoreError(f"--weights {item}: expected STREAM=NUMBER, such as iframe=2, or coviar") from None
+    return weights
+
+
+def output_paths(
+    inputs: Sequence[str | os.PathLike[str]], output: Path, option: str, suffixes: Sequence[str]
+) -> list[Path]:
+    """Where what is made of each input goes: the file named, or files of the inputs' names in a folder.
+
+    Args:
+        inputs: paths or addresses; equal names are told apart by a number.
+        output: a file if there is one input, else a folder.
+        option: that named it, for messages.
+        suffixes: of such files; the first is given to files in a folder.
+
+    Raises:
+        DataError: one file is named for several inputs.
+    """
+    if len(inputs) == 1 and output.suffix and not output.is_dir():
+        return [output]
+    if output.suffix.lower() in suffixes and not output.is_dir():
+        raise DataError(f"{option} {output}: names one file for {len(inputs)} inputs; give a folder")
+    taken = set[str]()
+    paths = []
+    for source in inputs:
+        stem = _file_stem(os.fspath(source))
+        name, copy = stem, 1
+        while name.casefold() in taken:
+            copy += 1
+            name = f"{stem}_{copy}"
+        taken.add(name.casefold())
+        paths.append(output / f"{name}{suffixes[0]}")
+    return paths
+
+
+def _file_stem(source: str) -> str:
+    path = urllib.parse.urlsplit(source).path if "://" in source else source
+    return Path(path).stem or "video"
 
 
 def add_shard_argument(arguments: argparse.ArgumentParser) -> None:

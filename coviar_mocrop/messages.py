@@ -1,4 +1,4 @@
-"""Parts of messages: what another word may have been meant as, numbers, and what other libraries say."""
+"""Parts of messages: what another word may have been meant as, numbers and times, and what other libraries say."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ def _contains(name: str, part: str) -> bool:
 def counted(number: int, noun: str) -> str:
     """A number and what it counts: ``1 clip``, ``2 clips``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def clock(seconds: float) -> str:
+    """Stream time for people: ``0:07.5``, ``12:07.5``, and from an hour on ``3:12:07``."""
+    minutes, tenths = divmod(round(10 * seconds), 600)
+    if minutes < 60:
+        return f"{minutes}:{tenths / 10:04.1f}"
+    return f"{minutes // 60}:{minutes % 60:02}:{tenths // 10:02}"
 
 
 def first_line(error: BaseException) -> str:

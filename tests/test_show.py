@@ -238,7 +238,7 @@ def test_predicting_copies_the_next_stream_while_one_is_computed(
     pinned: list[Tensor] = []
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
     predictor._runtime = replace(predictor._runtime, device=torch.device("cuda"))
-    assert len(list(predictor._batches(read))) == len(predictor.streams)
+    assert len(list(predictor._batches([read]))) == len(predictor.streams)
     assert len(pinned) == 3 * len(predictor.streams)  # pixels, which are mirrored, and the label
 
 
@@ -315,7 +315,7 @@ def test_predict_tells_pictures_apart(clip: Path, checkpoints: list[Path], tmp_p
     run_tool("predict", clip, "--checkpoints", checkpoints[1], "--output", tmp_path / "pictures")
     refused = run_tool("predict", *given, "--checkpoints", checkpoints[1], "--output", tmp_path / "p.png", check=False)
     assert refused.returncode == 2
-    assert refused.stderr == f"error: --output {tmp_path / 'p.png'}: names one picture for 4 videos; give a folder\n"
+    assert refused.stderr == f"error: --output {tmp_path / 'p.png'}: names one file for 4 inputs; give a folder\n"
 
 
 def test_long_names_leave_room_for_the_title() -> None:

@@ -19,11 +19,12 @@ from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.errors import CoviarMocropError, VideoError
 from coviar_mocrop.inference.events import Event, EventFinder
 from coviar_mocrop.inference.prediction import WindowPrediction
+from coviar_mocrop.messages import clock
 from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.viz.annotate import AnnotatedVideo
 from coviar_mocrop.viz.drawing import BOX_COLOUR
 from coviar_mocrop.viz.pictures import save_figure
-from coviar_mocrop.viz.timeline import clock, time_marks, timeline_figure
+from coviar_mocrop.viz.timeline import time_marks, timeline_figure
 from coviar_mocrop.viz.timeline_recorder import TimelineRecorder
 from coviar_mocrop.viz.window_table import CsvWriter
 
@@ -141,7 +142,7 @@ def test_a_timeline_shows_classes_events_idle_stretches_and_faults(tmp_path: Pat
         "1,234 frames",
         "7 windows",
         "nothing came",
-        "up to 12.5%",
+        "up to 0.12",
     ):
         assert part in told
     # 3 frames; 3 classes, motion, 2 sides of the box, 4 faults

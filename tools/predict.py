@@ -6,14 +6,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from coviar_mocrop.bitstream.remote import file_name
-from coviar_mocrop.cli import add_set_argument, parser, run
+from coviar_mocrop.cli import add_set_argument, output_paths, parse_weights, parser, run
 from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.datasets.transcoding import find_videos
-from coviar_mocrop.errors import DataError, NoMotionVectorsError, ScoreError, VideoError
+from coviar_mocrop.errors import DataError, NoMotionVectorsError, VideoError
 from coviar_mocrop.inference.prediction import Prediction
 from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.viz.pictures import PICTURES, require_picture, save_figure
@@ -60,10 +58,10 @@ def main() -> None:
     add_set_argument(arguments)
     given = arguments.parse_args()
     videos = find_videos(given.input)
-    pictures = _picture_paths(videos, given.output) if given.output else []
+    pictures = output_paths(videos, given.output, "--output", PICTURES) if given.output else []
     for picture in pictures:
         require_picture(picture)
-    predictor = Predictor(given.checkpoints, given.set, _weights(given.weights), transcode=given.transcode)
+    predictor = Predictor(given.checkpoints, given.set, parse_weights(given.weights), transcode=given.transcode)
     many = len(videos) > 1
     width = max(len(str(path)) for path in videos)
     done, warned = 0, False
@@ -102,26 +100,6 @@ def main() -> None:
     if done < len(videos):
         print(f"{len(videos) - done} of {len(videos)} videos could not be read", file=sys.stderr)
         raise SystemExit(1)
-
-
-def _picture_paths(videos: Sequence[Path | str], output: Path) -> list[Path]:
-    """Where each video's picture goes; equal names are told apart by a number."""
-    is_picture = output.suffix.lower() in PICTURES and not output.is_dir()
-    if len(videos) == 1 and output.suffix and not output.is_dir():
-        return [output]
-    if is_picture:
-        raise DataError(f"--output {output}: names one picture for {len(videos)} videos; give a folder")
-    taken = set[str]()
-    paths = []
-    for video in videos:
-        stem = Path(file_name(video)).stem
-        name, copy = stem, 1
-        while name.casefold() in taken:
-            copy += 1
-            name = f"{stem}_{copy}"
-        taken.add(name.casefold())
-        paths.append(output / f"{name}.png")
-    return paths
 
 
 def _damaged(prediction: Prediction) -> str:
@@ -182,21 +160,6 @@ def _draw(prediction: Prediction, predictor: Predictor, output: Path, given: arg
     save_figure(figure, output)
     if not given.json:
         print(f"wrote {output}")
-
-
-def _weights(items: list[str] | None) -> dict[str, float] | None:
-    if items is None:
-        return None
-    if items == ["coviar"]:
-        return {}
-    weights = {}
-    for item in items:
-        name, _, text = item.partition("=")
-        try:
-            weights[name] = float(text)
-        except ValueError:
-            raise ScoreError(f"--weights {item}: expected STREAM=NUMBER, such as iframe=2, or coviar") from None
-    return weights
 
 
 if __name__ == "__main__":

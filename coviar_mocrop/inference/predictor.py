@@ -84,6 +84,8 @@ class Predictor:
         self._runtime = choose_runtime(self._config.train)
         for stream in self.streams.values():
             self._runtime.place(stream.network)
+            if self._runtime.device.type == "cpu":  # as in testing
+                stream.network.frames_at_once = self._runtime.frames_at_once  # type: ignore[assignment]
         self.form = next((stream.form for stream in self.streams.values() if stream.form), None)
         self._transcode = transcode
         zeros = np.zeros((1, len(self.classes)), np.float32)

@@ -21,8 +21,8 @@ from PIL import Image, ImageDraw, ImageFont
 from coviar_mocrop.errors import VideoError
 from coviar_mocrop.files import atomic_write
 from coviar_mocrop.inference.prediction import WindowPrediction
+from coviar_mocrop.messages import clock
 from coviar_mocrop.viz.drawing import BOX_COLOUR
-from coviar_mocrop.viz.timeline import clock
 
 
 class AnnotatedVideo:

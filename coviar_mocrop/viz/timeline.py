@@ -14,6 +14,7 @@ from matplotlib.patches import ConnectionPatch
 from numpy.typing import NDArray
 
 from coviar_mocrop.errors import VideoError
+from coviar_mocrop.messages import clock
 from coviar_mocrop.viz.drawing import BOX_COLOUR
 from coviar_mocrop.viz.timeline_recorder import TimelineRecorder
 
@@ -75,14 +76,6 @@ def timeline_figure(recorder: TimelineRecorder, shown: Sequence[Shown] = ()) -> 
         footer = f"{len(left_out)} more classes are left out; their peaks reach {max(peaks[left_out]):.1%}"
     page.write(_title(recorder, cells), footer)
     return page.figure
-
-
-def clock(seconds: float) -> str:
-    """Stream time for people: ``0:07.5``, ``12:07.5``, and from an hour on ``3:12:07``."""
-    minutes, tenths = divmod(round(10 * seconds), 600)
-    if minutes < 60:
-        return f"{minutes}:{tenths / 10:04.1f}"
-    return f"{minutes // 60}:{minutes % 60:02}:{tenths // 10:02}"
 
 
 class _Cells:
@@ -203,7 +196,7 @@ def _draw_motion(axis: Axes, recorder: TimelineRecorder, cells: _Cells) -> None:
     x, y = cells.steps(highest)
     axis.fill_between(x, 0, y, color="#777777", alpha=0.4, linewidth=0)
     axis.plot(*cells.steps(mean), color="#333333", linewidth=0.9)
-    _dress(axis, cells, "moving share of the picture", f"up to {highest.max():.1%}")
+    _dress(axis, cells, "motion", f"up to {highest.max():.2g}")
     axis.set_ylim(0, max(1.1 * float(highest.max()), 1e-3))
 
 

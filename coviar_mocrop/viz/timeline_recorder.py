@@ -29,7 +29,7 @@ class TimelineRecorder:
         classes: names, in the order of the labels.
         bin_length: seconds.
         probability: float32 [bins, classes], the highest fused one of the windows whose middle is in the bin.
-        motion: float64 [bins], the highest share of the picture that moves.
+        motion: float64 [bins], the highest of its windows.
         start, end: float64 [bins], seconds: from when to when the bin's windows reach.
         seen: bool [bins, classes], where there is an event.
         sums: float64 [bins] by name, over the bin's windows: ``windows``, ``idle`` (windows), ``motion``,

@@ -1,0 +1,177 @@
+"""What watching leaves behind: tables, timelines, annotated videos, TensorBoard; all written while it goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from coviar_mocrop.clips.time_windows import TimeWindow
+from coviar_mocrop.inference.events import Event
+from coviar_mocrop.inference.prediction import WindowPrediction
+from coviar_mocrop.viz.annotate import AnnotatedVideo
+from coviar_mocrop.viz.pictures import save_figure
+from coviar_mocrop.viz.timeline_recorder import TimelineRecorder
+from coviar_mocrop.viz.window_table import CsvWriter
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+_DRAWN_EVERY = 60.0
+"""Seconds after which a timeline is drawn again."""
+_FRAMES = 16
+"""Frames that are kept for a timeline; of twice as many, every other one is dropped."""
+_WIDTH = 240
+"""Of a frame that is kept, pixels."""
+
+
+class WatchOutputs:
+    """Writes what is asked for of several sources. Memory does not grow with their length.
+
+    Attributes:
+        written: the files that :meth:`close` has finished.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        csv: Path | None = None,
+        timelines: dict[str, Path] | None = None,
+        videos: dict[str, Path] | None = None,
+        tensorboard: Path | None = None,
+    ) -> None:
+        """Open what can be opened before the first window.
+
+        Args:
+            classes: names, in the order of the labels.
+            csv: a table of all windows; one that is there is continued.
+            timelines: a picture for each source, by its name.
+            videos: an annotated video for each source.
+            tensorboard: folder of a run.
+
+        Raises:
+            CoviarMocropError: a file cannot be written.
+        """
+        self._classes = classes
+        self._open = ExitStack()
+        self.written: list[Path] = []
+        self._table: CsvWriter | None = None
+        if csv is not None:
+            self._table = CsvWriter(csv, classes)
+            self._open.callback(self._table.close)
+            self.written.append(csv)
+        self._timelines = {
+            name: _Timeline(path, TimelineRecorder(name, classes)) for name, path in (timelines or {}).items()
+        }
+        self._videos = {name: _Video(path) for name, path in (videos or {}).items()}
+        self._board: SummaryWriter | None = None
+        if tensorboard is not None:
+            from coviar_mocrop.viz.tensorboard import new_run
+
+            self._board = new_run(tensorboard.parent, tensorboard.name)
+            self._open.callback(self._board.close)
+            self.written.append(tensorboard)
+
+    def add(self, prediction: WindowPrediction, window: TimeWindow, events: Sequence[Event] = ()) -> None:
+        """Take the next window of a source, with the events that begin or end with it.
+
+        Raises:
+            CoviarMocropError: a file cannot be written.
+        """
+        if self._table is not None:
+            self._table.add(prediction)
+        if timeline := self._timelines.get(prediction.path):
+            timeline.add(prediction, window, events)
+        if video := self._videos.get(prediction.path):
+            video.add(prediction, window)
+        if self._board is not None:
+            self._add_scalars(self._board, prediction)
+
+    def _add_scalars(self, board: SummaryWriter, prediction: WindowPrediction) -> None:
+        at = {"global_step": round(1000 * prediction.end), "walltime": prediction.wall_time}  # milliseconds
+        board.add_scalar(f"{prediction.path}/motion", prediction.motion, **at)
+        board.add_scalar(f"{prediction.path}/latency", prediction.latency, **at)
+        shares = np.zeros(len(self._classes)) if prediction.idle else prediction.probabilities["fused"]
+        for name, share in zip(self._classes, shares.tolist(), strict=True):
+            board.add_scalar(f"{prediction.path}/p({name})", share, **at)
+
+    def close(self, events: Sequence[Event] = ()) -> None:
+        """Finish all files; ``events`` are those that were under way.
+
+        Raises:
+            CoviarMocropError: a file cannot be written.
+        """
+        for event in events:
+            if timeline := self._timelines.get(event.source):
+                timeline.recorder.add_event(event)
+        self._open.close()
+        writers: list[_Timeline | _Video] = [*self._timelines.values(), *self._videos.values()]
+        self.written += [writer.path for writer in writers if writer.close()]
+
+
+class _Timeline:
+    """The picture of one source."""
+
+    def __init__(self, path: Path, recorder: TimelineRecorder) -> None:
+        self.path, self.recorder = path, recorder
+        self._shown: list[tuple[float, NDArray[np.uint8]]] = []
+        self._every = self._drawn = 0.0
+
+    def add(self, prediction: WindowPrediction, window: TimeWindow, events: Sequence[Event]) -> None:
+        self.recorder.add(prediction)
+        for event in events:
+            self.recorder.add_event(event)
+        if not self._shown or prediction.start >= self._shown[-1][0] + self._every:
+            self._shown.append((prediction.start, _small(window.get_frames_at([0])[0])))
+            if len(self._shown) == 2 * _FRAMES:
+                del self._shown[1::2]
+                self._every = (self._shown[-1][0] - self._shown[0][0]) / (_FRAMES - 1)
+        if prediction.wall_time is not None and time.monotonic() > self._drawn + _DRAWN_EVERY:
+            self.close()
+
+    def close(self) -> bool:
+        """Draw it; False where there is nothing to draw."""
+        from coviar_mocrop.viz.timeline import timeline_figure  # matplotlib takes a second
+
+        self._drawn = time.monotonic()
+        if self.recorder.windows:
+            save_figure(timeline_figure(self.recorder, self._shown), self.path)
+        return bool(self.recorder.windows)
+
+
+class _Video:
+    """The annotated video of one source: each frame once, with the first window that it is in."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer: AnnotatedVideo | None = None
+        self._until = -1.0
+
+    def add(self, prediction: WindowPrediction, window: TimeWindow) -> None:
+        if self._writer is None:
+            self._writer = AnnotatedVideo(self.path, window.info.frame_rate, (window.info.width, window.info.height))
+            self._writer.__enter__()
+        for number, frame in enumerate(window.frames):
+            if frame.time > self._until:
+                self._writer.add(window.get_frames_at([number])[0], prediction)
+                self._until = frame.time
+
+    def close(self) -> bool:
+        """Finish the file; False where there was no frame."""
+        if self._writer is None:
+            return False
+        self._writer.__exit__(None, None, None)
+        return True
+
+
+def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    image = Image.fromarray(picture)
+    image.thumbnail((_WIDTH, _WIDTH))
+    return np.asarray(image)

@@ -1,0 +1,221 @@
+#!/usr/bin/env python
+"""Classify windows of long videos and live cameras, as they come."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coviar_mocrop.bitstream.addresses import source_name
+from coviar_mocrop.cli import add_set_argument, output_paths, parse_weights, parser, run
+from coviar_mocrop.inference.events import Event, EventFinder
+from coviar_mocrop.inference.prediction import WindowPrediction
+from coviar_mocrop.messages import clock
+from coviar_mocrop.viz.live_table import LiveTable
+from coviar_mocrop.viz.pictures import PICTURES, require_picture
+
+EXAMPLES = """\
+  python tools/watch.py hour.mp4 --checkpoints runs/mine --timeline hour.png --csv hour.csv
+  python tools/watch.py rtsp://user:password@camera/stream --checkpoints runs/mine --events fight --json
+  python tools/watch.py rtsp://one/live rtsp://two/live --checkpoints runs/mine
+  python tools/watch.py match.mp4 --checkpoints runs/mine --video annotated.mp4
+  cat camera.ts | python tools/watch.py - --checkpoints runs/mine
+  python tools/watch.py rtsp://camera/stream --checkpoints runs/mine --csv seen.csv --systemd > coviar-watch.service
+"""
+UNIT = """\
+[Unit]
+Description=Action recognition on {sources}
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+WorkingDirectory={folder}
+ExecStart={command}
+Restart=always
+RestartSec=10
+KillSignal=SIGINT
+SuccessExitStatus=130
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def main() -> None:
+    """Parse, watch, print."""
+    from coviar_mocrop.inference.watching import GATE
+
+    arguments = parser(
+        "Classify windows of long videos and of live sources as they come: files of any length, cameras (rtsp://,\n"
+        "/dev/video0), servers (http://, udp://, tcp://), - for MPEG-TS, Matroska or raw H.264 on standard input.\n"
+        "Several sources are read side by side and share the networks. Windows in which hardly anything moves are\n"
+        "idle: no network sees them. A camera that breaks is opened again. Ctrl-C ends it; what was seen is written.",
+        EXAMPLES,
+    )
+    add = arguments.add_argument
+    add("source", nargs="+", metavar="SOURCE", help="files, addresses, cameras, or -")
+    add("--checkpoints", nargs="+", required=True, metavar="FILE", help="folder of a run, or best.pt of each stream")
+    add("--window", type=float, default=2.0, metavar="S", help="seconds (default: %(default)g)")
+    add("--stride", type=float, default=1.0, metavar="S", help="from one window to the next (default: %(default)g)")
+    add(
+        "--gate",
+        type=float,
+        default=GATE,
+        metavar="MOTION",
+        help="windows with less motion are idle (default: %(default)g; 0: none is; docs/watch.md says what is missed)",
+    )
+    add("--events", nargs="*", metavar="CLASS", help="say when these classes begin and end (none named: all classes)")
+    add("--threshold", type=float, default=0.5, metavar="P", help="an event begins here (default: %(default)g)")
+    add("--release", type=float, default=0.3, metavar="P", help="and ends below this (default: %(default)g)")
+    add("--json", action="store_true", help="print one JSON object a window or event, and nothing else")
+    add("--csv", type=Path, metavar="FILE", help="table of all windows; one that is there is continued")
+    add("--timeline", type=Path, metavar="PICTURE", help="picture over time; for several sources, a folder of them")
+    add("--video", type=Path, metavar="FILE", help="video with box and class; for several sources, a folder of them")
+    add("--tensorboard", type=Path, metavar="DIR", help="write probabilities over time as a run of TensorBoard")
+    add("--transport", choices=("tcp", "udp"), default="tcp", help="of RTSP (default: %(default)s)")
+    add("--timeout", type=float, default=10.0, metavar="S", help="silence after which a connection is broken")
+    add(
+        "--live",
+        action=argparse.BooleanOptionalAction,
+        help="whether windows may be dropped where computing is too slow (default: of cameras and endless servers; "
+        "files and pipes wait)",
+    )
+    add("--once", action="store_true", help="do not open a source again that has ended or broken")
+    add("--weights", nargs="+", metavar="STREAM=NUMBER", help="fusion weights, or coviar; see predict.py")
+    add("--systemd", action="store_true", help="print a systemd unit that runs this command, and do nothing else")
+    add_set_argument(arguments)
+    given = arguments.parse_args()
+    if given.systemd:
+        print(unit(given.source, sys.argv), end="")
+        return
+    timelines, videos = _outputs(given)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _watch(given, timelines, videos)
+
+
+def _watch(given: argparse.Namespace, timelines: dict[str, Path], videos: dict[str, Path]) -> None:
+    from coviar_mocrop.clips.time_windows import TimeWindow
+    from coviar_mocrop.inference.predictor import Predictor
+    from coviar_mocrop.inference.watching import Notice, StreamOptions, watch
+    from coviar_mocrop.viz.watch_outputs import WatchOutputs
+
+    predictor = Predictor(given.checkpoints, given.set, parse_weights(given.weights))
+    finder = None
+    if given.events is not None:
+        finder = EventFinder(given.events or predictor.classes, predictor.classes, given.threshold, given.release)
+    options = StreamOptions(given.window, given.stride, given.live, given.transport, given.timeout, not given.once)
+    outputs = WatchOutputs(
+        predictor.classes, csv=given.csv, timelines=timelines, videos=videos, tensorboard=given.tensorboard
+    )
+    table, summary = LiveTable([source_name(source) for source in given.source]), Summary()
+
+    def notice(happened: Notice) -> None:
+        line = f"{happened.source}: {happened.text}"
+        if given.json or not table.updates:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            table.say(line)
+
+    def tell(events: Sequence[Event]) -> None:
+        for event in events:
+            if given.json:
+                print(json.dumps(event.as_json()), flush=True)
+            else:
+                table.say(event_line(event, several=len(given.source) > 1))
+
+    def show(prediction: WindowPrediction, window: TimeWindow) -> None:
+        events = finder.add(prediction) if finder else []
+        summary.add(prediction)
+        if given.json:
+            print(json.dumps(prediction.as_json()), flush=True)
+        else:
+            table.add(prediction)
+        tell(events)
+        outputs.add(prediction, window, events)
+
+    windows = watch(predictor, given.source, gate=given.gate, options=options, on_notice=notice, on_window=show)
+    interrupted = False
+    try:
+        for _ in windows:
+            pass
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        windows.close()  # type: ignore[attr-defined]
+        left = finder.finish() if finder else []
+        tell(left)
+        outputs.close(left)
+        print("\n".join([str(summary), *(f"wrote {path}" for path in outputs.written)]), file=sys.stderr)
+    if interrupted:
+        raise SystemExit(130)
+
+
+class Summary:
+    """Counts windows, and remembers how late the last ones were."""
+
+    def __init__(self) -> None:
+        self.windows = self.idle = self.dropped = self.damaged = 0
+        self.seconds: dict[str, float] = {}
+        self._late: list[float] = []
+
+    def add(self, prediction: WindowPrediction) -> None:
+        """Count a window."""
+        self.windows += 1
+        self.idle += prediction.idle
+        self.dropped += prediction.dropped
+        self.damaged += bool(prediction.damaged_frames)
+        self.seconds[prediction.path] = prediction.end
+        if prediction.wall_time is not None:
+            self._late = [*self._late[-9999:], prediction.latency]
+
+    def __str__(self) -> str:
+        told = f"{self.windows} windows in {sum(self.seconds.values()):.1f} s of video: {self.idle} idle"
+        told += f", {self.damaged} with damaged frames, {self.dropped} dropped"
+        if self._late:
+            median, most = np.quantile(self._late, (0.5, 0.95))
+            told += f"; latency {median:.2f} s (median), {most:.2f} s (95 %)"
+        return told
+
+
+def event_line(event: Event, *, several: bool) -> str:
+    """An event for people."""
+    source = f"{event.source}: " if several else ""
+    if not event.ended:
+        return f"{source}{event.name} begins at {clock(event.start)}"
+    return (
+        f"{source}{event.name} from {clock(event.start)} to {clock(event.end)}, "
+        f"peak {event.peak:.0%} at {clock(event.peak_time)}"
+    )
+
+
+def unit(sources: Sequence[str], command: Sequence[str]) -> str:
+    """A systemd unit that runs ``command``, less ``--systemd``."""
+    words = [sys.executable, str(Path(command[0]).resolve()), *(word for word in command[1:] if word != "--systemd")]
+    names = ", ".join(source_name(source) for source in sources)
+    escaped = " ".join(shlex.quote(word).replace("%", "%%") for word in words)
+    return UNIT.format(sources=names.replace("%", "%%"), folder=Path.cwd(), command=escaped)
+
+
+def _outputs(given: argparse.Namespace) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Timelines and videos by name of their source, checked before work begins."""
+    names = list(dict.fromkeys(source_name(source) for source in given.source))
+    paths: dict[str, Any] = {"--timeline": {}, "--video": {}}
+    for option, suffixes in (("--timeline", PICTURES), ("--video", (".mp4", ".mkv", ".avi"))):
+        chosen = given.timeline if option == "--timeline" else given.video
+        if chosen is not None:
+            paths[option] = dict(zip(names, output_paths(names, chosen, option, suffixes), strict=True))
+    for picture in paths["--timeline"].values():
+        require_picture(picture)
+    return paths["--timeline"], paths["--video"]
+
+
+if __name__ == "__main__":
+    run(main)
