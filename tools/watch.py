@@ -19,6 +19,7 @@ from coviar_mocrop.cli import add_set_argument, output_paths, parse_weights, par
 from coviar_mocrop.inference.events import Event, EventFinder
 from coviar_mocrop.inference.prediction import WindowPrediction
 from coviar_mocrop.messages import clock
+from coviar_mocrop.mocrop.density import GATE
 from coviar_mocrop.viz.live_table import LiveTable
 from coviar_mocrop.viz.pictures import PICTURES, require_picture
 
@@ -51,8 +52,6 @@ WantedBy=multi-user.target
 
 def main() -> None:
     """Parse, watch, print."""
-    from coviar_mocrop.inference.watching import GATE
-
     arguments = parser(
         "Classify windows of long videos and of live sources as they come: files of any length, cameras (rtsp://,\n"
         "/dev/video0), servers (http://, udp://, tcp://), - for MPEG-TS, Matroska or raw H.264 on standard input.\n"

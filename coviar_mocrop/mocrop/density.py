@@ -16,6 +16,8 @@ from coviar_mocrop.mocrop.camera import Floats, remove_camera
 from coviar_mocrop.mocrop.coherence import coherence
 from coviar_mocrop.mocrop.settings import MoCropSettings
 
+GATE = 0.002
+"""A window of less motion (:func:`motion_level`) is idle by default; docs/watch.md says what that misses."""
 _GOLDEN = (5**0.5 - 1) / 2
 _QUARTERS = ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25))
 _STRONGEST = 0.1
@@ -209,7 +211,7 @@ def _weights(blocks: _Blocks, frame_size: tuple[int, int], settings: MoCropSetti
     weight = np.ones(len(magnitude))
     if settings.weight in ("magnitude", "area_magnitude"):
         weight = magnitude
-    if settings.weight == "area_speed":
+    if settings.weight in ("speed", "area_speed"):
         square = magnitude**2
         weight = square / (square + (settings.half_speed * frame_size[0]) ** 2)
     if settings.weight in ("area", "area_magnitude", "area_speed"):
