@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import stat
-import urllib.parse
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import av
 import av.error
 from av.container.input import InputContainer
 
-from coviar_mocrop.bitstream.container import FORMATS, max_pixels, name_of, url_of, watched
+from coviar_mocrop.bitstream.container import FORMATS, logged_errors, max_pixels, name_of, url_of, watched
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
 
@@ -27,13 +27,18 @@ _PROTOCOLS = {
     "udp": "udp",
 }
 """What FFmpeg may use for an address, by its scheme."""
-_PASSWORD = re.compile(r"(?<=://)([^/@\s]*?):[^/\s]*@")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_PASSWORDS = (
+    re.compile(r"(://[^/@\s:]*):(?!\d{1,5}/)[^\s]*(?=@)"),  # user:password@, also if the password is not escaped
+    re.compile(r"((?:pass|passwd|password|pwd|token|secret|key)=)[^&\s/'\"]+", re.IGNORECASE),
+)
 _LOOK_AT = 2_000_000
-"""Microseconds of a live source that are looked at before the first frame comes."""
-_DEVICES = "video4linux2,v4l2"
+"""Microseconds of a source that are looked at before the first frame comes."""
+_DEVICES = "v4l2"
 
 
-class StreamSource(NamedTuple):
+@dataclass(frozen=True)
+class StreamSource:
     """A source that is open.
 
     Attributes:
@@ -43,7 +48,7 @@ class StreamSource(NamedTuple):
         is_remote: whether it can break and come back: anything with an address, and devices.
     """
 
-    container: InputContainer
+    container: InputContainer = field(repr=False)  # which knows the password
     path: str
     is_live: bool
     is_remote: bool
@@ -51,7 +56,15 @@ class StreamSource(NamedTuple):
 
 def redacted(text: str) -> str:
     """A message or an address without the passwords in it."""
-    return _PASSWORD.sub(r"\1:***@", text)
+    for pattern, shown in zip(_PASSWORDS, (r"\1:***", r"\1***"), strict=True):
+        text = pattern.sub(shown, text)
+    return text
+
+
+def scheme_of(source: Source) -> str:
+    """The scheme of an address, lower case; empty for all that is not one: files, whatever they are called."""
+    found = _SCHEME.match(source) if isinstance(source, str) else None
+    return found[1].lower() if found else ""
 
 
 def source_name(source: Source) -> str:
@@ -64,8 +77,12 @@ def is_endless(source: Source) -> bool:
     if not isinstance(source, (str, os.PathLike)):
         return False
     path = os.fspath(source)
-    scheme = urllib.parse.urlsplit(path).scheme.lower() if "://" in path else ""
-    return path == STANDARD_INPUT or scheme in _PROTOCOLS.keys() - {"http", "https"} or _is_special(path)
+    return path == STANDARD_INPUT or scheme_of(path) in _PROTOCOLS.keys() - {"http", "https"} or _is_special(path)
+
+
+def is_remote(source: Source) -> bool:
+    """Whether a source can be away and come back: all with an address, and cameras."""
+    return scheme_of(source) in _PROTOCOLS or (isinstance(source, (str, os.PathLike)) and _is_device(os.fspath(source)))
 
 
 def open_source(source: Source, *, max_frame_pixels: int, transport: Transport, timeout: float) -> StreamSource:
@@ -82,19 +99,28 @@ def open_source(source: Source, *, max_frame_pixels: int, transport: Transport, 
         VideoError: it cannot be opened, or holds no video.
     """
     name = source_name(source)
-    options = {"format_whitelist": ",".join(FORMATS), "max_pixels": max_pixels(max_frame_pixels)}
+    options = {
+        "format_whitelist": ",".join(FORMATS),
+        "max_pixels": max_pixels(max_frame_pixels),
+        "merge_pmt_versions": "1",  # MPEG-TS: a stream that is announced anew is the same one
+    }
     how: dict[str, Any] = {"options": options, "metadata_errors": "replace"}
     if not isinstance(source, (str, os.PathLike)):
         with watched(name, "is not a readable video ({})"):
             return StreamSource(av.open(source, "r", **how), name, False, False)
     path = os.fspath(source)
-    scheme = urllib.parse.urlsplit(path).scheme.lower() if "://" in path else ""
+    scheme = scheme_of(path)
+    if scheme or is_endless(path):
+        options["analyzeduration"] = str(_LOOK_AT)
     if scheme:
         if scheme not in _PROTOCOLS:
             raise VideoError(f"{name}: addresses of {scheme} are not read; give one of {', '.join(_PROTOCOLS)}")
         options["protocol_whitelist"] = _PROTOCOLS[scheme]
-        options["analyzeduration"] = str(_LOOK_AT)
         how["timeout"] = timeout
+        if scheme in ("http", "https"):  # a file whose connection breaks is read on from where it broke
+            options.update(reconnect="1", reconnect_delay_max=str(max(int(timeout), 1)))
+        if scheme == "udp":  # what overflows is lost, but does not end the stream
+            options["overrun_nonfatal"] = "1"
         if scheme in ("rtsp", "rtsps"):
             options["format_whitelist"] = "rtsp"
             options["rtsp_transport"] = transport
@@ -111,11 +137,25 @@ def open_source(source: Source, *, max_frame_pixels: int, transport: Transport, 
     try:
         container = av.open(path, **how)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{name}: {_explained(error, scheme, source, timeout)}") from None
+        text = _format_problem(error, path, how) or _explained(error, scheme, source, timeout)
+        raise VideoError(f"{name}: {text}") from None
     device = how.get("format") == _DEVICES
     endless = scheme in ("http", "https") and container.size <= 0
     live = device or endless or bool(scheme and scheme not in ("http", "https"))
-    return StreamSource(container, name, live, live)
+    return StreamSource(container, name, live, is_remote(source))
+
+
+def _format_problem(error: Exception, path: str, how: dict[str, Any]) -> str:
+    """What to say if the format is not allowed; that takes another look, which a pipe does not give."""
+    if not isinstance(error, av.error.ArgumentError) or is_endless(path):
+        return ""
+    for context, text in logged_errors(lambda: av.open(path, **how).close()):
+        if text.startswith("Format not on whitelist"):
+            return (
+                f"is of the format {context}, which is not allowed: it holds no video, or can refer to other files; "
+                "give a stream of H.264 itself"
+            )
+    return ""
 
 
 def _explained(error: Exception, scheme: str, source: Source, timeout: float) -> str:

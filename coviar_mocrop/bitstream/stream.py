@@ -12,10 +12,11 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from coviar_mocrop.bitstream import h264
-from coviar_mocrop.bitstream.addresses import Transport, open_source
+from coviar_mocrop.bitstream.addresses import Transport, open_source, redacted
 from coviar_mocrop.bitstream.container import MAX_FRAME_PIXELS, watched
 from coviar_mocrop.bitstream.decoding import VECTOR_CODECS, PyavFrame, StreamDecoding, use_one_thread
 from coviar_mocrop.bitstream.index import UNTIMED_FORMATS
+from coviar_mocrop.bitstream.stream_clock import StreamClock
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
 
@@ -23,14 +24,11 @@ DEFAULT_RATE = 25.0
 """Frames per second where neither the container nor the codec says."""
 TIMEOUT = 10.0
 """Seconds without data after which the connection to a server is given up."""
-_LOST = 1.75
-"""A step in time of more than so many frame durations means that frames are missing."""
-_JUMP = 10.0
-"""Seconds by which the clock of a live source may run ahead of its frames before that is called a jump."""
 _KEPT = 64
 """Packets that may still give a frame."""
 _WAIT_FOR_KEY = 300
 """Frames after which a stream without a whole key frame (intra refresh) is shown as it is."""
+_I_PICTURE = 1  # AV_PICTURE_TYPE_I
 
 
 class _Sent(NamedTuple):
@@ -38,8 +36,10 @@ class _Sent(NamedTuple):
 
     time: float | None
     is_key: bool
+    is_refresh: bool
     is_hidden: bool
     is_damaged: bool
+    follows_loss: bool
     arrived: float
 
 
@@ -50,19 +50,24 @@ class StreamFrame(PyavFrame):
         time: seconds of stream time; 0 is the first frame.
         arrived: when its packet came, ``time.monotonic()``.
         starts_gop: whether a GOP starts here, virtual ones included.
+        is_intra: whether it is coded without reference to others, so that it can have no motion vectors.
         missing: number of frames that are missing just before it.
+        step: seconds that usually lie between two frames.
+        shortest_step: the shortest one of late.
         broken: why it does not continue what came before (a jump of the clock, another size); empty as a rule.
         size: height and width, coded orientation.
         is_damaged: whether it is damaged, or lies between damage or a loss and the next key frame.
     """
 
-    __slots__ = ("arrived", "broken", "missing", "size", "starts_gop", "time")
+    __slots__ = (*("arrived", "broken", "is_intra", "missing", "shortest_step", "size", "starts_gop", "step", "time"),)
 
-    def __init__(self, number: int, frame: VideoFrame, decoding: StreamDecoding, sent: _Sent, now: _Clock) -> None:
+    def __init__(self, number: int, frame: VideoFrame, decoding: StreamDecoding, sent: _Sent, now: StreamClock) -> None:
         """Frame ``number``, of a packet that was ``sent``."""
         super().__init__(number, frame, decoding, sent.is_damaged)
         self.arrived = sent.arrived
         self.time, self.missing, self.broken = now.time, now.missing, now.broken
+        self.step, self.shortest_step = now.step, now.shortest_step
+        self.is_intra = frame.pict_type == _I_PICTURE
         self.starts_gop = False
         self.size = (frame.height, frame.width)
 
@@ -79,7 +84,7 @@ class VideoStream:
         is_live: whether the source goes on whether or not it is read.
         is_remote: whether it can break and come back.
         has_vectors: whether the codec exports motion vectors.
-        start: stream time of the first frame, seconds.
+        start: stream time of the first frame, seconds; known once it has come.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class VideoStream:
         transport: Transport = "tcp",
         timeout: float = TIMEOUT,
         start: float = 0.0,
+        since: float | None = None,
     ) -> None:
         """Open a source.
 
@@ -100,25 +106,25 @@ class VideoStream:
             max_frame_pixels: frames of more pixels are refused before memory is allocated for them.
             transport: of RTSP.
             timeout: seconds without data after which a server is given up.
-            start: stream time of the first frame, where a source is opened again.
+            start: stream time of the first frame.
+            since: where a source is opened again: when stream time was ``start``, ``time.monotonic()``.
 
         Raises:
             VideoError: it cannot be opened, or holds no video.
         """
-        self._anchor_every, self._timeout, self.start = anchor_every, timeout, start
+        self._anchor_every, self._timeout, self.start, self._since = anchor_every, timeout, start, since
         opened = open_source(source, max_frame_pixels=max_frame_pixels, transport=transport, timeout=timeout)
-        self._container, self.path, self.is_live, self.is_remote = opened
+        self._container, self.path = opened.container, opened.path
+        self.is_live, self.is_remote = opened.is_live, opened.is_remote
         try:
             stream = self._container.streams.best("video")
             context = None if stream is None else stream.codec_context
             if stream is None or not isinstance(context, VideoCodecContext):
                 raise VideoError(f"{self.path}: holds no video stream that can be decoded")
-            if not context.width or not context.height:
-                raise VideoError(f"{self.path}: holds no video frame; check what it sends")
             use_one_thread(context)
             self._stream = stream
             self._decoding = StreamDecoding(self.path, context, max_frame_pixels)
-            self._decoding.require_size(context.width, context.height)
+            self._decoding.require_size(context.width, context.height)  # 0 x 0 before the first key frame of a camera
         except VideoError:
             self._container.close()
             raise
@@ -126,8 +132,10 @@ class VideoStream:
         self.has_vectors = self.codec in VECTOR_CODECS
         self.reordered = bool(context.has_b_frames)
         rate = stream.average_rate or stream.guessed_rate
-        self.frame_rate = float(rate) if rate and 1 <= rate <= 1000 else DEFAULT_RATE
+        self.frame_rate = float(rate) if rate and 0.01 <= rate <= 1000 else DEFAULT_RATE
         self.rotation = 0
+        self._template, self._stopped = context, False
+        self._has_hidden_key = False  # an edit list hides the first key frame: the decoder keeps it for itself
         self._timed = not set(self._container.format.name.split(",")) & UNTIMED_FORMATS
         self._length_size = h264.nal_length_size(context.extradata) if self.codec == "h264" else None
 
@@ -135,53 +143,60 @@ class VideoStream:
         """The frames, from the first key frame on; once.
 
         Raises:
-            VideoError: the connection broke, or a frame is larger than allowed.
+            VideoError: the connection broke, there is no frame in it, or one is larger than allowed.
         """
         try:
             yield from self._frames()
-        except VideoError as error:
+        except VideoError as error:  # FFmpeg's own error knows the address with the password: it goes no further
             if isinstance(error.__cause__, av.error.ExitError):
                 raise VideoError(f"{self.path}: sent nothing for {self._timeout:g} s") from None
-            raise
+            raise VideoError(redacted(str(error))) from None
 
     def _frames(self) -> Iterator[StreamFrame]:
-        cutter = _GopCutter(self._anchor_every)
-        clock = _Clock(self.start, self.frame_rate, is_live=self.is_live)
-        number, damaged, size = 0, False, (0, 0)
+        cutter, damage = _GopCutter(self._anchor_every), _Damage()
+        clock: StreamClock | None = None
+        number, has_key, size = 0, False, (0, 0)
         for frame, sent in self._decode():
-            if number == 0 and not sent.is_key and not cutter.tired():
+            has_key = has_key or sent.is_key or self._has_hidden_key
+            if sent.is_hidden or (number == 0 and not has_key and not cutter.tired()):
                 continue
-            if number == 0:
-                self.rotation = round(frame.rotation / 90) % 4
+            if clock is None:
+                self.start += 0.0 if self._since is None else max(sent.arrived - self._since, 0.0)
+                clock = StreamClock(self.start, self.frame_rate, is_live=self.is_live)
             clock.advance(sent.time, sent.arrived)
             shown = StreamFrame(number, frame, self._decoding, sent, clock)
             if number and shown.size != size:
                 shown.broken = f"the frames change from {size[1]}x{size[0]} to {frame.width}x{frame.height} pixels"
             size = shown.size
-            lost = self.is_live and shown.missing > 0
-            damaged = shown.is_damaged or ((damaged or lost or number == 0) and not sent.is_key)
-            shown.is_damaged = damaged
-            shown.starts_gop = cutter.starts(sent.is_key or bool(shown.broken))
+            lost = sent.follows_loss or (number == 0 and not has_key) or (self.is_live and shown.missing > 0)
+            shown.is_damaged = damage.shows(sent, itself=shown.is_damaged, lost=lost)
+            shown.starts_gop = cutter.starts(number == 0 or sent.is_key or bool(shown.broken))
             yield shown
             number += 1
+        if number == 0 and not self._stopped:
+            raise VideoError(f"{self.path}: holds no video frame; check what it sends")
 
     def _decode(self) -> Iterator[tuple[VideoFrame, _Sent]]:
         """Frames in display order, each with what is known of its packet."""
         decoder = self._decoding.decoder(vectors=self.has_vectors, pixels=True)
         sent: dict[int, _Sent] = {}
         key: av.Packet | None = None
-        failed = False
+        failed = -1  # the last packet that does not decode, until a frame has come that may refer to it
         with watched(self.path, "the connection broke ({})" if self.is_remote else "is damaged ({})"):
             for number, packet in enumerate(self._packets()):
-                sent[number] = self._facts(packet)
-                key = packet if sent[number].is_key else key
+                sent[number] = facts = self._facts(packet)
                 packet.pts = packet.dts = number
+                if facts.is_key:
+                    self.rotation = self._rotation_of(packet) if key is None else self.rotation
+                    key = packet
+                    self._has_hidden_key = self._has_hidden_key or facts.is_hidden
                 frames = self._decoding.decode(packet, decoder)
-                failed = failed or frames is None
+                failed = number if frames is None else failed
                 for frame in frames or ():
                     if known := _claim(sent, frame):
-                        yield frame, known._replace(is_damaged=known.is_damaged or failed)
-                        failed = False
+                        follows = 0 <= failed < (number if frame.pts is None else frame.pts)
+                        yield frame, known._replace(follows_loss=follows)
+                        failed = -1 if follows else failed
                 for old in [old for old in sent if old < number - _KEPT]:
                     del sent[old]
         # these decoders export the vectors of a reference frame only when the next one pushes it out
@@ -192,15 +207,33 @@ class VideoStream:
                     yield frame, known
 
     def _packets(self) -> Iterator[av.Packet]:
-        return (packet for packet in self._container.demux(self._stream) if packet.size)
+        latest = time.monotonic()
+        for packet in self._container.demux():  # those of sound too, else nothing tells that no picture comes with it
+            if self._stopped:
+                return
+            if packet.stream_index == self._stream.index and packet.size:
+                yield packet
+                latest = time.monotonic()
+            elif self.is_live and time.monotonic() - latest > self._timeout:
+                raise VideoError(f"{self.path}: sent no picture for {self._timeout:g} s")
+
+    def _rotation_of(self, key: av.Packet) -> int:
+        """Quarter turns of the display matrix, which only the stream's own decoder knows."""
+        for packet in (key, None):
+            for frame in self._decoding.decode(packet, self._template) or ():
+                return round(frame.rotation / 90) % 4
+        return 0
 
     def _facts(self, packet: av.Packet) -> _Sent:
-        key = packet.is_keyframe
-        if key and self._length_size is not None:
-            key = h264.is_whole(memoryview(packet), self._length_size)
+        marked = packet.is_keyframe
+        key = marked and (self._length_size is None or h264.is_whole(memoryview(packet), self._length_size))
         timed = self._timed and packet.pts is not None and packet.time_base is not None
         at = float(packet.pts * packet.time_base) if timed else None  # type: ignore[operator]
-        return _Sent(at, key, packet.is_discard, packet.is_corrupt, time.monotonic())
+        return _Sent(at, key, marked and not key, packet.is_discard, packet.is_corrupt, False, time.monotonic())
+
+    def stop(self) -> None:
+        """Let the iteration end, from another thread, as soon as the source gives something or is given up."""
+        self._stopped = True
 
     def close(self) -> None:
         """Free the source."""
@@ -208,41 +241,25 @@ class VideoStream:
 
 
 def _claim(sent: dict[int, _Sent], frame: VideoFrame) -> _Sent | None:
-    """What is known of the frame's packet; None for a frame that is hidden, or has come out before."""
+    """What is known of the frame's packet; None for a frame that has come out before."""
     number = min(sent, default=None) if frame.pts is None else frame.pts
-    known = None if number is None else sent.pop(number, None)
-    return None if known is None or known.is_hidden else known
+    return None if number is None else sent.pop(number, None)
 
 
-class _Clock:
-    """Stream time: from the time stamps, or counted where there are none; it never goes back."""
+class _Damage:
+    """How long damage shows: up to the next key frame, or until intra refresh has gone round once."""
 
-    def __init__(self, start: float, frame_rate: float, *, is_live: bool) -> None:
-        self._step, self._is_live = 1 / frame_rate, is_live
-        self._first = True
-        self._offset = self._arrived = 0.0
-        self.time, self.missing, self.broken = start, 0, ""
+    def __init__(self) -> None:
+        self._shows, self._refreshes = False, 0
 
-    def advance(self, stamp: float | None, arrived: float) -> None:
-        """Go on to the next frame, which has a time stamp in seconds, or none."""
-        waited, self._arrived = arrived - self._arrived, arrived
-        self.missing, self.broken = 0, ""
-        if self._first:
-            self._first = False
-            self._offset = 0.0 if stamp is None else self.time - stamp
-            return
-        following = self.time + self._step
-        if stamp is None:
-            self.time = following
-            return
-        step = stamp + self._offset - self.time
-        if step <= 0 or (self._is_live and step > waited + _JUMP):
-            self.broken = f"the clock of the source jumps by {step - self._step:+.1f} s"
-            self._offset = following - stamp
-            step = self._step
-        elif step > _LOST * self._step:
-            self.missing = round(step / self._step) - 1
-        self.time = stamp + self._offset
+    def shows(self, sent: _Sent, *, itself: bool, lost: bool) -> bool:
+        """In the next frame; whether it is damaged ``itself``, or frames before it are ``lost``."""
+        self._refreshes += sent.is_refresh
+        if itself or (lost and not sent.is_key):
+            self._shows, self._refreshes = True, 0
+        elif sent.is_key or self._refreshes > 1:
+            self._shows = False
+        return self._shows
 
 
 class _GopCutter:

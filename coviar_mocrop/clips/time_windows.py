@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -14,7 +15,8 @@ from coviar_mocrop.bitstream.types import DecodedFrame
 from coviar_mocrop.errors import ConfigError
 
 _EARLY = 0.25
-"""A window is complete if the next frame can only come this share of a frame duration, or less, before its end."""
+"""A window of a live source is complete if the next frame can only come this share of the shortest step between two
+frames, or less, before its end: it need not wait for that frame."""
 _SAME = 1e-6
 """Seconds by which times may differ through rounding."""
 
@@ -26,12 +28,20 @@ class TimeWindow(FrameSequence):
 
     Attributes:
         start, end: seconds of stream time.
-        missing_frames: number of frames that should have come between its first and its last one.
+        missing_frames: number of frames that should have come in that time and did not.
         arrived: when its last frame came, ``time.monotonic()``.
-        has_vectors: whether the codec exports motion vectors.
+        has_vectors: whether its frames can have motion vectors: the codec exports them, and one is no I-frame.
     """
 
-    def __init__(self, stream: VideoStream, kept: Sequence[StreamFrame], first: int, start: float, end: float) -> None:
+    def __init__(
+        self,
+        stream: VideoStream,
+        kept: Sequence[StreamFrame],
+        first: int,
+        start: float,
+        end: float,
+        following: StreamFrame | None = None,
+    ) -> None:
         """A window of ``stream``.
 
         Args:
@@ -40,11 +50,13 @@ class TimeWindow(FrameSequence):
             first: which of ``kept`` that is.
             start: of the window, seconds of stream time.
             end: likewise.
+            following: the frame after the window, where that is known.
         """
         self.start, self.end = start, end
-        self.arrived, self.has_vectors = kept[-1].arrived, stream.has_vectors
-        self.missing_frames = sum(frame.missing for frame in kept[first + 1 :])
         self._frames, self._first = kept, first
+        self.arrived = kept[-1].arrived
+        self.has_vectors = stream.has_vectors and not all(frame.is_intra for frame in self.frames)
+        self.missing_frames = sum(frame.missing for frame in kept[first + 1 :]) + self._missing_at_its_ends(following)
         starts = [at for at, frame in enumerate(kept) if frame.starts_gop or at == 0]
         ends = [*starts[1:], len(kept)]
         height, width = kept[first].size if stream.rotation % 2 == 0 else kept[first].size[::-1]
@@ -54,12 +66,22 @@ class TimeWindow(FrameSequence):
             height=height,
             num_frames=len(kept) - first,
             frame_rate=stream.frame_rate,
-            has_b_frames=stream.reordered,
+            has_b_frames=any(frame.is_b for frame in self.frames),
             backend="pyav",
             rotation=stream.rotation,
         )
         gops = [Gop(at - first, until - at) for at, until in zip(starts, ends, strict=True)]
         super().__init__(stream.path, info, gops)
+
+    def _missing_at_its_ends(self, following: StreamFrame | None) -> int:
+        """How many of the frames that are missing before the first one, and after the last one, lie in the window."""
+        first, last, missing = self._frames[self._first], self._frames[-1], 0
+        if first.missing and not first.broken:
+            missing += min(first.missing, math.floor((first.time - self.start + _SAME) / first.step))
+        if following is not None and following.missing:
+            room = math.ceil((self.end - last.time - _SAME) / following.step) - 1
+            missing += min(following.missing, max(room, 0))
+        return missing
 
     @property
     def damaged_frames(self) -> int:
@@ -85,7 +107,12 @@ class TimeWindow(FrameSequence):
 
 
 class WindowCutter:
-    """Cuts the frames of a stream into windows. Only the frames of the window that comes next are kept."""
+    """Cuts the frames of a stream into windows. Only the frames of the window that comes next are kept.
+
+    Window k holds the frames from ``stream.start + k * stride`` up to, and without, ``length`` seconds later. It is
+    given if it holds a frame that no window before it held. A break in the stream ends what came before like its end
+    does, and windows are counted anew from there.
+    """
 
     def __init__(self, stream: VideoStream, length: float, stride: float) -> None:
         """Windows of ``length`` seconds, one every ``stride`` seconds.
@@ -93,7 +120,7 @@ class WindowCutter:
         Raises:
             ConfigError: the stride is longer than the window, or one of them is not positive.
         """
-        if not 0 < stride <= length:
+        if not 0 < stride <= length < math.inf:
             raise ConfigError(
                 f"windows of {length:g} s every {stride:g} s: give a stride above 0 s, and no longer than the window"
             )
@@ -104,7 +131,7 @@ class WindowCutter:
     def _restart(self, origin: float) -> None:
         self._kept.clear()
         self._origin, self._number = origin, 0
-        self._covered = -1.0  # up to where windows have been given
+        self._covered = -math.inf  # up to where windows have been given
 
     @property
     def _start(self) -> float:
@@ -115,35 +142,35 @@ class WindowCutter:
         if frame.broken:
             yield from self.finish()
             self._restart(frame.time)
-        if frame.time >= self._start + self._length - _SAME:  # a gap
-            yield from self._next()
-            behind = int((frame.time + _SAME - self._start - self._length) // self._stride) + 1
-            self._number += max(behind, 0)
+        if frame.time >= self._start + self._length - _SAME:
+            yield from self._cut(self._start + self._length, frame)
+            # all frames are in that window: on to the first one that holds this frame
+            self._number += max(int((frame.time + _SAME - self._start - self._length) // self._stride) + 1, 1)
             self._forget()
         self._kept.append(frame)
-        step = 1 / self._stream.frame_rate
-        while frame.time + step >= self._start + self._length - _EARLY * step:
-            yield from self._next()
+        following = frame.time + (1 + _EARLY) * frame.shortest_step
+        if self._stream.is_live and following >= self._start + self._length:
+            yield from self._cut(self._start + self._length)
+            self._number += 1
+            self._forget()
 
     def finish(self) -> Iterator[TimeWindow]:
         """Give what is left, a shorter window, if it holds frames that no window held."""
-        if self._kept and self._kept[-1].time > self._covered:
-            yield from self._cut(min(self._start + self._length, self._kept[-1].time + 1 / self._stream.frame_rate))
+        if self._kept:
+            yield from self._cut(min(self._start + self._length, self._kept[-1].time + self._kept[-1].step))
 
-    def _next(self) -> Iterator[TimeWindow]:
-        """The window that is due."""
-        yield from self._cut(self._start + self._length)
-        self._number += 1
-        self._forget()
-
-    def _cut(self, end: float) -> Iterator[TimeWindow]:
-        start = self._start
-        first = next((at for at, frame in enumerate(self._kept) if frame.time >= start - _SAME), len(self._kept))
-        if first == len(self._kept):
+    def _cut(self, end: float, following: StreamFrame | None = None) -> Iterator[TimeWindow]:
+        """The window that is due, if it holds anything new."""
+        if not self._kept or self._kept[-1].time <= self._covered:
             return
+        start = self._start
+        # what came too late for a window that is closed goes into this one
+        first = next(
+            at for at, frame in enumerate(self._kept) if frame.time >= start - _SAME or frame.time > self._covered
+        )
         self._covered = self._kept[-1].time
         lead = next((at for at in range(first, -1, -1) if self._kept[at].starts_gop), 0)
-        yield TimeWindow(self._stream, self._kept[lead:], first - lead, start, end)
+        yield TimeWindow(self._stream, self._kept[lead:], first - lead, start, end, following)
 
     def _forget(self) -> None:
         """Drop what comes before the GOP in which the next window starts."""

@@ -1,0 +1,82 @@
+"""Stream time from time stamps that may jump, repeat, be missing or make no sense."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+
+_LOST = 1.75
+"""A step in time of more than so many usual ones means that frames are missing."""
+_JUMP = 10.0
+"""Seconds by which the clock of a live source may run ahead of its frames before that is called a jump."""
+_SHORTEST = 0.001
+"""Seconds between two frames; time stamps that are closer make no sense."""
+_JITTER = 0.5
+"""Seconds by which a time stamp may go back without being called a jump."""
+_RECENT, _ENOUGH = 15, 3
+"""Steps that tell the usual one, and how many of them must be known."""
+_BAD, _TOO_BAD = 8, 24
+"""What a bad time stamp weighs, a good one takes 1 off; and what is too much to believe the next ones."""
+
+
+class StreamClock:
+    """Stream time: from the time stamps, or counted where there are none; it always goes on.
+
+    Attributes:
+        time: of the frame, seconds.
+        step: seconds that usually lie between two frames: what recent ones have shown, at first the frame rate.
+        shortest_step: the shortest one of late, seconds.
+        missing: number of frames that are missing just before this one.
+        broken: why the time does not continue what came before; empty as a rule.
+    """
+
+    def __init__(self, start: float, frame_rate: float, *, is_live: bool) -> None:
+        """The first frame has the time ``start``, whatever its time stamp says."""
+        self.time, self.step, self.shortest_step = start, 1 / frame_rate, 1 / frame_rate
+        self.missing, self.broken = 0, ""
+        self._is_live, self._is_first = is_live, True
+        self._offset: float | None = None  # of stream time against time stamps
+        self._arrived = 0.0
+        self._steps: deque[float] = deque(maxlen=_RECENT)
+        self._badness, self._believes = 0, True
+
+    def advance(self, stamp: float | None, arrived: float) -> None:
+        """Go on to the next frame.
+
+        Args:
+            stamp: its time stamp, seconds; None where it has none.
+            arrived: when its packet came, ``time.monotonic()``.
+        """
+        waited, self._arrived = arrived - self._arrived, arrived
+        self.missing, self.broken = 0, ""
+        following = self.time if self._is_first else self.time + self.step
+        self._is_first = False
+        if stamp is None or self._offset is None:
+            self.time = following
+            self._offset = self._offset if stamp is None else following - stamp
+            return
+        step = stamp + self._offset - self.time
+        is_good = step >= _SHORTEST and not (self._is_live and step > waited + _JUMP)
+        self._badness = max(self._badness - 1, 0) if is_good else min(self._badness + _BAD, 2 * _TOO_BAD)
+        if self._believes and is_good:
+            self._go(step)
+        elif self._believes and -_JITTER < step < _SHORTEST and self._badness < _TOO_BAD:
+            self.time += _SHORTEST
+        else:
+            if self._believes:
+                self.broken = f"the clock of the source jumps by {step - self.step:+.1f} s"
+                if self._badness >= _TOO_BAD:
+                    self._believes = False
+                    self.broken = "its time stamps make no sense; frames are counted instead"
+            self._believes = self._believes or not self._badness
+            self._offset = following - stamp
+            self.time = following
+
+    def _go(self, step: float) -> None:
+        if step > _LOST * self.step:
+            self.missing = round(step / self.step) - 1
+        self.time += step
+        self._steps.append(step)
+        if len(self._steps) >= _ENOUGH:
+            self.step = statistics.median(self._steps)
+            self.shortest_step = min(self._steps)
