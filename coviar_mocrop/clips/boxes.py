@@ -50,8 +50,8 @@ def box_of_file(
         VideoError: the video cannot be read, or has no motion vectors.
     """
     with open_video(path, backend, anchor_every, index_cache=index_cache) as video:
-        vectors = video.get_motion_vectors_at(frames_to_read(video.gops, settings))
-        return estimate_box(vectors, (video.info.height, video.info.width), settings)
+        views = video.visit(vectors=frames_to_read(video.gops, settings))
+        return estimate_box((view.vectors for view in views), (video.info.height, video.info.width), settings)
 
 
 def boxes_of_list(

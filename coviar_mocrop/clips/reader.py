@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from coviar_mocrop.clips.resize import Resample, resize
 from coviar_mocrop.clips.sampling import middle_frames, motion_frames
 from coviar_mocrop.clips.windows import Window, testing_windows
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box, frames_to_read
+from coviar_mocrop.mocrop import BoxEstimator, CropBox, MoCropSettings, frames_to_read
 
 CHANNELS: dict[Kind, int] = {"iframe": 3, "frame": 3, "mv": 2, "residual": 3}
 Area = tuple[int, int, int, int]
@@ -80,16 +80,20 @@ def read_views(
     def wanted(*kinds: Kind) -> set[int]:
         return {n for name, view in views.items() if view.kind in kinds for n in numbers[name]}
 
-    estimating = isinstance(box, MoCropSettings)
-    vectors: Sequence[int] | None = frames_to_read(video.gops, box) if isinstance(box, MoCropSettings) else ()
-    canvas = None if isinstance(box, MoCropSettings) else _Canvas(views, numbers, frame_size, box)
+    vectors: Sequence[int] | None = ()
+    estimator: BoxEstimator | None = None
+    canvas: _Canvas | None = None
+    found: CropBox | None = None
+    if isinstance(box, MoCropSettings):
+        vectors, estimator = frames_to_read(video.gops, box), BoxEstimator(frame_size, box)
+    else:
+        found, canvas = box, _Canvas(views, numbers, frame_size, box)
     kept: list[tuple[str, int, NDArray[np.uint8]]] = []  # whole frames, while the box is not known yet
-    fields: list[NDArray[np.void]] = []
     passed = video.visit(wanted("iframe", "frame"), wanted("mv"), wanted("residual"), vectors)
     looked_at = set(range(video.info.num_frames) if vectors is None else vectors)
     for frame in passed:
-        if estimating and frame.number in looked_at:
-            fields.append(frame.vectors)
+        if estimator is not None and frame.number in looked_at:
+            estimator.add(frame.vectors)
         for name, view in views.items():
             if frame.number not in numbers[name]:
                 continue
@@ -97,14 +101,15 @@ def read_views(
                 kept.append((name, frame.number, _raw(frame, view.kind, None)))
             else:
                 canvas.add(name, frame.number, _raw(frame, view.kind, canvas.areas[name]))
+    if estimator is not None:
+        found = estimator.box()
     if canvas is None:
-        box = estimate_box(fields, frame_size, cast(MoCropSettings, box))
-        canvas = _Canvas(views, numbers, frame_size, box)
+        canvas = _Canvas(views, numbers, frame_size, found)
         for name, number, raw in kept:
             top, left, bottom, right = canvas.areas[name]
             canvas.add(name, number, raw[top:bottom, left:right])
     kinds = {name: view.kind for name, view in views.items()}
-    return ReadViews(canvas.pixels, canvas.windows, kinds, cast("CropBox | None", box))
+    return ReadViews(canvas.pixels, canvas.windows, kinds, found)
 
 
 def load_clip(

@@ -1,8 +1,17 @@
 """MoCrop: one rectangle per clip, found from the motion vectors of its GOPs."""
 
 from coviar_mocrop.mocrop.box import FULL_FRAME, CropBox
-from coviar_mocrop.mocrop.estimate import density_of, estimate_box, frames_to_read
+from coviar_mocrop.mocrop.estimate import BoxEstimator, density_of, estimate_box, frames_to_read
 from coviar_mocrop.mocrop.search import best_rectangle
 from coviar_mocrop.mocrop.settings import MoCropSettings
 
-__all__ = ["FULL_FRAME", "CropBox", "MoCropSettings", "best_rectangle", "density_of", "estimate_box", "frames_to_read"]
+__all__ = [
+    "FULL_FRAME",
+    "BoxEstimator",
+    "CropBox",
+    "MoCropSettings",
+    "best_rectangle",
+    "density_of",
+    "estimate_box",
+    "frames_to_read",
+]

@@ -1,7 +1,4 @@
-"""From motion vectors to a density grid: merge, take the camera out, denoise, sample, clean up.
-
-All frames are concatenated once and worked on together.
-"""
+"""From motion vectors to a density grid: merge, take the camera out, denoise, sample, clean up."""
 
 from __future__ import annotations
 
@@ -18,10 +15,13 @@ from coviar_mocrop.mocrop.settings import MoCropSettings
 
 GATE = 0.002
 """A window of less motion (:func:`motion_level`) is idle by default; docs/watch.md says what that misses."""
+AT_ONCE = 1 << 21
+"""Motion vectors that are worked on together: 80 megabytes, 20 s of 720p, or two minutes of 340 x 256."""
 _GOLDEN = (5**0.5 - 1) / 2
 _QUARTERS = ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25))
 _STRONGEST = 0.1
 """``saturation`` refers to the mean of this share of the cells, the strongest ones."""
+_LEVEL = MoCropSettings(weight="area_speed", max_vectors=8192)
 _MOVING = 0.01
 """The level of motion is that of this share of the cells."""
 _TICKER_SPEED = 0.5
@@ -64,45 +64,79 @@ class _Blocks:
         return self.width * self.height
 
 
-def motion_density(
-    frames: Sequence[NDArray[np.void]], frame_size: tuple[int, int], settings: MoCropSettings
-) -> NDArray[np.float64]:
-    """How much moves in each cell of the grid, over all frames of a clip.
+class MotionDensity:
+    """How much moves in each cell of the grid, added up over the frames of a clip, however long.
 
-    Args:
-        frames: one array of motion vectors (``MOTION_VECTOR_DTYPE``) per frame.
+    Frames are worked on together, ``AT_ONCE`` vectors at a time; memory does not grow beyond that. Of each such part
+    the settings take their share: ``max_vectors``, ``keep_strongest`` and ``sample_share`` hold for it. A clip of some
+    seconds is one part.
+
+    Attributes:
         frame_size: (height, width), pixels.
         settings: see :class:`MoCropSettings`.
-
-    Returns:
-        float64 [rows, columns], >= 0; all zero where nothing usable moves.
     """
-    blocks, usable, share = _moving_blocks(frames, frame_size, settings)
-    grid = np.zeros((settings.rows, settings.columns))
-    if settings.keep_strongest < 1 and len(blocks.x):
-        number = max(round(usable * settings.keep_strongest), 1)
-        strongest = np.argsort(-blocks.magnitude, kind="stable")[:number]
-        blocks = blocks.only(np.sort(strongest))
-    if not len(blocks.x):
+
+    def __init__(self, frame_size: tuple[int, int], settings: MoCropSettings) -> None:
+        """No frame yet.
+
+        Args:
+            frame_size: (height, width), pixels.
+            settings: see :class:`MoCropSettings`.
+        """
+        self.frame_size, self.settings = frame_size, settings
+        self._waiting: list[NDArray[np.void]] = []
+        self._vectors = 0
+        self._grid = np.zeros((settings.rows, settings.columns))
+        self._strongest = 0.0  # magnitude that importance refers to
+        self._tickers = _Tickers(settings)
+        self._generator = np.random.default_rng(settings.seed)
+
+    def add(self, vectors: NDArray[np.void]) -> None:
+        """Take the motion vectors (``MOTION_VECTOR_DTYPE``) of the next frame."""
+        self._waiting.append(vectors)
+        self._vectors += len(vectors)
+        if self._vectors >= AT_ONCE:
+            self._catch_up()
+
+    def grid(self) -> NDArray[np.float64]:
+        """The density so far: float64 [rows, columns], >= 0; all zero where nothing usable moves."""
+        self._catch_up()
+        settings, grid = self.settings, self._grid.copy()
+        if settings.drop_tickers:
+            grid[self._tickers.rows(self.frame_size)] = 0.0
+        grid = _smoothed(grid, settings)
+        if settings.saturation is not None:
+            strongest_cells = np.sort(grid, axis=None)[-max(round(grid.size * _STRONGEST), 1) :]
+            grid = np.minimum(grid, settings.saturation * strongest_cells.mean())
         return grid
-    weight = _weights(blocks, frame_size, settings)
-    if settings.sampling == "monte_carlo":
-        drawn = max(round(len(weight) * settings.sample_share), 1)
-        generator = np.random.default_rng(settings.seed)
-        weight = generator.multinomial(drawn, weight / weight.sum()).astype(np.float64)
-    grid = _to_grid(blocks, weight, frame_size, settings)
-    if settings.drop_tickers:
-        grid[_ticker_rows(blocks, frame_size, share * len(frames), settings)] = 0.0
-    grid = _smoothed(grid, settings)
-    if settings.saturation is not None:
-        strongest_cells = np.sort(grid, axis=None)[-max(round(grid.size * _STRONGEST), 1) :]
-        grid = np.minimum(grid, settings.saturation * strongest_cells.mean())
-    return grid
+
+    def _catch_up(self) -> None:
+        settings, size, frames = self.settings, self.frame_size, self._waiting
+        self._waiting, self._vectors = [], 0
+        blocks, usable, share = _moving_blocks(frames, size, settings)
+        self._tickers.frames += share * len(frames)
+        if settings.keep_strongest < 1 and len(blocks.x):
+            number = max(round(usable * settings.keep_strongest), 1)
+            strongest = np.argsort(-blocks.magnitude, kind="stable")[:number]
+            blocks = blocks.only(np.sort(strongest))
+        if not len(blocks.x):
+            return
+        weight = _weights(blocks, size, settings)
+        if settings.importance_power:
+            # scaled by the largest magnitude: a power of large ones must not overflow
+            largest = max(self._strongest, float(blocks.magnitude.max()))
+            weight = weight * (blocks.magnitude.astype(np.float64) / largest) ** settings.importance_power
+            self._grid *= (self._strongest / largest) ** settings.importance_power
+            self._strongest = largest
+        if settings.sampling == "monte_carlo":
+            drawn = max(round(len(weight) * settings.sample_share), 1)
+            weight = self._generator.multinomial(drawn, weight / weight.sum()).astype(np.float64)
+        self._grid += _to_grid(blocks, weight, size, settings)
+        if settings.drop_tickers:
+            self._tickers.add(blocks, size)
 
 
-def motion_level(
-    frames: Sequence[NDArray[np.void]], frame_size: tuple[int, int], settings: MoCropSettings | None = None
-) -> float:
+def motion_level(frames: Sequence[NDArray[np.void]], frame_size: tuple[int, int]) -> float:
     """How much moves against the scene where most moves, in [0, 1], whatever the number of frames.
 
     It is the mean density of the strongest hundredth of the cells, as a share of what it would be if all of them moved
@@ -111,13 +145,11 @@ def motion_level(
     Args:
         frames: one array of motion vectors (``MOTION_VECTOR_DTYPE``) per frame.
         frame_size: (height, width), pixels.
-        settings: of the density; the default preset by default.
     """
-    settings = settings or MoCropSettings()
-    blocks, _, _ = _moving_blocks(frames, frame_size, settings)
+    blocks, _, _ = _moving_blocks(frames, frame_size, _LEVEL)
     if not len(blocks.x):
         return 0.0
-    grid = _smoothed(_to_grid(blocks, _weights(blocks, frame_size, settings), frame_size, settings), settings)
+    grid = _smoothed(_to_grid(blocks, _weights(blocks, frame_size, _LEVEL), frame_size, _LEVEL), _LEVEL)
     strongest = np.sort(grid, axis=None)[-max(round(grid.size * _MOVING), 1) :].mean()
     return min(float(strongest) * grid.size / (frame_size[0] * frame_size[1] * len(frames)), 1.0)
 
@@ -219,9 +251,6 @@ def _weights(blocks: _Blocks, frame_size: tuple[int, int], settings: MoCropSetti
     if settings.coherence:
         place, motion = (blocks.x, blocks.y), (blocks.motion_x, blocks.motion_y)
         weight = weight * coherence(blocks.frame, place, motion, blocks.area, frame_size) ** settings.coherence
-    if settings.importance_power:
-        # scaled by the maximum first: a power of large magnitudes must not overflow
-        weight = weight * (magnitude / magnitude.max()) ** settings.importance_power
     return weight
 
 
@@ -248,31 +277,45 @@ def _cells(x: Floats, y: Floats, frame_size: tuple[int, int], settings: MoCropSe
     return row * settings.columns + column
 
 
-def _ticker_rows(
-    blocks: _Blocks, frame_size: tuple[int, int], frames: float, settings: MoCropSettings
-) -> NDArray[np.bool_]:
-    """Rows of cells in which text runs: sideways, steadily, over much of the width, all the time."""
-    shape = (settings.rows, settings.columns)
-    cell = _cells(blocks.x, blocks.y, frame_size, settings)
-    area, cells = blocks.area, settings.rows * settings.columns
-    filled = np.bincount(cell, area, cells)
-    known = np.maximum(filled, 1e-9)
-    mean = np.bincount(cell, area * blocks.motion_x, cells) / known
-    square = np.bincount(cell, area * blocks.motion_x**2, cells) / known
-    upright = np.bincount(cell, area * np.abs(blocks.motion_y), cells) / known
-    speed = np.abs(mean)
-    sideways = (
-        (speed > _TICKER_SPEED)
-        & (upright < _TICKER_SLOPE * speed)
-        & (filled > _TICKER_FILLED * frames * frame_size[0] * frame_size[1] / cells)
-    )
-    steady = np.maximum(square - mean**2, 0) < (_TICKER_SPREAD * speed) ** 2
-    text, beside = (chosen.reshape(shape).mean(axis=1) >= _TICKER_WIDTH for chosen in (sideways & steady, sideways))
-    rows: NDArray[np.bool_] = text.copy()
-    # blocks that straddle its edge are half ticker, half whatever lies there: sideways, but not steady
-    rows[1:] |= beside[1:] & text[:-1]
-    rows[:-1] |= beside[:-1] & text[1:]
-    return rows if rows.sum() <= _TICKER_HEIGHT * settings.rows else np.zeros_like(rows)
+class _Tickers:
+    """Finds rows of cells in which text runs: sideways, steadily, over much of the width, all the time.
+
+    Attributes:
+        frames: number of frames, less those whose vectors were left out.
+    """
+
+    def __init__(self, settings: MoCropSettings) -> None:
+        self._settings = settings
+        self.frames = 0.0
+        # of each cell: the moving area, and its sideways, squared sideways and upright motion
+        self._filled, self._across, self._square, self._upright = np.zeros((4, settings.rows * settings.columns))
+
+    def add(self, blocks: _Blocks, frame_size: tuple[int, int]) -> None:
+        cell = _cells(blocks.x, blocks.y, frame_size, self._settings)
+        area, cells = blocks.area, len(self._filled)
+        self._filled += np.bincount(cell, area, cells)
+        self._across += np.bincount(cell, area * blocks.motion_x, cells)
+        self._square += np.bincount(cell, area * blocks.motion_x**2, cells)
+        self._upright += np.bincount(cell, area * np.abs(blocks.motion_y), cells)
+
+    def rows(self, frame_size: tuple[int, int]) -> NDArray[np.bool_]:
+        shape = (self._settings.rows, self._settings.columns)
+        known = np.maximum(self._filled, 1e-9)
+        mean = self._across / known
+        speed = np.abs(mean)
+        full = self.frames * frame_size[0] * frame_size[1] / len(self._filled)
+        sideways = (
+            (speed > _TICKER_SPEED)
+            & (self._upright / known < _TICKER_SLOPE * speed)
+            & (self._filled > _TICKER_FILLED * full)
+        )
+        steady = np.maximum(self._square / known - mean**2, 0) < (_TICKER_SPREAD * speed) ** 2
+        text, beside = (chosen.reshape(shape).mean(axis=1) >= _TICKER_WIDTH for chosen in (sideways & steady, sideways))
+        rows: NDArray[np.bool_] = text.copy()
+        # blocks that straddle its edge are half ticker, half whatever lies there: sideways, but not steady
+        rows[1:] |= beside[1:] & text[:-1]
+        rows[:-1] |= beside[:-1] & text[1:]
+        return rows if rows.sum() <= _TICKER_HEIGHT * self._settings.rows else np.zeros_like(rows)
 
 
 def _smoothed(grid: NDArray[np.float64], settings: MoCropSettings) -> NDArray[np.float64]:

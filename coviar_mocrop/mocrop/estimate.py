@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.mocrop.box import FULL_FRAME, CropBox
-from coviar_mocrop.mocrop.density import centre_prior, motion_density
+from coviar_mocrop.mocrop.density import MotionDensity, centre_prior
 from coviar_mocrop.mocrop.search import best_rectangle, smallest_rectangle
 from coviar_mocrop.mocrop.settings import MoCropSettings
 
-Vectors = NDArray[np.void] | Sequence[NDArray[np.void]]
+Vectors = NDArray[np.void] | Iterable[NDArray[np.void]]
 
 
 def estimate_box(vectors: Vectors, frame_size: tuple[int, int], settings: MoCropSettings | None = None) -> CropBox:
@@ -21,7 +21,7 @@ def estimate_box(vectors: Vectors, frame_size: tuple[int, int], settings: MoCrop
 
     Args:
         vectors: one array (``MOTION_VECTOR_DTYPE``) per frame, or one array for all. Frames should come
-            apart: the camera's motion is found frame by frame.
+            apart: the camera's motion is found frame by frame. An iterator is gone through once, in flat memory.
         frame_size: (height, width), pixels, that the vectors refer to.
         settings: defaults to ``MoCropSettings()``.
 
@@ -31,20 +31,32 @@ def estimate_box(vectors: Vectors, frame_size: tuple[int, int], settings: MoCrop
     Raises:
         ConfigError: the frame has no area.
     """
-    settings = settings or MoCropSettings()
-    density = density_of(vectors, frame_size, settings)
-    return box_of_density(density, settings, frame_size[1] / frame_size[0])
+    return _added(vectors, frame_size, settings).box()
+
+
+class BoxEstimator(MotionDensity):
+    """The box of a clip, or of what has come of it so far; frames are added one by one, in flat memory."""
+
+    def box(self) -> CropBox:
+        """See :func:`estimate_box`."""
+        return box_of_density(self.grid(), self.settings, self.frame_size[1] / self.frame_size[0])
 
 
 def density_of(
     vectors: Vectors, frame_size: tuple[int, int], settings: MoCropSettings | None = None
 ) -> NDArray[np.float64]:
     """The density grid that :func:`estimate_box` searches: float64 [rows, columns]; same arguments."""
+    return _added(vectors, frame_size, settings).grid()
+
+
+def _added(vectors: Vectors, frame_size: tuple[int, int], settings: MoCropSettings | None) -> BoxEstimator:
     height, width = frame_size
     if height < 1 or width < 1:
         raise ConfigError(f"frame_size is {frame_size}; give (height, width) in pixels")
-    frames = [vectors] if isinstance(vectors, np.ndarray) else list(vectors)
-    return motion_density(frames, frame_size, settings or MoCropSettings())
+    estimator = BoxEstimator(frame_size, settings or MoCropSettings())
+    for frame in [vectors] if isinstance(vectors, np.ndarray) else vectors:
+        estimator.add(frame)
+    return estimator
 
 
 def box_of_density(density: NDArray[np.float64], settings: MoCropSettings, aspect: float = 16 / 9) -> CropBox:
