@@ -148,8 +148,8 @@ def test_errors_over_http(tmp_path: Path, server: Server) -> None:
         address = f"http://127.0.0.1:{unused.getsockname()[1]}/clip.mp4"
         with pytest.raises(VideoError, match=rf"^{address}: cannot be reached \(.*\); check the address"):
             open_video(address)
-    with pytest.raises(VideoError, match=r"^rtsp://x/y: cannot be read; give a path, or an http or https address"):
-        open_video("rtsp://x/y")
+        with pytest.raises(VideoError, match=r"^ftp://x/y: cannot be read; give a path, or an http or https address"):
+        open_video("ftp://x/y")
     with pytest.raises(VideoError, match="address as a string"):
         open_video(Path("http://x/y"))
     with pytest.raises(VideoError, match="mvextractor cannot read an address"):
@@ -201,3 +201,19 @@ def test_a_server_that_does_not_answer(clip: Path, server: Server, monkeypatch: 
     file.seek(5)
     assert file.read(5) == b""
     assert "no answer within" in remote.connection_problem(file)
+
+
+def test_a_stream_without_end_is_given_up(clip: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server says no length and goes on sending; what reads such streams is named."""
+    (clip.parent / "endless.ts").write_bytes(b"\x47" * 4_000_000)
+    server.ranges = server.length = False
+    monkeypatch.setattr("coviar_mocrop.bitstream.remote.UNSIZED", 0.0)
+    with pytest.raises(VideoError, match=r"endless\.ts: has sent \d MB in 0 s.* tools/watch.py reads it"):
+        open_video(f"{server.address}/endless.ts")
+
+
+@pytest.mark.parametrize("source", ["-", "rtsp://user:secret@camera/live", "udp://127.0.0.1:5000", "/dev/null"])
+def test_what_can_be_read_only_once_is_refused(source: str) -> None:
+    with pytest.raises(VideoError, match=r"is read once, from front to back.* tools/watch.py does that") as refused:
+        open_video(source)
+    assert "secret" not in str(refused.value)

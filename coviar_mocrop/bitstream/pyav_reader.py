@@ -16,6 +16,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from coviar_mocrop.bitstream import index_cache as disk
+from coviar_mocrop.bitstream.addresses import is_endless, source_name
 from coviar_mocrop.bitstream.container import (
     MAX_FRAME_PIXELS,
     claimed_size,
@@ -58,6 +59,11 @@ class PyavReader:
             VideoError: the file is missing, unreadable, no video, too large, or holds no decodable frame.
         """
         self.path = name_of(path)
+        if is_endless(path):
+            raise VideoError(
+                f"{source_name(path)}: is read once, from front to back, and may never end; tools/watch.py does that "
+                "(in Python: Predictor.over_time), or save it to a file first"
+            )
         self._limit = max_frame_pixels
         if is_address(path) or not isinstance(path, (str, os.PathLike)):
             index_cache = None  # nothing tells whether it is still the same

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import tempfile
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,6 +18,9 @@ from coviar_mocrop.errors import VideoError
 
 TIMEOUT = 20.0
 """Seconds without an answer after which a server is given up."""
+
+UNSIZED = 30.0
+"""Seconds that the download of a file may take whose size the server does not say."""
 
 _TRIES = 3
 _DELIMITERS = "%/:=&?~#+!$,;'@()*[]"  # of addresses; all other special characters are escaped
@@ -88,8 +91,16 @@ class RemoteFile(io.RawIOBase):
 
     def _download(self, response: HTTPResponse) -> None:
         self._local = tempfile.TemporaryFile()  # noqa: SIM115, closed with this
-        shutil.copyfileobj(response, self._local)
         expected = response.headers["Content-Length"]
+        until = time.monotonic() + UNSIZED
+        while data := response.read1(1 << 20):
+            self._local.write(data)
+            if expected is None and time.monotonic() > until:
+                raise VideoError(
+                    f"{self.name}: has sent {self._local.tell() >> 20} MB in {UNSIZED:.0f} s, and its server does not "
+                    "say how much it is; if it never ends, tools/watch.py reads it (in Python: Predictor.over_time), "
+                    "else download it first"
+                )
         if expected is not None and self._local.tell() != int(expected):
             raise OSError(f"{self._local.tell()} of {expected} bytes came")
         self._local.seek(0)

@@ -72,7 +72,7 @@ def transcode_files(
 
 def _as_source(source: str | os.PathLike[str]) -> Path | str:
     """A path, or an address as it stands."""
-    return source if isinstance(source, str) and is_address(source) else Path(source)
+    return source if isinstance(source, str) and (is_address(source) or "://" in source) else Path(source)
 
 
 def _targets(sources: Sequence[Path | str], output: Path) -> dict[Path | str, Path]:
