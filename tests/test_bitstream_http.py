@@ -148,7 +148,7 @@ def test_errors_over_http(tmp_path: Path, server: Server) -> None:
         address = f"http://127.0.0.1:{unused.getsockname()[1]}/clip.mp4"
         with pytest.raises(VideoError, match=rf"^{address}: cannot be reached \(.*\); check the address"):
             open_video(address)
-        with pytest.raises(VideoError, match=r"^ftp://x/y: cannot be read; give a path, or an http or https address"):
+    with pytest.raises(VideoError, match=r"^ftp://x/y: cannot be read; give a path, or an http or https address"):
         open_video("ftp://x/y")
     with pytest.raises(VideoError, match="address as a string"):
         open_video(Path("http://x/y"))
