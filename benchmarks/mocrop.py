@@ -1,7 +1,8 @@
 """Coverage of what moves by the crop box: on clips made here, and on real clips with marked regions.
 
 The 64 clips made here have moving objects whose places are known. With --sparse-clips it is also measured how far a box
-from a few frames of a clip agrees with the box from all of them.
+from a few frames of a clip agrees with the box from all of them, with --unmarked-clips how well other settings would do
+on clips that nobody marked (benchmarks/boxes.py).
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from benchmarks.boxes import centre_box, choose, chosen_line, coverage, run_unmarked, unmarked_table
 from coviar_mocrop.bitstream import Video, open_video
 from coviar_mocrop.bitstream.transcode import Codec, encode, transcode
+from coviar_mocrop.datasets.folder import read_groups
 from coviar_mocrop.datasets.lists import DataRoot
 from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.files import atomic_write
@@ -69,17 +72,30 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--sparse-clips", type=int, default=0, metavar="N", help="measure sparse reading on N clips of --real"
     )
+    command.add_argument(
+        "--unmarked-clips",
+        type=int,
+        default=0,
+        metavar="N",
+        help="compare settings on N clips of --real, marked or not",
+    )
+    command.add_argument(
+        "--group-column", default="source_video", metavar="NAME", help="of groups.csv in --real, if any (%(default)s)"
+    )
     command.add_argument("--seed", type=int, default=0, help="random seed of the clips made here (%(default)s)")
     command.add_argument("--figure", type=Path, metavar="FILE", help="also draw the mean coverage as bars")
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
     """Measure, print tables, draw."""
-    if given.sparse_clips and not given.real:
-        raise DataError("--sparse-clips takes its clips from --real; give a folder")
+    for name, count in (("--sparse-clips", given.sparse_clips), ("--unmarked-clips", given.unmarked_clips)):
+        if count and not given.real:
+            raise DataError(f"{name} takes its clips from --real; give a folder")
     if given.real:  # mistakes first: the rest takes minutes
         check_marks(given.real)
     videos = spread_videos(given.real, given.sparse_clips) if given.sparse_clips else []
+    unmarked = spread_videos(given.real, given.unmarked_clips) if given.unmarked_clips else []
+    sources = read_sources(given.real, given.group_column) if unmarked else {}
     found: dict[str, Any] = {"synthetic": run_synthetic(seed=given.seed)}
     print(synthetic_table(found["synthetic"]))
     if given.real:
@@ -91,6 +107,14 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         print(f"\n{parts_table(found['sparse'], 'GOPs and frames of them that are read')}")
         print(f"\n{parts_table(found['prefix'], 'first part of the clip')}")
         print(f"\nThe box alone: {np.median(found['box_ms']):.1f} ms (median over {len(videos)} clips)")
+    if unmarked:
+        rows = run_unmarked(given.real, unmarked, sources, read_marks(given.real / "action_boxes.csv"), SYNTHETIC_AREAS)
+        found["unmarked"], found["chosen"] = rows, {}
+        for area in SYNTHETIC_AREAS:
+            print(f"\n{unmarked_table(rows, area)}")
+            if any(row["coverage"] for row in rows):
+                found["chosen"][f"{area:g}"] = chosen = choose(rows, area)
+                print(f"\n{chosen_line(chosen)}")
     if given.figure:
         with atomic_write(given.figure) as temporary:
             coverage_figure(found["synthetic"], found.get("real", [])).savefig(temporary, dpi=110)
@@ -255,6 +279,17 @@ def spread_videos(root: Path, count: int) -> list[Path]:
     return [videos[int(at)] for at in np.unique(np.linspace(0, len(videos) - 1, count).round())]
 
 
+def read_sources(root: Path, column: str) -> dict[str, str]:
+    """The source of each .mp4 file below a folder, by ``groups.csv`` in it; without one, each is its own.
+
+    Raises:
+        DataError: ``groups.csv`` does not parse, or does not name exactly these files.
+    """
+    names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.mp4"))]
+    groups = root / "groups.csv"
+    return read_groups(groups, column, names) if groups.exists() else dict(zip(names, names, strict=True))
+
+
 def run_sparse(
     videos: Sequence[Path],
     areas: Sequence[float] = SYNTHETIC_AREAS,
@@ -330,17 +365,6 @@ def box_time(videos: Sequence[Path], repeats: int = 20) -> list[float]:
     return found
 
 
-def coverage(box: CropBox, regions: Iterable[CropBox]) -> float:
-    """Share of the regions' area, taken together, that lies inside the box."""
-    inside_box = total = 0.0
-    for region in regions:
-        shared_w = min(box.x1, region.x1) - max(box.x0, region.x0)
-        shared_h = min(box.y1, region.y1) - max(box.y0, region.y0)
-        inside_box += max(shared_w, 0.0) * max(shared_h, 0.0)
-        total += region.area
-    return inside_box / total
-
-
 def best_box(regions: Sequence[CropBox], area: float) -> CropBox:
     """The box of an area that holds most of the regions; of equal ones, the one that lies most evenly round them."""
     rows, columns = _SHAPE
@@ -352,12 +376,6 @@ def best_box(regions: Sequence[CropBox], area: float) -> CropBox:
         grid += inside_y[:, None] * inside_x
     row, column, height, width = best_rectangle(grid, area, tie="central")
     return CropBox(column / columns, row / rows, (column + width) / columns, (row + height) / rows)
-
-
-def centre_box(area: float) -> CropBox:
-    """A box of that area in the middle, as wide for its height as the frame."""
-    side = area**0.5
-    return CropBox((1 - side) / 2, (1 - side) / 2, (1 + side) / 2, (1 + side) / 2)
 
 
 def real_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from clips import record, wandering
 from tool import tool
 
 from benchmarks import mocrop as bench
+from benchmarks.boxes import centre_box, coverage
 from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.clips.boxes import box_of_file
 from coviar_mocrop.errors import ConfigError, DataError
@@ -45,9 +46,9 @@ def test_default_finds_the_object_whatever_the_camera_does(camera: bench.CameraM
         vectors, size = bench.read_vectors(tmp_path / "clip.mp4")
         for area in (0.75, 0.4):
             box = estimate_box(vectors, size, MoCropSettings(area_ratio=area))
-            assert bench.coverage(box, swept) >= 0.95
+            assert coverage(box, swept) >= 0.95
         sparse = box_of_file(tmp_path / "clip.mp4", MoCropSettings(area_ratio=0.4, sparse=True))
-        assert bench.coverage(sparse, swept) >= 0.9
+        assert coverage(sparse, swept) >= 0.9
 
 
 def test_adaptive_box_holds_two_objects(tmp_path: Path) -> None:
@@ -56,15 +57,15 @@ def test_adaptive_box_holds_two_objects(tmp_path: Path) -> None:
     encode(pictures, tmp_path / "clip.mp4")
     vectors, size = bench.read_vectors(tmp_path / "clip.mp4")
     box = estimate_box(vectors, size, MoCropSettings(size="adaptive"))
-    assert min(bench.coverage(box, [region]) for region in swept) >= 0.85
+    assert min(coverage(box, [region]) for region in swept) >= 0.85
 
 
 def test_coverage_and_reference_boxes() -> None:
     left, right = CropBox(0.0, 0.0, 0.25, 0.5), CropBox(0.75, 0.5, 1.0, 1.0)
-    assert bench.coverage(CropBox(0.0, 0.0, 0.5, 1.0), [left, right]) == 0.5
-    assert bench.centre_box(0.25) == CropBox(0.25, 0.25, 0.75, 0.75)
+    assert coverage(CropBox(0.0, 0.0, 0.5, 1.0), [left, right]) == 0.5
+    assert centre_box(0.25) == CropBox(0.25, 0.25, 0.75, 0.75)
     best = bench.best_box([left], 0.25)
-    assert bench.coverage(best, [left]) == pytest.approx(1.0)
+    assert coverage(best, [left]) == pytest.approx(1.0)
     assert best.area == pytest.approx(0.25, rel=0.11)
 
 
@@ -103,9 +104,10 @@ def test_real_and_sparse_on_clips_of_our_own(tmp_path: Path) -> None:
         bench.spread_videos(tmp_path / "empty", 1)
 
 
-def test_tool_refuses_sparse_without_clips() -> None:
-    refused = tool("benchmark", "mocrop", "--sparse-clips", 2, ok=False)
-    assert refused.startswith("error: --sparse-clips takes its clips from --real")
+def test_tool_refuses_to_measure_clips_that_it_is_not_given() -> None:
+    for option in ("--sparse-clips", "--unmarked-clips"):
+        refused = tool("benchmark", "mocrop", option, 2, ok=False)
+        assert refused.startswith(f"error: {option} takes its clips from --real")
 
 
 def test_tool_names_mistakes_before_it_measures(tmp_path: Path) -> None:
