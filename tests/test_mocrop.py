@@ -294,6 +294,7 @@ def test_what_a_vector_adds_to_its_cell() -> None:
     assert cells(weight="area_magnitude") == [128, 2048]
     # half speed is 3 pixels: 4 / (4 + 9) and 64 / (64 + 9) of the area
     assert cells(weight="area_speed") == pytest.approx([64 * 4 / 13, 256 * 64 / 73])
+    assert cells(weight="speed") == pytest.approx([4 / 13, 64 / 73])
     counted = density_of(frames, (240, 320), MoCropSettings(preset="paper_v1"))
     assert sorted(counted[counted > 0].tolist()) == [1, 1]
 

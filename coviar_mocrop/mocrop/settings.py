@@ -95,13 +95,14 @@ class MoCropSettings(BaseConfig):
         0.5, ge=0, description="vectors of this many pixels or fewer count as static and are dropped (ours)"
     )
     keep_strongest: float = Field(1.0, gt=0, le=1, description="share of the vectors kept, strongest first (v2: 0.01)")
-    weight: Literal["count", "magnitude", "area", "area_magnitude", "area_speed"] = Field(
-        "area_speed",
-        description="what a vector adds to its cell: 1, its length m, its block's area, area x m, or area x "
-        "m^2 / (m^2 + h^2) with h = half_speed: noise, which is slow, adds little, and speed itself does not add up",
+    weight: Literal["count", "magnitude", "area", "area_magnitude", "area_speed", "speed"] = Field(
+        "speed",
+        description="what a vector adds to its cell: 1 (count), its length m, its block's area, area x m, area x "
+        "m^2 / (m^2 + h^2) with h = half_speed, or that without area (speed): noise, which is slow, adds little, speed "
+        "itself does not add up, and the small blocks that encoders cut people into count as much as large ones",
     )
     half_speed: float = Field(
-        0.0125, gt=0, le=1, description="frame heights per frame; see weight (area_speed): 3 pixels in 240"
+        0.0125, gt=0, le=1, description="frame heights per frame; see weight (speed): 3 pixels in 240"
     )
     coherence: float = Field(
         1.0,
