@@ -237,7 +237,7 @@ def test_predicting_copies_the_next_stream_while_one_is_computed(
         read, _ = read_streams(video, predictor.streams.values(), None)
     pinned: list[Tensor] = []
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
-    predictor._runtime = replace(predictor._runtime, device=torch.device("cuda"))
+    predictor.runtime = replace(predictor.runtime, device=torch.device("cuda"))
     assert len(list(predictor._batches([read]))) == len(predictor.streams)
     assert len(pinned) == 3 * len(predictor.streams)  # pixels, which are mirrored, and the label
 

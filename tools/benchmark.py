@@ -11,7 +11,7 @@ from coviar_mocrop.files import require_writable, write_json
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks/ is not installed with the package
 
-from benchmarks import footage, mocrop, reading, scale, squeeze, tables, testing
+from benchmarks import footage, mocrop, reading, scale, squeeze, tables, testing, watch
 
 EXAMPLES = """\
   python tools/benchmark.py reading
@@ -21,6 +21,7 @@ EXAMPLES = """\
   python tools/benchmark.py scale clip.mp4 --entries 100000 --batches 10000
   python tools/benchmark.py squeeze --json runs/benchmark/squeeze.json
   python tools/benchmark.py tables
+  python tools/benchmark.py watch --minutes 60
   python tools/benchmark.py footage surveillance_fights --figure footage.png
 """
 
@@ -29,7 +30,7 @@ def main() -> None:
     """Parse, measure, print tables."""
     arguments = parser("Measure this package beside other ways, on the same files in the same run.", EXAMPLES)
     commands = arguments.add_subparsers(required=True, metavar="NAME")
-    for module in (reading, mocrop, testing, scale, squeeze, tables, footage):
+    for module in (reading, mocrop, testing, scale, squeeze, tables, footage, watch):
         summary, _, details = str(module.__doc__).partition("\n")
         command = commands.add_parser(module.__name__.partition(".")[2], help=summary, description=summary + details)
         module.add_arguments(command)

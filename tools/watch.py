@@ -103,7 +103,8 @@ def main() -> None:
 def _watch(given: argparse.Namespace, timelines: dict[str, Path], videos: dict[str, Path]) -> None:
     from coviar_mocrop.clips.time_windows import TimeWindow
     from coviar_mocrop.inference.predictor import Predictor
-    from coviar_mocrop.inference.watching import Notice, StreamOptions, watch
+    from coviar_mocrop.inference.source_reader import Notice, StreamOptions
+    from coviar_mocrop.inference.watching import watch
     from coviar_mocrop.viz.watch_outputs import WatchOutputs
 
     predictor = Predictor(given.checkpoints, given.set, parse_weights(given.weights))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from coviar_mocrop.bitstream import open_video
+from coviar_mocrop.bitstream.frames import FrameSequence
 from coviar_mocrop.bitstream.video import Backend
 from coviar_mocrop.clips.cache import Row, compute_rows, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
@@ -50,8 +51,13 @@ def box_of_file(
         VideoError: the video cannot be read, or has no motion vectors.
     """
     with open_video(path, backend, anchor_every, index_cache=index_cache) as video:
-        views = video.visit(vectors=frames_to_read(video.gops, settings))
-        return estimate_box((view.vectors for view in views), (video.info.height, video.info.width), settings)
+        return box_of(video, settings)
+
+
+def box_of(video: FrameSequence, settings: MoCropSettings) -> CropBox:
+    """The box of an open video; see :func:`box_of_file`."""
+    views = video.visit(vectors=frames_to_read(video.gops, settings))
+    return estimate_box((view.vectors for view in views), (video.info.height, video.info.width), settings)
 
 
 def boxes_of_list(

@@ -18,6 +18,7 @@ from coviar_mocrop.bitstream.frames import FrameSequence
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.clips.batch import Batch, Sample, collate
+from coviar_mocrop.clips.boxes import box_of
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.dataset import read_streams
 from coviar_mocrop.clips.loading import brought_to, require_shared
@@ -46,6 +47,7 @@ class Predictor:
         weights: of the fusion, by stream.
         weights_from: how they were found: given, default, or learned on how many clips.
         setting: baseline, efficiency or attention.
+        runtime: where and how the networks compute.
         form: what the videos that the streams learned from were transcoded to, as their checkpoints say; None where
             they were not.
     """
@@ -81,11 +83,11 @@ class Predictor:
         learned = stored_fusion(fusion_file(checkpoints, self.streams), self.streams) if weights is None else None
         first = next(iter(self.streams.values()))
         self._config, self.classes, self.setting = first.config, first.classes, first.config.setting
-        self._runtime = choose_runtime(self._config.train)
+        self.runtime = choose_runtime(self._config.train)
         for stream in self.streams.values():
-            self._runtime.place(stream.network)
-            if self._runtime.device.type == "cpu":  # as in testing
-                stream.network.frames_at_once = self._runtime.frames_at_once  # type: ignore[assignment]
+            self.runtime.place(stream.network)
+            if self.runtime.device.type == "cpu":  # as in testing
+                stream.network.frames_at_once = self.runtime.frames_at_once  # type: ignore[assignment]
         self.form = next((stream.form for stream in self.streams.values() if stream.form), None)
         self._transcode = transcode
         zeros = np.zeros((1, len(self.classes)), np.float32)
@@ -142,12 +144,16 @@ class Predictor:
     def classify(self, clips: Sequence[FrameSequence]) -> list[tuple[dict[str, NDArray[np.float32]], CropBox | None]]:
         """Scores by stream and ``fused``, and the box, of clips that go through the networks together.
 
+        Args:
+            clips: decoded, so that going through one twice costs little: first for its box, then for what lies in it.
+
         Raises:
             VideoError: a clip lacks motion vectors that the setting needs.
         """
-        read = [read_streams(clip, self.streams.values(), self._box) for clip in clips]
-        scores, _ = self._score([views for views, _ in read])
-        return [(row, pictures.box) for row, (_, pictures) in zip(scores, read, strict=True)]
+        boxes = [box_of(clip, self._box) if self._box else None for clip in clips]
+        read = [read_streams(clip, self.streams.values(), box)[0] for clip, box in zip(clips, boxes, strict=True)]
+        scores, _ = self._score(read)
+        return list(zip(scores, boxes, strict=True))
 
     @property
     def _box(self) -> MoCropSettings | None:
@@ -187,11 +193,11 @@ class Predictor:
         rows: dict[str, NDArray[np.float32]] = {}
         spent: dict[str, float] = {}
         start = time.perf_counter()
-        for batch in brought_to(self._runtime.device, self._batches(clips)):
+        for batch in brought_to(self.runtime.device, self._batches(clips)):
             ((name, part),) = batch.streams.items()
             stream = self.streams[name]
-            with torch.inference_mode(), self._runtime.autocast():
-                inputs = stream.inputs(part.to(self._runtime.device).inputs)
+            with torch.inference_mode(), self.runtime.autocast():
+                inputs = stream.inputs(part.to(self.runtime.device).inputs)
                 rows[name] = stream.network(inputs).float().cpu().numpy()
             spent[name] = 1e3 * (time.perf_counter() - start)
             start = time.perf_counter()
@@ -204,7 +210,7 @@ class Predictor:
         for name in self.streams:
             samples = [Sample(number, 0, {name: clip[name]}, {}, 0.0) for number, clip in enumerate(clips)]
             part = collate(samples).streams[name]
-            yield Batch({name: part.pinned() if self._runtime.device.type == "cuda" else part}, {}, 0.0)
+            yield Batch({name: part.pinned() if self.runtime.device.type == "cuda" else part}, {}, 0.0)
 
     def has_form(self, info: VideoInfo) -> bool:
         """Whether a video has the form of those that the streams learned from; True where that is not known."""

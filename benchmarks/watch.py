@@ -1,0 +1,433 @@
+"""Watching long videos and cameras: CPU, cameras a core, latency, memory.
+
+On a made camera picture of 720p: a still scene with sensor noise, in which something moves for one second of every
+eight, so that one window in four is not idle. Three ResNet-18s with random weights, efficiency, 8 segments.
+
+The reading rows are CPU time of one thread for a frame, beside bare decoding by PyAV of the same frames. "Cameras a
+core" is how many times real time the whole of it is on one core, beside OpenCV reading every frame and the same
+networks on every window. Latency is measured on a pipe that delivers in real time, memory on a file and a pipe of the
+given length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from av.video.frame import VideoFrame
+
+from coviar_mocrop.bitstream.stream import VideoStream
+from coviar_mocrop.checkpoint import save_checkpoint
+from coviar_mocrop.clips.dataset import read_streams
+from coviar_mocrop.clips.time_windows import TimeWindow, WindowCutter
+from coviar_mocrop.config import Config
+from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.inference.predictor import Predictor
+from coviar_mocrop.inference.source_reader import StreamOptions
+from coviar_mocrop.inference.watching import watch
+from coviar_mocrop.mocrop.density import GATE, motion_level
+from coviar_mocrop.streams.base import create_stream
+from coviar_mocrop.viz.tables import markdown_table
+
+RATE, PERIOD, LENGTH = 25, 8, 16
+"""Frames per second; seconds from one motion to the next; seconds of the picture that is repeated."""
+STREAMS = ("iframe", "mv", "residual")
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the options of ``benchmark.py watch``."""
+    add = command.add_argument
+    add("--repeats", type=int, default=5, metavar="N", help="passes of each way; the median counts (%(default)s)")
+    add("--minutes", type=float, default=0.0, metavar="M", help="also measure the memory of a video so long, twice")
+    add("--day", type=int, default=0, metavar="FRAMES", help="also send so many frames, with damage, through a pipe")
+    add("--size", default="1280x720", metavar="WxH", help="of the picture (%(default)s)")
+
+
+def run(given: argparse.Namespace) -> dict[str, Any]:
+    """Measure, print tables."""
+    width, _, height = given.size.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ConfigError(f"--size {given.size}: expected WIDTHxHEIGHT, such as 1280x720")
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        clip = make_camera(Path(folder, "camera.ts"), int(width), int(height))
+        checkpoints = make_checkpoints(Path(folder))
+        found["reading"] = measure_reading(clip, checkpoints, given.repeats)
+        print(_reading_table(found["reading"]), end="\n\n")
+        found["cameras"] = measure_cameras(clip, checkpoints, given.repeats)
+        print(_camera_table(found["cameras"]), end="\n\n")
+        found["latency"] = measure_latency(clip, checkpoints)
+        print(
+            "latency of {windows} windows, s: median {median:.3f}, longest {longest:.3f}\n".format(**found["latency"])
+        )
+        if given.minutes:
+            found["memory"] = measure_memory(clip, checkpoints, given.minutes)
+            print(_memory_table(found["memory"]), end="\n\n")
+        if given.day:
+            found["day"] = measure_day(Path(folder), given.day)
+            print("\n".join(f"{name}: {value}" for name, value in found["day"].items()))
+    return found
+
+
+# -- what is watched -------------------------------------------------------------------------------------
+
+
+def make_camera(path: Path, width: int, height: int, seconds: int = LENGTH) -> Path:
+    """A still scene with noise; a textured square crosses it in the first second of every ``PERIOD``."""
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
+    scene = np.kron(coarse, np.ones((16, 16, 1), np.uint8))[:height, :width]
+    side = height // 4
+    square = np.kron(generator.integers(0, 256, (side // 8, side // 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+    noise = [generator.normal(0, 3.0, (height, width, 1)) for _ in range(7)]
+    with av.open(str(path), "w") as container:
+        options = {"preset": "veryfast", "crf": "25", "x264-params": "scenecut=0:cpu-independent=1"}
+        stream = container.add_stream("libx264", rate=RATE, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.gop_size, stream.codec_context.max_b_frames = 2 * RATE, 0
+        stream.codec_context.thread_count = 1
+        for number in range(seconds * RATE):
+            picture = scene.copy()
+            step = number % (PERIOD * RATE)
+            if step < RATE:
+                left = width // 4 + width // 128 * step  # as fast as somebody who runs
+                picture[side : side + len(square), left : left + square.shape[1]] = square
+            noisy = np.clip(picture + noise[number % len(noise)], 0, 255).astype(np.uint8)
+            container.mux(stream.encode(VideoFrame.from_ndarray(noisy, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def make_checkpoints(folder: Path, size: int = 224) -> list[Path]:
+    """Three ResNet-18s with random weights, as training would leave them."""
+    paths = []
+    for name in STREAMS:
+        config = Config.model_validate(
+            {
+                "stream": name,
+                "setting": "efficiency",
+                "data": {"root": str(folder), "classes": str(folder / "classes.txt")},
+                "input": {"full_size": size, "test_segments": 8},
+                "model": {"backbone": "resnet18", "weights": None},
+                "train": {"device": "cpu"},
+            }
+        )
+        stream = create_stream(config, ("rest", "motion"), weights=False)
+        path = folder / name / "best.pt"
+        path.parent.mkdir()
+        content = {"model": stream.network.state_dict(), "config": config.model_dump(mode="json")}
+        save_checkpoint(path, {**content, "classes": list(stream.classes)})
+        paths.append(path)
+    return paths
+
+
+def packets(clip: Path, loops: int | None) -> Iterator[bytes]:
+    """MPEG-TS, piece by piece, of ``clip`` repeated so often (None: without end), in one running time."""
+    with av.open(str(clip)) as source:
+        stream = source.streams.video[0]
+        kept = [
+            (bytes(packet), packet.pts, packet.dts, packet.is_keyframe)
+            for packet in source.demux(stream)
+            if packet.size
+        ]
+        template, base = stream, stream.time_base
+        out = _Pieces()
+        with av.open(out, "w", format="mpegts") as container:
+            copy = container.add_stream_from_template(template)
+            length = round(LENGTH / base)
+            loop = 0
+            while loops is None or loop < loops:
+                for data, pts, dts, key in kept:
+                    packet = av.Packet(data)
+                    packet.stream, packet.time_base = copy, base
+                    packet.pts, packet.dts, packet.is_keyframe = pts + loop * length, dts + loop * length, key
+                    container.mux(packet)
+                    yield out.take()
+                loop += 1
+        yield out.take()
+
+
+class _Pieces:
+    """A file that gives away what is written to it."""
+
+    def __init__(self) -> None:
+        self._written: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self._written.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        data = b"".join(self._written)
+        self._written.clear()
+        return data
+
+
+# -- reading ---------------------------------------------------------------------------------------------
+
+
+def measure_reading(clip: Path, checkpoints: list[Path], repeats: int) -> dict[str, float]:
+    """CPU milliseconds a frame, by what is done; the ways take turns, the medians count."""
+    predictor = Predictor(checkpoints)
+    streams, box = list(predictor.streams.values()), predictor.streams["mv"].config.mocrop
+
+    def gated(window: TimeWindow) -> bool:
+        return motion_level(window.raw_vectors(), window.frames[0].size) >= GATE
+
+    def read(window: TimeWindow) -> None:
+        if gated(window):
+            read_streams(window, streams, box)
+
+    ways: dict[str, Callable[[], int]] = {
+        "bare decoding": lambda: _bare(clip, vectors=False),
+        "bare decoding with vectors": lambda: _bare(clip, vectors=True),
+        "frames with vectors, cut into windows": lambda: _windows(clip, lambda window: None),
+        "and the gate": lambda: _windows(clip, gated),
+        "and the pixels of windows that move": lambda: _windows(clip, read),
+    }
+    spent = _in_turn(ways, repeats)
+    return {name: 1e3 * seconds / (LENGTH * RATE) for name, seconds in spent.items()}
+
+
+def _bare(clip: Path, *, vectors: bool) -> int:
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        if vectors:
+            stream.codec_context.options = {"flags2": "+export_mvs"}
+        return sum(1 for _ in container.decode(stream))
+
+
+def _windows(clip: Path, look: Callable[[TimeWindow], object]) -> int:
+    stream = VideoStream(clip)
+    cutter, count = WindowCutter(stream, 2.0, 1.0), 0
+    for frame in stream:
+        for window in cutter.add(frame):
+            look(window)
+            count += 1
+    stream.close()
+    return count
+
+
+def _in_turn(ways: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
+    """Median CPU seconds of each way."""
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():
+        way()  # compiling, caches
+    for _ in range(repeats):
+        for name, way in ways.items():
+            start = time.process_time()
+            way()
+            spent[name].append(time.process_time() - start)
+    return {name: statistics.median(values) for name, values in spent.items()}
+
+
+# -- cameras a core --------------------------------------------------------------------------------------
+
+
+def measure_cameras(clip: Path, checkpoints: list[Path], repeats: int) -> dict[str, Any]:
+    """CPU seconds for a second of video, and how many cameras that is a core."""
+    torch.set_num_threads(1)
+    predictor = Predictor(checkpoints)
+    plain = ("train.precision=fp32", "train.channels_last=false", "train.frames_at_once=null")
+    ways: dict[str, Callable[[], int]] = {
+        "watch.py": lambda: sum(1 for _ in watch(predictor, [clip])),
+        "watch.py, no gate": lambda: sum(1 for _ in watch(predictor, [clip], gate=0.0)),
+    }
+    for name, settings in (("as one writes it", plain), ("in our precision", ())):
+        networks = Predictor(checkpoints, settings)
+        ways[f"OpenCV and every window, {name}"] = lambda networks=networks: _with_opencv(clip, networks)  # type: ignore[misc]
+    spent = {name: seconds / LENGTH for name, seconds in _in_turn(ways, repeats).items()}
+    windows = [prediction.idle for prediction in watch(predictor, [clip])]
+    return {"moving": 1 - sum(windows) / len(windows), "seconds": spent, "compute": str(predictor.runtime)}
+
+
+def _with_opencv(clip: Path, networks: Predictor) -> int:
+    """Every frame as BGR; once a second, eight frames of the last two seconds go through the three networks."""
+    import cv2
+
+    source = cv2.VideoCapture(str(clip))
+    cv2.setNumThreads(1)
+    kept: list[Any] = []
+    count = number = 0
+    while True:
+        there, picture = source.read()
+        if not there:
+            break
+        kept = [*kept[-(2 * RATE - 1) :], picture]
+        number += 1
+        if number < 2 * RATE or number % RATE:
+            continue
+        height, width = picture.shape[:2]
+        left = (width - height) // 2
+        crops = [kept[round((i + 0.5) * (2 * RATE - 1) / 8)][:, left : left + height] for i in range(8)]
+        small = np.stack([cv2.resize(crop, (192, 192), interpolation=cv2.INTER_AREA) for crop in crops])
+        frames = torch.from_numpy(small).permute(0, 3, 1, 2)[None, None].float() / 255
+        for name, stream in networks.streams.items():
+            with torch.inference_mode(), networks.runtime.autocast():
+                stream.network(frames[:, :, :, :2] if name == "mv" else frames)
+        count += 1
+    return count
+
+
+# -- latency and memory ----------------------------------------------------------------------------------
+
+
+def measure_latency(clip: Path, checkpoints: list[Path], seconds: int = 30) -> dict[str, float]:
+    """Seconds from the last frame of a window to its prediction, on a pipe that delivers ``RATE`` frames a second."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    predictor = Predictor(checkpoints)
+    list(watch(predictor, [clip]))  # compiling
+    with tempfile.TemporaryDirectory() as folder:
+        pipe = Path(folder, "camera")
+        os.mkfifo(pipe)
+
+        def deliver() -> None:
+            with open(pipe, "wb", buffering=0) as out:
+                start = time.monotonic()
+                for number, data in enumerate(packets(clip, None)):
+                    if number > seconds * RATE:
+                        return
+                    time.sleep(max(start + number / RATE - time.monotonic(), 0))
+                    out.write(data)
+
+        threading.Thread(target=deliver, daemon=True).start()
+        options = StreamOptions(live=True, reconnect=False)
+        late = [prediction.latency for prediction in watch(predictor, [pipe], options=options, gate=0.0)]
+    return {"windows": len(late), "median": statistics.median(late), "longest": max(late)}
+
+
+def measure_memory(clip: Path, checkpoints: list[Path], minutes: float) -> dict[str, list[dict[str, float]]]:
+    """Resident megabytes of ``tools/watch.py`` on a file and on a pipe: early on, at the end, and the peak."""
+    loops = max(round(60 * minutes / LENGTH), 1)
+    found: dict[str, list[dict[str, float]]] = {}
+    command = [sys.executable, str(Path(__file__).parent.parent / "tools/watch.py"), "--json", "--checkpoints"]
+    command += [str(path) for path in checkpoints]
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("file", "pipe"):
+            source = Path(folder, f"long_{kind}.ts")
+            if kind == "file":
+                with open(source, "wb") as out:
+                    out.writelines(packets(clip, loops))
+            feed = packets(clip, loops) if kind == "pipe" else None
+            start = time.monotonic()
+            process = subprocess.Popen(
+                [*command, "-" if feed else str(source)],
+                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            if feed is not None:
+                threading.Thread(target=_feed, args=(process.stdin, feed), daemon=True).start()
+            assert process.stdout is not None
+            resident = [_resident(process.pid) for _ in process.stdout]
+            process.wait()
+            tenth = max(len(resident) // 10, 1)
+            found[kind] = [
+                {
+                    "minutes": minutes,
+                    "windows": len(resident),
+                    "at a tenth": resident[tenth - 1],
+                    "at the end": resident[-2],
+                    "peak": max(resident),
+                    "seconds": time.monotonic() - start,
+                }
+            ]
+            source.unlink(missing_ok=True)
+    return found
+
+
+def _feed(out: Any, pieces: Iterator[bytes]) -> None:
+    try:
+        for data in pieces:
+            out.write(data)
+        out.close()
+    except BrokenPipeError:
+        pass
+
+
+def measure_day(folder: Path, frames: int) -> dict[str, Any]:
+    """Many small frames, with damage in them, through a pipe and the live path."""
+    clip = make_camera(folder / "small.ts", 160, 128)
+    small = folder / "small"
+    small.mkdir()
+    predictor = Predictor(make_checkpoints(small, 32))
+    loops = -(-frames // (LENGTH * RATE))
+    generator = np.random.default_rng(0)
+    pipe = folder / "day"
+    os.mkfifo(pipe)
+
+    def deliver() -> None:
+        with open(pipe, "wb") as out:
+            for number, data in enumerate(packets(clip, loops)):
+                if number > RATE and number % 1000 == 999 and data:  # once in 40 s
+                    broken = bytearray(data)
+                    for at in generator.integers(0, len(broken), max(len(broken) // 50, 1)):
+                        broken[at] ^= 0xFF
+                    data = bytes(broken)
+                out.write(data)
+
+    threading.Thread(target=deliver, daemon=True).start()
+    counts = dict.fromkeys(("windows", "frames", "idle", "with damage", "with missing frames"), 0)
+    resident: list[float] = []
+    last = 0.0
+    start = time.monotonic()
+    for prediction in watch(predictor, [pipe], on_notice=lambda notice: None):
+        counts["windows"] += 1
+        counts["idle"] += prediction.idle
+        counts["with damage"] += prediction.damaged_frames > 0
+        counts["with missing frames"] += prediction.missing_frames > 0
+        last = prediction.end
+        if counts["windows"] % 1000 == 0:
+            resident.append(_resident(os.getpid()))
+    counts["frames"] = loops * LENGTH * RATE
+    return {
+        **counts,
+        "hours of video": round(last / 3600, 3),
+        "seconds": round(time.monotonic() - start, 1),
+        "resident MB, every 1000 windows": [round(value) for value in resident[:: max(len(resident) // 10, 1)]],
+    }
+
+
+def _resident(process: int) -> float:
+    """Megabytes; 0.0 where the process has ended."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS")), 0.0)
+
+
+# -- tables ----------------------------------------------------------------------------------------------
+
+
+def _reading_table(found: dict[str, float]) -> str:
+    bare = found["bare decoding"]
+    rows = [[name, f"{value:.2f}", f"{value / bare:.2f}"] for name, value in found.items()]
+    return markdown_table([["CPU of one thread", "ms a frame", "of bare decoding"], *rows])
+
+
+def _camera_table(found: dict[str, Any]) -> str:
+    seconds: dict[str, float] = found["seconds"]
+    ours = seconds["watch.py"]
+    rows = [[name, f"{1e3 * value:.0f}", f"{1 / value:.1f}", f"{value / ours:.1f}"] for name, value in seconds.items()]
+    head = ["one core", "CPU ms a second of video", "cameras a core", "of watch.py"]
+    return f"{found['moving']:.0%} of the windows move; {found['compute']}\n\n" + markdown_table([head, *rows])
+
+
+def _memory_table(found: dict[str, list[dict[str, float]]]) -> str:
+    rows = [[kind, *(f"{value:.0f}" for value in row.values())] for kind, rows in found.items() for row in rows]
+    head = ["", "minutes", "windows", "MB at a tenth", "MB at the end", "MB peak", "seconds it took"]
+    return markdown_table([head, *rows])
