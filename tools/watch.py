@@ -77,6 +77,7 @@ def main() -> None:
     add("--json", action="store_true", help="print one JSON object a window or event, and nothing else")
     add("--csv", type=Path, metavar="FILE", help="table of all windows; one that is there is continued")
     add("--timeline", type=Path, metavar="PICTURE", help="picture over time; for several sources, a folder of them")
+    add("--no-frames", action="store_true", help="timelines without frames of the video")
     add("--video", type=Path, metavar="FILE", help="video with box and class; for several sources, a folder of them")
     add("--tensorboard", type=Path, metavar="DIR", help="write probabilities over time as a run of TensorBoard")
     add("--transport", choices=("tcp", "udp"), default="tcp", help="of RTSP (default: %(default)s)")
@@ -113,7 +114,12 @@ def _watch(given: argparse.Namespace, timelines: dict[str, Path], videos: dict[s
         finder = EventFinder(given.events or predictor.classes, predictor.classes, given.threshold, given.release)
     options = StreamOptions(given.window, given.stride, given.live, given.transport, given.timeout, not given.once)
     outputs = WatchOutputs(
-        predictor.classes, csv=given.csv, timelines=timelines, videos=videos, tensorboard=given.tensorboard
+        predictor.classes,
+        csv=given.csv,
+        timelines=timelines,
+        frames=not given.no_frames,
+        videos=videos,
+        tensorboard=given.tensorboard,
     )
     table, summary = LiveTable([source_name(source) for source in given.source]), Summary()
 

@@ -44,6 +44,7 @@ class WatchOutputs:
         *,
         csv: Path | None = None,
         timelines: dict[str, Path] | None = None,
+        frames: bool = True,
         videos: dict[str, Path] | None = None,
         tensorboard: Path | None = None,
     ) -> None:
@@ -53,6 +54,7 @@ class WatchOutputs:
             classes: names, in the order of the labels.
             csv: a table of all windows; one that is there is continued.
             timelines: a picture for each source, by its name.
+            frames: whether timelines show frames.
             videos: an annotated video for each source.
             tensorboard: folder of a run.
 
@@ -68,7 +70,7 @@ class WatchOutputs:
             self._open.callback(self._table.close)
             self.written.append(csv)
         self._timelines = {
-            name: _Timeline(path, TimelineRecorder(name, classes)) for name, path in (timelines or {}).items()
+            name: _Timeline(path, TimelineRecorder(name, classes), frames) for name, path in (timelines or {}).items()
         }
         self._videos = {name: _Video(path) for name, path in (videos or {}).items()}
         self._board: SummaryWriter | None = None
@@ -119,8 +121,8 @@ class WatchOutputs:
 class _Timeline:
     """The picture of one source."""
 
-    def __init__(self, path: Path, recorder: TimelineRecorder) -> None:
-        self.path, self.recorder = path, recorder
+    def __init__(self, path: Path, recorder: TimelineRecorder, frames: bool) -> None:
+        self.path, self.recorder, self._frames = path, recorder, frames
         self._shown: list[tuple[float, NDArray[np.uint8]]] = []
         self._every = self._drawn = 0.0
 
@@ -128,7 +130,7 @@ class _Timeline:
         self.recorder.add(prediction)
         for event in events:
             self.recorder.add_event(event)
-        if not self._shown or prediction.start >= self._shown[-1][0] + self._every:
+        if self._frames and (not self._shown or prediction.start >= self._shown[-1][0] + self._every):
             self._shown.append((prediction.start, _small(window.get_frames_at([0])[0])))
             if len(self._shown) == 2 * _FRAMES:
                 del self._shown[1::2]
