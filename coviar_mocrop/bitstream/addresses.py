@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -134,10 +135,14 @@ def open_source(source: Source, *, max_frame_pixels: int, transport: Transport, 
         if os.path.isdir(path):
             raise VideoError(f"{name}: is a folder; give a video file")
         path, options["protocol_whitelist"] = url_of(path), "file"
+    began = time.monotonic()
     try:
         container = av.open(path, **how)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        text = _format_problem(error, path, how) or _explained(error, scheme, source, timeout)
+        if scheme and time.monotonic() - began >= timeout:  # which FFmpeg may take for the end of the data
+            text = f"no answer within {timeout:g} s; check the address and the network"
+        else:
+            text = _format_problem(error, path, how) or _explained(error, scheme, source)
         raise VideoError(f"{name}: {text}") from None
     device = how.get("format") == _DEVICES
     endless = scheme in ("http", "https") and container.size <= 0
@@ -158,10 +163,8 @@ def _format_problem(error: Exception, path: str, how: dict[str, Any]) -> str:
     return ""
 
 
-def _explained(error: Exception, scheme: str, source: Source, timeout: float) -> str:
+def _explained(error: Exception, scheme: str, source: Source) -> str:
     """Why a source could not be opened, and what can be done."""
-    if isinstance(error, av.error.ExitError):
-        return f"no answer within {timeout:g} s; check the address and the network"
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return "the user name or the password is wrong; give them as SCHEME://USER:PASSWORD@HOST/..."
     if isinstance(error, av.error.HTTPNotFoundError):
@@ -175,8 +178,8 @@ def _explained(error: Exception, scheme: str, source: Source, timeout: float) ->
         return "no such file; check the path"
     if isinstance(error, PermissionError):
         return "no permission to read it"
-    if source == STANDARD_INPUT:
-        return f"is no video ({reason}); send MPEG-TS, Matroska or raw H.264"
+    if is_endless(source):
+        return f"is empty, or no video ({reason}); send MPEG-TS, Matroska or raw H.264"
     if isinstance(source, (str, os.PathLike)) and os.path.isfile(source) and not os.path.getsize(source):
         return "is empty; copy or download it again"
     return f"is not a readable video ({reason})"

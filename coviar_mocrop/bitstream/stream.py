@@ -28,6 +28,10 @@ _KEPT = 64
 """Packets that may still give a frame."""
 _WAIT_FOR_KEY = 300
 """Frames after which a stream without a whole key frame (intra refresh) is shown as it is."""
+_UNDECODED, _AT_FIRST = 300, 3000
+"""Packets without a frame after which a stream is given up; and before the first frame."""
+_FRAME_WEIGHS = 8
+"""Packets without a frame that a frame makes up for; other codecs' packets now and then look like one."""
 _I_PICTURE = 1  # AV_PICTURE_TYPE_I
 
 
@@ -181,6 +185,7 @@ class VideoStream:
         decoder = self._decoding.decoder(vectors=self.has_vectors, pixels=True)
         sent: dict[int, _Sent] = {}
         key: av.Packet | None = None
+        undecoded, patience = 0, _AT_FIRST
         failed = -1  # the last packet that does not decode, until a frame has come that may refer to it
         with watched(self.path, "the connection broke ({})" if self.is_remote else "is damaged ({})"):
             for number, packet in enumerate(self._packets()):
@@ -191,6 +196,10 @@ class VideoStream:
                     key = packet
                     self._has_hidden_key = self._has_hidden_key or facts.is_hidden
                 frames = self._decoding.decode(packet, decoder)
+                undecoded = max(undecoded - _FRAME_WEIGHS, 0) if frames else undecoded + 1
+                patience = _UNDECODED if frames else patience
+                if undecoded > patience:
+                    raise VideoError(f"{self.path}: nothing decodes any more; its codec has changed, or it is damaged")
                 failed = number if frames is None else failed
                 for frame in frames or ():
                     if known := _claim(sent, frame):

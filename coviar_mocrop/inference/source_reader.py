@@ -21,7 +21,7 @@ from coviar_mocrop.clips.time_windows import TimeWindow, WindowCutter
 from coviar_mocrop.errors import VideoError
 
 _WAITING = 2
-"""Windows of a source that may wait for the networks."""
+"""Windows of a source that may wait for the networks, 2 or more."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a source that broke is opened again; doubled every time in vain."""
 _STALLED = 10.0
@@ -99,7 +99,7 @@ class SourceReader(threading.Thread):
         self.is_file = not (is_endless(source) or is_address(source))
         self._returns = options.reconnect and is_remote(source)
         self._stream: VideoStream | None = None
-        self._frames = self._dropped = self._silent_at = 0
+        self._frames = self._silent_at = 0
         self._time, self._latest = 0.0, time.monotonic()
         self._lost = 0.0  # when the connection broke; 0: it has not
         self._is_stopped = threading.Event()
@@ -219,14 +219,18 @@ class SourceReader(threading.Thread):
         with self._changed:
             while len(self.ready) >= _WAITING and not self._is_stopped.is_set():
                 if self.is_live:
-                    self._dropped += self.ready.popleft().dropped + 1
+                    self._drop()
                 else:
                     self._changed.wait()
             if self._is_stopped.is_set():
                 return
-            self.ready.append(Waiting(window, self._dropped))
-            self._dropped = 0
+            self.ready.append(Waiting(window, 0))
             self._changed.notify_all()
+
+    def _drop(self) -> None:
+        """Leave out the oldest window; the next one says so."""
+        dropped = self.ready.popleft().dropped + 1
+        self.ready[0] = self.ready[0]._replace(dropped=self.ready[0].dropped + dropped)
 
     def _tell(self, text: str) -> None:
         with self._changed:
