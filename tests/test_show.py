@@ -14,6 +14,7 @@ import pytest
 import torch
 from clips import read_packets, record, wandering
 from matplotlib.image import imread
+from small_streams import write_streams
 from tool import run_tool
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -22,7 +23,7 @@ from coviar_mocrop.bitstream import MOTION_VECTOR_DTYPE, Video, open_video, tran
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
 from coviar_mocrop.clips.batch import Batch
 from coviar_mocrop.clips.dataset import ClipDataset, read_streams
-from coviar_mocrop.config import Config, build_config
+from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import Clip, VideoList
 from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ScoreError
@@ -47,26 +48,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    torch.manual_seed(0)
-    folder, written = tmp_path_factory.mktemp("streams"), []
-    for kind in ("iframe", "mv", "residual"):
-        config = build_config(
-            {
-                "stream": kind,
-                "setting": "attention",
-                "data": {"classes": "none"},
-                "input": {"full_size": 32, "reduced_size": 32, "test_segments": 3},
-                "model": {"backbone": "shufflenet_v2_x0_5"},
-                "train": {"device": "cpu", "precision": "fp32"},
-            },
-            [],
-            "test",
-        )
-        network = create_stream(config, CLASSES, weights=False).network
-        written.append(folder / f"{kind}.pt")
-        content = {"model": network.state_dict(), "config": config.model_dump(mode="json"), "classes": list(CLASSES)}
-        save_checkpoint(written[-1], content)
-    return written
+    return write_streams(tmp_path_factory.mktemp("streams"), CLASSES)
 
 
 def test_flow_colours_tell_direction_and_length() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from coviar_mocrop.inference.prediction import WindowPrediction
-from coviar_mocrop.messages import clock
+from coviar_mocrop.messages import clock, counted
 
 _BAR = 20
 
@@ -69,14 +69,11 @@ def line_of(prediction: WindowPrediction) -> str:
     else:
         name, share = prediction.best(1)[0]
         text = f"{'█' * round(_BAR * share):{_BAR}}  {share:6.1%} {name}"
-    told = [
-        f"{count} {what}"
-        for count, what in (
-            (prediction.damaged_frames, "damaged frames"),
-            (prediction.missing_frames, "missing frames"),
-            (prediction.dropped, "windows dropped before"),
-        )
-        if count
-    ]
+    faults = {
+        "damaged frame": prediction.damaged_frames,
+        "missing frame": prediction.missing_frames,
+        "dropped window": prediction.dropped,
+    }
+    told = [counted(number, what) for what, number in faults.items() if number]
     late = f"  {prediction.latency:.2f} s late" if prediction.wall_time is not None else ""
     return f"{span}  {text}{late}" + (f"  ({', '.join(told)})" if told else "")
