@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import av
 import numpy as np
 import pytest
-from clips import record, turn_clockwise, wandering
+from clips import record, skip_start, turn_clockwise, wandering
 from hypothesis import given
 from hypothesis import strategies as st
 from live import between_key_frames, feed
@@ -339,9 +342,48 @@ def test_odd_sizes_and_one_frame(tmp_path: Path) -> None:
     assert as_load_clip(window)["mv"].shape == (3, 2, 32, 32)
 
 
-def test_frames_that_an_edit_list_hides(tmp_path: Path) -> None:
-    from clips import skip_start
+def encode(path: Path, pictures: Any, times: Sequence[int], options: str = "bframes=0", **how: Any) -> Path:
+    """H.264 with time stamps of one's own, in hundredths of a second."""
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("libx264", rate=25, options={"x264-params": f"threads=1:keyint=10:{options}"})
+        stream.height, stream.width, stream.pix_fmt = (*pictures[0].shape[:2], "yuv420p")
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 100)
+        for picture, at in zip(pictures, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = at, Fraction(1, 100)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
 
+
+@pytest.mark.parametrize("options", ["bframes=0", "bframes=2:b-adapt=0"])
+def test_variable_frame_rate(tmp_path: Path, options: str) -> None:
+    steps = np.random.default_rng(0).choice([1, 3, 4, 7, 20], 79)
+    times = np.cumsum([0, *steps]).tolist()
+    path = encode(tmp_path / "vfr.mkv", wandering(80, 66, 50, 5), times, options)
+    frames = frames_at([at / 100 for at in times], 10)
+    windows = windows_of(path, 1.0, 0.4)
+    expected = numbers_by_definition(frames, 1.0, 0.4)
+    assert [window.info.num_frames for window in windows] == [len(numbers) for numbers in expected]
+    with open_video(path) as video:
+        for window, numbers in zip(windows, expected, strict=True):
+            for kind, array in contents(window).items():
+                np.testing.assert_array_equal(array, video.get({kind: numbers})[kind])
+    assert all(window.damaged_frames == 0 for window in windows)
+
+
+@pytest.mark.parametrize("options", ["bframes=0:interlaced=1", "bframes=2:b-adapt=0:interlaced=1:tff=1"])
+def test_interlaced(tmp_path: Path, options: str) -> None:
+    path = encode(tmp_path / "clip.ts", wandering(50, 66, 64, 5), range(0, 200, 4), options)
+    windows = windows_of(path, 1.0, 1.0)
+    with open_video(path) as video:
+        assert [window.info.num_frames for window in windows] == [25, 25]
+        for number, window in enumerate(windows):
+            for kind, array in contents(window).items():
+                np.testing.assert_array_equal(array, video.get({kind: range(25 * number, 25 * number + 25)})[kind])
+
+
+def test_frames_that_an_edit_list_hides(tmp_path: Path) -> None:
     path = skip_start(record(wandering(40, 66, 50, 5), tmp_path / "a.mp4", gop=20), tmp_path / "b.mp4", 4)
     windows = windows_of(path, 1.0, 1.0)
     with open_video(path) as video:

@@ -288,6 +288,26 @@ def test_cutting_and_restoring_the_connection(tmp_path: Path, clip: Path, kind: 
     assert "geheim" not in str(running.notices)
 
 
+def test_another_camera_answers_when_it_is_back(tmp_path: Path, clip: Path) -> None:
+    """Another codec and another size: read as what they are."""
+    other = record(camera_pictures(100, (96, 80)), tmp_path / "other.ts", gop=10, codec="mpeg2video")
+    seen: list[tuple[str, int]] = []
+
+    def note(_: WindowPrediction, window: TimeWindow) -> None:
+        seen.append((window.info.codec, window.info.width))
+
+    with serving(chunked(clip.read_bytes())) as server:
+        address = f"http://127.0.0.1:{server.port}/a"
+        with watching(address, on_window=note) as running:
+            running.until(lambda: len(running.windows) >= 2)
+            server.cut()
+            running.until(lambda: running.said("connection was refused"))
+            with serving(chunked(other.read_bytes()), server.port):
+                running.until(lambda: ("mpeg2video", 96) in seen)
+    assert [kind for kind, _ in itertools.groupby(seen)] == [("h264", 64), ("mpeg2video", 96)]
+    assert all(before.start < after.start for before, after in itertools.pairwise(running.windows))
+
+
 def test_what_came_before_a_break_is_not_lost(tmp_path: Path) -> None:
     camera = Rtsp(raw_h264(tmp_path))
     camera.ends_after = 60  # 2.4 s
@@ -430,11 +450,28 @@ def test_the_size_changes(tmp_path: Path) -> None:
         ({"gate": -0.1}, "the gate is -0.1; give"),
         ({"options": {"stride": 3.0}}, "windows of 1 s every 3 s: give a stride above 0 s"),
         ({"options": {"window": 0.0}}, "give a stride above 0 s"),
+        ({"sources": ["-", "-"]}, "standard input can be read once; name it once"),
     ],
 )
 def test_settings_out_of_range(clip: Path, how: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        Watch([clip], **how)
+        Watch(**{"sources": [clip], **how})
+
+
+def test_a_window_is_classified_like_a_clip(demo: Path, tmp_path: Path) -> None:
+    """With real networks: the scores of a window that spans a clip are those of the clip."""
+    from test_stored_fusion import write_run
+
+    from coviar_mocrop.inference.predictor import Predictor
+
+    predictor = Predictor([write_run(demo, tmp_path / "run")], ["setting=attention"])
+    for path in sorted((demo / "videos").rglob("*.mp4"))[:3]:
+        (window,) = predictor.over_time(path, window=100.0, stride=100.0)
+        clip = predictor(path)
+        assert (window.box, window.frames > 20, window.missing_frames) == (clip.box, True, 0)
+        assert window.scores.keys() == clip.scores.keys()
+        for name, row in clip.scores.items():
+            np.testing.assert_array_equal(window.scores[name], row)
 
 
 def test_an_end_that_is_asked_for_is_soon(tmp_path: Path) -> None:

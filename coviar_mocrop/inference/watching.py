@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from coviar_mocrop.bitstream.addresses import STANDARD_INPUT, source_name
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.clips.time_windows import TimeWindow
 from coviar_mocrop.errors import ConfigError, NoMotionVectorsError, VideoError
@@ -52,7 +53,8 @@ def watch(
 
     Raises:
         VideoError: none of the sources could be opened, or the last one that was left ended in an error.
-        ConfigError: the window, the stride or the gate is out of range, or ``data.anchor_every`` is not set.
+        ConfigError: the window, the stride or the gate is out of range, ``data.anchor_every`` is not set, or
+            standard input is named twice.
     """
     options = options or StreamOptions(window, stride)
     if not 0 <= gate < 1:
@@ -62,6 +64,8 @@ def watch(
             f"windows of {options.window:g} s every {options.stride:g} s: give a stride above 0 s, and no longer than "
             "the window"
         )
+    if sources.count(STANDARD_INPUT) > 1:
+        raise ConfigError(f"{source_name(STANDARD_INPUT)} can be read once; name it once")
     if predictor.data.anchor_every is None:
         raise ConfigError("data.anchor_every is null: a GOP could fill the memory; set data.anchor_every=12")
     return _watch(predictor, sources, gate, options, on_notice or _warn, on_window)
