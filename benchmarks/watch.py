@@ -20,19 +20,26 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import torch
+from av.container import OutputContainer
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream as AvVideoStream
+from numpy.typing import NDArray
+from tqdm import tqdm
 
+from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.stream import VideoStream
 from coviar_mocrop.checkpoint import save_checkpoint
 from coviar_mocrop.clips.dataset import read_streams
 from coviar_mocrop.clips.time_windows import TimeWindow, WindowCutter
 from coviar_mocrop.config import Config
+from coviar_mocrop.datasets.videos import videos_below
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.inference.source_reader import StreamOptions
@@ -43,6 +50,9 @@ from coviar_mocrop.viz.tables import markdown_table
 
 RATE, PERIOD, LENGTH = 25, 8, 16
 """Frames per second; seconds from one motion to the next; seconds of the picture that is repeated."""
+NOISE = 3.0
+"""Standard deviation of the sensor noise, grey levels."""
+GATES = (0.002, 0.005, 0.01, 0.02, 0.05)
 STREAMS = ("iframe", "mv", "residual")
 
 
@@ -52,6 +62,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add("--repeats", type=int, default=5, metavar="N", help="passes of each way; the median counts (%(default)s)")
     add("--minutes", type=float, default=0.0, metavar="M", help="also measure the memory of a video so long, twice")
     add("--day", type=int, default=0, metavar="FRAMES", help="also send so many frames, with damage, through a pipe")
+    add("--footage", metavar="DIR", help="also measure what the gate misses, on clips in a folder for each class")
     add("--size", default="1280x720", metavar="WxH", help="of the picture (%(default)s)")
 
 
@@ -72,6 +83,9 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         print(
             "latency of {windows} windows, s: median {median:.3f}, longest {longest:.3f}\n".format(**found["latency"])
         )
+        if given.footage:
+            found["gate"] = measure_gate(Path(given.footage), Path(folder))
+            print(_gate_table(found["gate"]), end="\n\n")
         if given.minutes:
             found["memory"] = measure_memory(clip, checkpoints, given.minutes)
             print(_memory_table(found["memory"]), end="\n\n")
@@ -91,13 +105,9 @@ def make_camera(path: Path, width: int, height: int, seconds: int = LENGTH) -> P
     scene = np.kron(coarse, np.ones((16, 16, 1), np.uint8))[:height, :width]
     side = height // 4
     square = np.kron(generator.integers(0, 256, (side // 8, side // 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
-    noise = [generator.normal(0, 3.0, (height, width, 1)) for _ in range(7)]
+    noise = [generator.normal(0, NOISE, (height, width, 1)) for _ in range(7)]
     with av.open(str(path), "w") as container:
-        options = {"preset": "veryfast", "crf": "25", "x264-params": "scenecut=0:cpu-independent=1"}
-        stream = container.add_stream("libx264", rate=RATE, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.gop_size, stream.codec_context.max_b_frames = 2 * RATE, 0
-        stream.codec_context.thread_count = 1
+        stream = _h264(container, width, height)
         for number in range(seconds * RATE):
             picture = scene.copy()
             step = number % (PERIOD * RATE)
@@ -108,6 +118,16 @@ def make_camera(path: Path, width: int, height: int, seconds: int = LENGTH) -> P
             container.mux(stream.encode(VideoFrame.from_ndarray(noisy, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+def _h264(container: OutputContainer, width: int, height: int) -> AvVideoStream:
+    """As cameras encode: no B-frames, a key frame every two seconds."""
+    options = {"preset": "veryfast", "crf": "25", "x264-params": "scenecut=0:cpu-independent=1"}
+    stream = container.add_stream("libx264", rate=RATE, options=options)
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    stream.codec_context.gop_size, stream.codec_context.max_b_frames = 2 * RATE, 0
+    stream.codec_context.thread_count = 1
+    return stream
 
 
 def make_checkpoints(folder: Path, size: int = 224) -> list[Path]:
@@ -213,10 +233,9 @@ def _bare(clip: Path, *, vectors: bool) -> int:
 def _windows(clip: Path, look: Callable[[TimeWindow], object]) -> int:
     stream = VideoStream(clip)
     cutter, count = WindowCutter(stream, 2.0, 1.0), 0
-    for frame in stream:
-        for window in cutter.add(frame):
-            look(window)
-            count += 1
+    for window in chain.from_iterable(chain(map(cutter.add, stream), [cutter.finish()])):
+        look(window)
+        count += 1
     stream.close()
     return count
 
@@ -280,6 +299,41 @@ def _with_opencv(clip: Path, networks: Predictor) -> int:
                 stream.network(frames[:, :, :, :2] if name == "mv" else frames)
         count += 1
     return count
+
+
+# -- the gate --------------------------------------------------------------------------------------------
+
+
+def measure_gate(footage: Path, folder: Path) -> dict[str, list[float]]:
+    """The level of motion in clips by class, and in pictures of every tenth clip that stand still but for noise."""
+    found: dict[str, list[float]] = {}
+    for group in sorted(path for path in footage.iterdir() if path.is_dir()):
+        videos = videos_below(group)
+        found[group.name] = [max(_levels(path)) for path in tqdm(videos, desc=group.name, unit="clip", leave=False)]
+        still = found.setdefault("nothing moves, only noise", [])
+        for path in tqdm(videos[::10], desc="still pictures", unit="clip", leave=False):
+            with open_video(path) as video:
+                still.append(max(_levels(_still(video.get_frames_at([0])[0], folder / "still.mp4"))))
+    return found
+
+
+def _levels(path: Path) -> list[float]:
+    levels: list[float] = []
+    _windows(path, lambda window: levels.append(motion_level(window.raw_vectors(), window.frames[0].size)))
+    return levels
+
+
+def _still(picture: NDArray[np.uint8], path: Path, seconds: int = 2) -> Path:
+    """The picture for some seconds, with sensor noise, as a camera encodes it."""
+    picture = picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2]
+    generator = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = _h264(container, picture.shape[1], picture.shape[0])
+        for _ in range(seconds * RATE):
+            noisy = np.clip(picture + generator.normal(0, NOISE, picture.shape), 0, 255).astype(np.uint8)
+            container.mux(stream.encode(VideoFrame.from_ndarray(noisy, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
 
 
 # -- latency and memory ----------------------------------------------------------------------------------
@@ -425,6 +479,14 @@ def _camera_table(found: dict[str, Any]) -> str:
     rows = [[name, f"{1e3 * value:.0f}", f"{1 / value:.1f}", f"{value / ours:.1f}"] for name, value in seconds.items()]
     head = ["one core", "CPU ms a second of video", "cameras a core", "of watch.py"]
     return f"{found['moving']:.0%} of the windows move; {found['compute']}\n\n" + markdown_table([head, *rows])
+
+
+def _gate_table(found: dict[str, list[float]]) -> str:
+    rows = [
+        [name, len(levels), *(f"{sum(level < gate for level in levels) / len(levels):.0%}" for gate in GATES)]
+        for name, levels in found.items()
+    ]
+    return markdown_table([["clips without any window above", "clips", *(f"{gate:g}" for gate in GATES)], *rows])
 
 
 def _memory_table(found: dict[str, list[dict[str, float]]]) -> str:

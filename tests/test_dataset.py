@@ -37,7 +37,7 @@ from coviar_mocrop.clips.resize import resize
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.demo import make_demo, render
 from coviar_mocrop.errors import ConfigError, DataError, NoMotionVectorsError, VideoError
-from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
+from coviar_mocrop.mocrop import BoxEstimator, CropBox, MoCropSettings, estimate_box
 from coviar_mocrop.streams.base import Stream, create_stream
 
 STREAMS = ("iframe", "mv", "residual")
@@ -153,8 +153,8 @@ def test_streams_share_one_decode_and_one_box(demo: Path, tmp_path: Path, passes
 
 
 def test_boxes_are_estimated_once(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    estimated = Mock(side_effect=estimate_box)
-    monkeypatch.setattr(reader, "estimate_box", estimated)
+    estimated = Mock(side_effect=BoxEstimator)
+    monkeypatch.setattr(reader, "BoxEstimator", estimated)
     streams = streams_of(demo, data={"cache": str(tmp_path)})
     dataset, _ = open_list(streams, "test")
     samples = [dataset[0, 3, None], dataset[0, 3, None], dataset[0, 5, None]]

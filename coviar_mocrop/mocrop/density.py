@@ -13,7 +13,7 @@ from coviar_mocrop.mocrop.camera import Floats, remove_camera
 from coviar_mocrop.mocrop.coherence import coherence
 from coviar_mocrop.mocrop.settings import MoCropSettings
 
-GATE = 0.002
+GATE = 0.01
 """A window of less motion (:func:`motion_level`) is idle by default; docs/watch.md says what that misses."""
 AT_ONCE = 1 << 21
 """Motion vectors that are worked on together: 80 megabytes, 20 s of 720p, or two minutes of 340 x 256."""
@@ -88,6 +88,7 @@ class MotionDensity:
         self._vectors = 0
         self._grid = np.zeros((settings.rows, settings.columns))
         self._strongest = 0.0  # magnitude that importance refers to
+        self._share = 0.0  # of its vectors that were taken of the first part, which the others are scaled to
         self._tickers = _Tickers(settings)
         self._generator = np.random.default_rng(settings.seed)
 
@@ -131,7 +132,8 @@ class MotionDensity:
         if settings.sampling == "monte_carlo":
             drawn = max(round(len(weight) * settings.sample_share), 1)
             weight = self._generator.multinomial(drawn, weight / weight.sum()).astype(np.float64)
-        self._grid += _to_grid(blocks, weight, size, settings)
+        self._share = self._share or share
+        self._grid += _to_grid(blocks, weight, size, settings) * (self._share / share)
         if settings.drop_tickers:
             self._tickers.add(blocks, size)
 
@@ -146,12 +148,12 @@ def motion_level(frames: Sequence[NDArray[np.void]], frame_size: tuple[int, int]
         frames: one array of motion vectors (``MOTION_VECTOR_DTYPE``) per frame.
         frame_size: (height, width), pixels.
     """
-    blocks, _, _ = _moving_blocks(frames, frame_size, _LEVEL)
+    blocks, _, share = _moving_blocks(frames, frame_size, _LEVEL)
     if not len(blocks.x):
         return 0.0
     grid = _smoothed(_to_grid(blocks, _weights(blocks, frame_size, _LEVEL), frame_size, _LEVEL), _LEVEL)
     strongest = np.sort(grid, axis=None)[-max(round(grid.size * _MOVING), 1) :].mean()
-    return min(float(strongest) * grid.size / (frame_size[0] * frame_size[1] * len(frames)), 1.0)
+    return min(float(strongest) * grid.size / (frame_size[0] * frame_size[1] * len(frames) * share), 1.0)
 
 
 def centre_prior(shape: tuple[int, ...], strength: float) -> NDArray[np.float64]:
