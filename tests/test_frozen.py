@@ -184,6 +184,23 @@ def test_motion_gets_the_spread_of_pictures_unless_its_norm_was_trained() -> Non
     assert torch.equal(FrozenNet(network, 2).backbone.data_bn.weight, trained)
 
 
+def test_motion_is_seen_by_its_length_unless_its_norm_was_trained() -> None:
+    network = create_network(2, 2, ModelConfig(), input_norm=True)
+    network.data_bn.weight.data = torch.tensor([0.5, 0.7])
+    trained = FrozenNet(network, 2)
+    motion = torch.randn(1, 2, 2, 32, 32) / 4
+    along, across = motion * torch.tensor([1.0, 0.0])[:, None, None], motion * torch.tensor([1.0, -1.0])[:, None, None]
+    with torch.inference_mode():
+        for net, same_length in ((small_net(2), True), (trained, False)):
+            assert torch.allclose(net.features(across), net.features(motion), atol=1e-5) is same_length
+            assert torch.allclose(net.features(motion.flip(2)), net.features(motion), atol=1e-5) is same_length
+            assert not torch.allclose(net.features(along), net.features(motion), atol=1e-2)
+    pictures = small_net(2)
+    before = pictures.digest()
+    pictures.load_state_dict(trained.state_dict())  # as a checkpoint is loaded
+    assert not pictures.magnitude and pictures.digest() != before
+
+
 def test_nothing_of_the_backbone_is_trained() -> None:
     net = small_net(2)
     before = net.digest()
@@ -341,6 +358,11 @@ def test_a_network_that_is_trained_and_one_that_is_frozen(
     assert same(weights_of(tmp_path / "alone/best.pt"), weights_of(tmp_path / "both/residual/best.pt"))
     said = tool("fuse", "--checkpoints", tmp_path / "both", "--output", tmp_path / "fused", "--tune")
     assert "held out, 2 clips" in said  # those of the validation list, which the trained one did not learn from
+    video = next((clips / "videos").rglob("*.mp4"))
+    scores = Predictor([tmp_path / "both"])(video).scores
+    (entry,) = json.loads((tmp_path / "both/fusion.json").read_text())["settings"].values()
+    expected = sum(entry["weights"][name] * scores[name] for name in STREAMS) / entry["temperature"]
+    np.testing.assert_allclose(scores["fused"], expected, rtol=1e-4)
 
 
 def weights_file(path: Path) -> Path:
