@@ -62,6 +62,12 @@ def main() -> None:
     add = arguments.add_argument
     add("source", nargs="+", metavar="SOURCE", help="files, addresses, cameras, or -")
     add("--checkpoints", nargs="+", required=True, metavar="FILE", help="folder of a run, or best.pt of each stream")
+    add(
+        "--transcode",
+        action="store_true",
+        help="bring the frames to the form of the training videos on their way; for codecs without motion vectors too "
+        "(HEVC, VP9, AV1)",
+    )
     add("--window", type=float, default=2.0, metavar="S", help="seconds (default: %(default)g)")
     add("--stride", type=float, default=1.0, metavar="S", help="from one window to the next (default: %(default)g)")
     add(
@@ -108,11 +114,19 @@ def _watch(given: argparse.Namespace, timelines: dict[str, Path], videos: dict[s
     from coviar_mocrop.inference.watching import watch
     from coviar_mocrop.viz.watch_outputs import WatchOutputs
 
-    predictor = Predictor(given.checkpoints, given.set, parse_weights(given.weights))
+    predictor = Predictor(given.checkpoints, given.set, parse_weights(given.weights), transcode=given.transcode)
     finder = None
     if given.events is not None:
         finder = EventFinder(given.events or predictor.classes, predictor.classes, given.threshold, given.release)
-    options = StreamOptions(given.window, given.stride, given.live, given.transport, given.timeout, not given.once)
+    options = StreamOptions(
+        given.window,
+        given.stride,
+        given.live,
+        given.transport,
+        given.timeout,
+        reconnect=not given.once,
+        form=predictor.transcode_to,
+    )
     outputs = WatchOutputs(
         predictor.classes,
         csv=given.csv,

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import av
 import av.error
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -26,6 +27,7 @@ from coviar_mocrop.errors import VideoError
 from coviar_mocrop.files import atomic_write
 
 Codec = Literal["h264", "mpeg4"]
+ENCODERS: dict[Codec, str] = {"h264": "libx264", "mpeg4": "mpeg4"}
 CANONICAL_SIZE = (340, 256)
 """Width and height that CoViAR resizes every video to."""
 
@@ -72,12 +74,7 @@ def encode(
     """
     if codec not in ("h264", "mpeg4"):
         raise VideoError(f"{os.fspath(path)}: codec {codec!r} is unknown; choose h264 or mpeg4")
-    rate = Fraction(frame_rate).limit_denominator(1001)
-    x264 = "scenecut=0:ref=1:bframes=0:cpu-independent=1"
-    options = {
-        "h264": {"preset": "fast", "crf": str(quality or 23), "x264-params": x264},
-        "mpeg4": {"sc_threshold": "1000000000", "qmin": str(quality or 4), "qmax": str(quality or 4)},
-    }[codec]
+    rate = frame_rate_of(frame_rate)
     raw = {".m4v": "m4v", ".h264": "h264"}.get(os.path.splitext(os.fspath(path))[1])
     count = 0
     reformatter = VideoReformatter()
@@ -88,15 +85,11 @@ def encode(
                 frame = item if isinstance(item, VideoFrame) else VideoFrame.from_ndarray(item, format="rgb24")
                 if stream is None:
                     width, height = size or (frame.width, frame.height)
-                    name = "libx264" if codec == "h264" else "mpeg4"
-                    stream = container.add_stream(name, rate=rate, options=options)
-                    stream.width, stream.height = width + width % 2, height + height % 2
-                    stream.pix_fmt = "yuv420p"
-                    stream.codec_context.gop_size = gop
-                    stream.codec_context.max_b_frames = 0
-                    stream.codec_context.thread_count = 1  # the number of threads changes the bytes
-                size_now = (stream.width, stream.height)
-                picture = reformatter.reformat(frame, *size_now, format="yuv420p", threads=1)
+                    even = (width + width % 2, height + height % 2)
+                    stream = container.add_stream(ENCODERS[codec], rate=rate)
+                    encoder = stream.codec_context
+                    encoder.options = prepare_encoder(encoder, codec, even, gop, quality)
+                picture = reformatter.reformat(frame, *even, format="yuv420p", threads=1)
                 picture.pts, picture.time_base = count, 1 / rate
                 picture.pict_type = 0  # the source's picture types must not force key frames
                 container.mux(stream.encode(picture))
@@ -110,6 +103,43 @@ def encode(
             f"{os.fspath(path)}: cannot be encoded as {codec} ({reason}); use .mp4, .mkv or .avi"
         ) from error
     return count
+
+
+def frame_rate_of(frame_rate: float) -> Fraction:
+    """Frames per second as containers and encoders want them."""
+    return Fraction(frame_rate).limit_denominator(1001)
+
+
+def prepare_encoder(
+    encoder: VideoCodecContext,
+    codec: Codec,
+    size: tuple[int, int],
+    gop: int,
+    quality: int | None = None,
+    *,
+    live: bool = False,
+) -> dict[str, str]:
+    """Set what decides the canonical form, and return the options that the encoder is to be opened with.
+
+    Args:
+        encoder: of ``ENCODERS``, not open yet.
+        codec: ``h264`` or ``mpeg4`` (Part 2).
+        size: (width, height), even.
+        gop: frames from one key frame to the next.
+        quality: see :func:`encode`.
+        live: every frame comes out at once; H.264 is encoded without looking ahead.
+    """
+    encoder.width, encoder.height = size
+    encoder.pix_fmt = "yuv420p"
+    encoder.gop_size = gop
+    encoder.max_b_frames = 0
+    encoder.bit_rate, encoder.bit_rate_tolerance = 0, 128_000  # MPEG-4's choice between blocks looks at them
+    encoder.thread_count = 1  # the number of threads changes the bytes
+    if codec == "mpeg4":
+        return {"sc_threshold": "1000000000", "qmin": str(quality or 4), "qmax": str(quality or 4)}
+    x264 = "scenecut=0:ref=1:bframes=0:cpu-independent=1"
+    at_once = {"tune": "zerolatency"} if live else {}
+    return {"preset": "fast", "crf": str(quality or 23), "x264-params": x264, **at_once}
 
 
 def transcode(

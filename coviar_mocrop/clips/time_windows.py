@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from coviar_mocrop.bitstream import Gop, VideoInfo
 from coviar_mocrop.bitstream.frames import FrameSequence
 from coviar_mocrop.bitstream.stream import StreamFrame, VideoStream
+from coviar_mocrop.bitstream.transcoded_stream import TranscodedStream
 from coviar_mocrop.bitstream.types import DecodedFrame
 from coviar_mocrop.errors import ConfigError
 
@@ -35,7 +36,7 @@ class TimeWindow(FrameSequence):
 
     def __init__(
         self,
-        stream: VideoStream,
+        stream: VideoStream | TranscodedStream,
         kept: Sequence[StreamFrame],
         first: int,
         start: float,
@@ -114,7 +115,7 @@ class WindowCutter:
     does, and windows are counted anew from there.
     """
 
-    def __init__(self, stream: VideoStream, length: float, stride: float) -> None:
+    def __init__(self, stream: VideoStream | TranscodedStream, length: float, stride: float) -> None:
         """Windows of ``length`` seconds, one every ``stride`` seconds.
 
         Raises:

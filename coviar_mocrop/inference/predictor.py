@@ -50,6 +50,7 @@ class Predictor:
         runtime: where and how the networks compute.
         form: what the videos that the streams learned from were transcoded to, as their checkpoints say; None where
             they were not.
+        transcode_to: what videos are transcoded to before they are classified; None: they are not.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Predictor:
                 None takes the weights that ``tools/fuse.py`` learned with these checkpoints and stored in the folder
                 of their run (``fusion.json``), and without such a file the default ones.
             transcode: bring each video to ``form`` first (the usual canonical form where it is None), in a
-                temporary file. Any codec will do then.
+                temporary file; what is watched over time, on its way. Any codec will do then.
 
         Raises:
             CheckpointError: a file cannot be used, or two do not belong together.
@@ -89,7 +90,7 @@ class Predictor:
             if self.runtime.device.type == "cpu":  # as in testing
                 stream.network.frames_at_once = self.runtime.frames_at_once  # type: ignore[assignment]
         self.form = next((stream.form for stream in self.streams.values() if stream.form), None)
-        self._transcode = transcode
+        self.transcode_to = (self.form or Form("h264", CANONICAL_SIZE, 12)) if transcode else None
         zeros = np.zeros((1, len(self.classes)), np.float32)
         self.weights_from = learned.found if learned else "given" if weights else "default"
         self._temperature = learned.temperature if learned else 1.0
@@ -102,11 +103,10 @@ class Predictor:
         Raises:
             VideoError: it cannot be read, or lacks motion vectors that the setting needs.
         """
-        if not self._transcode:
+        if (form := self.transcode_to) is None:
             return self._predict(path)
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            form = self.form or Form("h264", CANONICAL_SIZE, 12)
             canonical = Path(folder, "canonical.mp4")
             limit = self._config.data.max_frame_pixels
             done = transcode(path, canonical, codec=form.codec, size=form.size, gop=form.gop, max_frame_pixels=limit)
@@ -132,9 +132,10 @@ class Predictor:
             VideoError: the source cannot be read, or lacks motion vectors that the setting needs.
             ConfigError: the window or the stride is out of range.
         """
+        from coviar_mocrop.inference.source_reader import StreamOptions
         from coviar_mocrop.inference.watching import watch
 
-        return watch(self, [source], window=window, stride=stride, gate=gate)
+        return watch(self, [source], gate=gate, options=StreamOptions(window, stride, form=self.transcode_to))
 
     @property
     def data(self) -> DataConfig:

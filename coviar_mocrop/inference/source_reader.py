@@ -15,9 +15,11 @@ from typing import NamedTuple
 from coviar_mocrop.bitstream.addresses import Transport, is_endless, is_remote, redacted, source_name
 from coviar_mocrop.bitstream.remote import is_address
 from coviar_mocrop.bitstream.stream import TIMEOUT, StreamFrame, VideoStream
+from coviar_mocrop.bitstream.transcoded_stream import TranscodedStream
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.time_windows import TimeWindow, WindowCutter
+from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.errors import VideoError
 
 _WAITING = 2
@@ -47,6 +49,7 @@ class StreamOptions:
         transport: of RTSP.
         timeout: seconds without data after which a server is given up.
         reconnect: whether a live source that breaks is opened again.
+        form: what frames are transcoded to on their way; None: they are not.
     """
 
     window: float = 2.0
@@ -55,6 +58,7 @@ class StreamOptions:
     transport: Transport = "tcp"
     timeout: float = TIMEOUT
     reconnect: bool = True
+    form: Form | None = None
 
 
 class Waiting(NamedTuple):
@@ -98,7 +102,7 @@ class SourceReader(threading.Thread):
         self.is_live = bool(options.live)
         self.is_file = not (is_endless(source) or is_address(source))
         self._returns = options.reconnect and is_remote(source)
-        self._stream: VideoStream | None = None
+        self._stream: VideoStream | TranscodedStream | None = None
         self._frames = self._silent_at = 0
         self._time, self._latest = 0.0, time.monotonic()
         self._lost = 0.0  # when the connection broke; 0: it has not
@@ -170,7 +174,7 @@ class SourceReader(threading.Thread):
     def _read(self) -> None:
         """One connection, from the first frame to the last."""
         options = self._options
-        stream = VideoStream(
+        opened = VideoStream(
             self._source,
             **self._how,
             transport=options.transport,
@@ -178,6 +182,7 @@ class SourceReader(threading.Thread):
             start=self._time,
             since=self._lost or None,
         )
+        stream = opened if options.form is None else TranscodedStream(opened, *options.form)
         try:
             self._stream = stream
             self._returns = options.reconnect and stream.is_live
@@ -206,7 +211,7 @@ class SourceReader(threading.Thread):
             self._stream = None
             stream.close()
 
-    def _begin(self, stream: VideoStream, first: StreamFrame) -> None:
+    def _begin(self, stream: VideoStream | TranscodedStream, first: StreamFrame) -> None:
         """The first frame has come."""
         with self._changed:
             self.opened, self.error, self._latest = True, None, time.monotonic()
@@ -217,7 +222,7 @@ class SourceReader(threading.Thread):
 
     def _put(self, window: TimeWindow) -> None:
         with self._changed:
-            while len(self.ready) >= _WAITING and not self._is_stopped.is_set():
+            while len(self.ready) >= (1 if self.is_live else _WAITING) and not self._is_stopped.is_set():
                 if self.is_live:
                     self._drop()
                 else:

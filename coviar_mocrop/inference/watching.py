@@ -94,7 +94,12 @@ def _watch(
                 changed.notify_all()
             for reader, waiting in taken:
                 if reader.name not in known and not predictor.has_form(waiting.window.info):
-                    notices.append(Notice(reader.name, f"is not of the form that was trained on ({predictor.form})"))
+                    notices.append(
+                        Notice(
+                            reader.name,
+                            f"is not of the form that was trained on ({predictor.form}); --transcode brings it there",
+                        )
+                    )
                 known.add(reader.name)
             if all(reader.error and not reader.opened for reader in readers):
                 _report_errors(readers, on_notice)
@@ -195,7 +200,7 @@ def _classify(
             return {number: _classify(predictor, taken, [number])[number] for number in moving}
         if isinstance(error, NoMotionVectorsError):
             error = NoMotionVectorsError(
-                f"{str(error).partition('; transcode')[0]}; have the camera send H.264, or use the I-frame stream "
+                f"{str(error).partition('; transcode')[0]}; add --transcode, have the camera send H.264, or use the I-frame stream "
                 "alone with --set setting=baseline"
             )
         taken[moving[0]][0].fail(error)
