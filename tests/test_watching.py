@@ -383,8 +383,8 @@ def test_a_codec_without_vectors_ends_its_source_alone(tmp_path: Path, clip: Pat
     assert not found.of(bad)
     (notice,) = found.notices
     expected = (
-        "the decoder of hevc exports no motion vectors; have the camera send H.264, or use the I-frame stream alone "
-        "with --set setting=baseline"
+        "the decoder of hevc exports no motion vectors; add --transcode, have the camera send H.264, or use the "
+        "I-frame stream alone with --set setting=baseline"
     )
     assert notice == f"{bad}: {expected}"
     alone = Watch([bad]).finished()

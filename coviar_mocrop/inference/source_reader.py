@@ -221,21 +221,17 @@ class SourceReader(threading.Thread):
             self._tell(f"is back after {away:.1f} s")
 
     def _put(self, window: TimeWindow) -> None:
+        dropped = 0
         with self._changed:
             while len(self.ready) >= (1 if self.is_live else _WAITING) and not self._is_stopped.is_set():
                 if self.is_live:
-                    self._drop()
+                    dropped += self.ready.popleft().dropped + 1
                 else:
                     self._changed.wait()
             if self._is_stopped.is_set():
                 return
-            self.ready.append(Waiting(window, 0))
+            self.ready.append(Waiting(window, dropped))
             self._changed.notify_all()
-
-    def _drop(self) -> None:
-        """Leave out the oldest window; the next one says so."""
-        dropped = self.ready.popleft().dropped + 1
-        self.ready[0] = self.ready[0]._replace(dropped=self.ready[0].dropped + dropped)
 
     def _tell(self, text: str) -> None:
         with self._changed:

@@ -200,8 +200,8 @@ def _classify(
             return {number: _classify(predictor, taken, [number])[number] for number in moving}
         if isinstance(error, NoMotionVectorsError):
             error = NoMotionVectorsError(
-                f"{str(error).partition('; transcode')[0]}; add --transcode, have the camera send H.264, or use the I-frame stream "
-                "alone with --set setting=baseline"
+                f"{str(error).partition('; transcode')[0]}; add --transcode, have the camera send H.264, or use "
+                "the I-frame stream alone with --set setting=baseline"
             )
         taken[moving[0]][0].fail(error)
         return {moving[0]: None}
