@@ -1,15 +1,15 @@
 """Recognition on real clips by the recipe of configs/folder.yaml: every stream, box and fusion, cross-validated.
 
 All clips are divided into folds by group, several times. What is chosen for a fold (regularisation, fusion weights) is
-chosen on the other folds alone, as training does. The features of a clip are computed once for each box.
+chosen on the other folds alone, as training does. The features of a clip are computed once for each box. Beside them
+stand the floor (statistics of the motion vectors) and motion networks of which all weights are trained.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.footage_training import TRAINED, train_fold
+from benchmarks.motion_statistics import motion_statistics
+from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.loading import open_clips, read_videos
 from coviar_mocrop.config import Config, load_configs
 from coviar_mocrop.datasets.convert import Canonical
@@ -30,23 +33,35 @@ from coviar_mocrop.errors import DataError
 from coviar_mocrop.files import atomic_write
 from coviar_mocrop.fusion import fuse
 from coviar_mocrop.fusion_weights import tune_weights
+from coviar_mocrop.networks.linear import cross_validate, fit_linear
 from coviar_mocrop.runtime import choose_runtime
 from coviar_mocrop.scores import Scores
-from coviar_mocrop.streams.base import Stream, create_stream
+from coviar_mocrop.streams.base import Stream, create_stream, stream_class
 from coviar_mocrop.training.fitting import fold_of
 from coviar_mocrop.viz.tables import markdown_table
 
-PROJECT = Path(__file__).resolve().parent.parent
+RECIPE = Path(__file__).resolve().parent.parent / "configs/folder.yaml"
 BOXES: dict[str, list[str]] = {
     "centre crop (baseline)": ["setting=baseline"],
     "whole frame": ["mocrop.area_ratio=1"],
     "box of 0.75": ["mocrop.area_ratio=0.75"],
     "box of 0.4": ["mocrop.area_ratio=0.4"],
     "box of 0.4 at 192 pixels (efficiency)": ["mocrop.area_ratio=0.4", "setting=efficiency"],
+    "box of 0.4, weight of MoCrop's default": ["mocrop.area_ratio=0.4", "mocrop.weight=speed"],
     "adaptive box": ["mocrop.size=adaptive"],
 }
 """Settings on top of the recipe's."""
+FLOOR = "statistics of motion vectors, no network"
+ROWS = (FLOOR, *BOXES, *TRAINED)
+COSTS = {"gflops_per_clip": ".1f", "ms_per_clip": ".0f"}
+"""Last columns of the table: key, and how it is written."""
 FUSIONS = ("fused, 2 : 1 : 1", "fused, 1 : 1 : 1", "fused, learned")
+
+Method = Callable[[NDArray[np.intp], NDArray[np.intp], Tensor | None], tuple[Tensor, Tensor]]
+"""Fits on clips, given by number, and scores others; the third argument is the folds of the first, for what is chosen.
+
+Gives the logits of the first when they were held out, and of the others.
+"""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -56,7 +71,14 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--divisions", type=int, default=3, metavar="N", help="into folds (%(default)s)")
     command.add_argument("--seeds", type=int, default=3, metavar="N", help="of the inner folds (%(default)s)")
     command.add_argument("--folds", type=int, default=5, metavar="N", help="of a division (%(default)s)")
-    command.add_argument("--boxes", nargs="+", choices=BOXES, default=list(BOXES), metavar="NAME", help="(all)")
+    command.add_argument(
+        "--rows",
+        nargs="+",
+        choices=ROWS,
+        default=[FLOOR, *BOXES],
+        metavar="NAME",
+        help=f"of the table (all but {' and '.join(map(repr, TRAINED))}, which take an hour a division)",
+    )
     command.add_argument("--output", type=Path, default=Path("runs/footage"), metavar="DIR", help="(%(default)s)")
     command.add_argument("--figure", type=Path, metavar="FILE", help="also draw the table")
 
@@ -82,28 +104,33 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         for key, name in (("train_list", "train_split1.txt"), ("classes", "classes.txt"))
     ]
     results: dict[str, Any] = {}
-    for box in given.boxes:
-        configs = load_configs(PROJECT / "configs/folder.yaml", overrides=[*shared, "model.freeze=true", *BOXES[box]])
-        start = time.perf_counter()
-        videos, streams, features = _features(configs)
-        seconds = time.perf_counter() - start
+    for row in given.rows:
+        overrides = [*shared, "model.freeze=true", *BOXES.get(row, [])]
+        if row in TRAINED:
+            results[row] = _trained(given, row, overrides)
+            continue
+        configs = load_configs(RECIPE, overrides=overrides)
+        videos, streams, dataset = _open(configs)
+        if row == FLOOR:
+            methods, facts = {"mv": _linear(motion_statistics(dataset), videos)}, {}
+        else:
+            methods, facts = {s.name: _frozen(s, dataset, videos) for s in streams}, _cost(streams, dataset)
+        titles = {stream.name: stream.title for stream in streams}
         rounds = [
-            _cross_validate(videos, streams, features, division, seed, given.folds)
-            for division in tqdm(range(given.divisions), desc=box, unit="division")
+            _cross_validate(videos, methods, division, seed, given.folds)
+            for division in tqdm(range(given.divisions), desc=row, unit="division")
             for seed in range(given.seeds)
         ]
-        top1 = {name: [row[name] for row in rounds] for name in rounds[0]}
-        gflops = sum(stream.cost().gflops_per_clip for stream in streams)
-        results[box] = {"top1": top1, "gflops_per_clip": gflops, "seconds_of_features": seconds}
-    print(f"\n{len(videos)} clips, {given.divisions} divisions into {given.folds} folds x {given.seeds} seeds\n")
+        results[row] = {"top1": _by_title(rounds, titles), **facts}
+    print(f"\n{given.divisions} divisions into {given.folds} folds x {given.seeds} seeds\n")
     print(_table(results))
     if given.figure:
         _draw(results, given.figure)
     return results
 
 
-def _features(configs: Mapping[str, Config]) -> tuple[VideoList, list[Stream], dict[str, Tensor]]:
-    """All clips, the streams, and the features float32 [clips, dim] of each."""
+def _open(configs: Mapping[str, Config]) -> tuple[VideoList, list[Stream], ClipDataset]:
+    """All clips, the streams, and the data set with the features float32 [clips, dim] of those that are frozen."""
     first = next(iter(configs.values()))
     runtime, videos = choose_runtime(first.train), read_videos(first.data, "train")
     streams = []
@@ -111,74 +138,143 @@ def _features(configs: Mapping[str, Config]) -> tuple[VideoList, list[Stream], d
         torch.manual_seed(config.seed)
         streams.append(create_stream(config, videos.classes, weights=True))
         runtime.place(streams[-1].network)
-    dataset, _ = open_clips(streams, videos)
-    return videos, streams, {name: found.rows for name, found in dataset.features.items()}
+    return videos, streams, open_clips(streams, videos)[0]
+
+
+def _cost(streams: Sequence[Stream], dataset: ClipDataset) -> dict[str, float]:
+    """What a clip takes: multiply-adds, and milliseconds on one thread (reading, boxes and crops included)."""
+    gflops = sum(stream.cost().gflops_per_clip for stream in streams)
+    seconds = sum(found.reading + found.networks for found in dataset.features.values())
+    return {"gflops_per_clip": gflops, "ms_per_clip": 1e3 * seconds}
+
+
+def _frozen(stream: Stream, dataset: ClipDataset, videos: VideoList) -> Method:
+    rows, labels = dataset.features[stream.name].rows, _labels(videos)
+
+    def method(inside: NDArray[np.intp], outside: NDArray[np.intp], folds: Tensor | None) -> tuple[Tensor, Tensor]:
+        logits = stream.fit(rows[inside], labels[inside], folds)
+        assert logits is not None
+        with torch.inference_mode():
+            return logits, stream.network(rows[outside])
+
+    return method
+
+
+def _linear(rows: Tensor, videos: VideoList) -> Method:
+    labels, classes = _labels(videos), len(videos.classes)
+
+    def method(inside: NDArray[np.intp], outside: NDArray[np.intp], folds: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert folds is not None
+        strength, logits = cross_validate(rows[inside], labels[inside], folds, classes)
+        (found,) = fit_linear(rows[inside], labels[inside], classes, [strength])
+        return logits, found.logits(rows[outside])
+
+    return method
+
+
+def _labels(videos: VideoList) -> Tensor:
+    return torch.tensor([clip.label for clip in videos.clips])
+
+
+def _folds(videos: VideoList, division: int, folds: int) -> NDArray[np.intp]:
+    """The fold of each clip, whole groups together."""
+    group_of = {clip.path: videos.group_of.get(clip.path, clip.path) for clip in videos.clips}
+    part_of = divide(group_sizes(videos.clips, group_of), [1 / folds] * folds, division)
+    return np.array([part_of[group_of[clip.path]] for clip in videos.clips])
 
 
 def _cross_validate(
-    videos: VideoList, streams: Sequence[Stream], features: Mapping[str, Tensor], division: int, seed: int, folds: int
+    videos: VideoList, methods: Mapping[str, Method], division: int, seed: int, folds: int
 ) -> dict[str, float]:
     """Top-1 over all clips, each in a fold that was held out, by stream and fusion."""
-    labels = torch.tensor([clip.label for clip in videos.clips])
-    group_of = {clip.path: videos.group_of.get(clip.path, clip.path) for clip in videos.clips}
-    part_of = divide(group_sizes(videos.clips, group_of), [1 / folds] * folds, division)
-    fold = np.array([part_of[group_of[clip.path]] for clip in videos.clips])
+    fold = _folds(videos, division, folds)
     right: dict[str, list[NDArray[np.bool_]]] = {}
     for number in np.unique(fold):
         held_out: dict[str, Scores] = {}
         tested: dict[str, Scores] = {}
         inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         inner = fold_of([videos.clips[i] for i in inside], videos.group_of, seed)
-        for stream in streams:
-            rows = features[stream.name]
-            logits = stream.fit(rows[inside], labels[inside], inner)
-            assert logits is not None
-            with torch.inference_mode():
-                scored = stream.network(rows[outside]).float()
-            held_out[stream.name] = _scores(videos, inside, logits, stream)
-            tested[stream.name] = _scores(videos, outside, scored, stream)
-        learned = tune_weights(held_out).weights
-        equal = dict.fromkeys(tested, 1.0)
-        fused = [fuse(tested), fuse(tested, equal), fuse(tested, learned)]
-        for name, scores in {**tested, **dict(zip(FUSIONS, fused, strict=True))}.items():
-            right.setdefault(name, []).append(scores.scores.argmax(axis=1) == scores.labels)
-    titles = {stream.name: stream.title for stream in streams}
-    return {titles.get(name, name): float(np.concatenate(parts).mean()) for name, parts in right.items()}
+        for name, method in methods.items():
+            logits, scored = method(inside, outside, inner)
+            held_out[name] = _scores(videos, inside, logits, name)
+            tested[name] = _scores(videos, outside, scored, name)
+        _count(tested, tune_weights(held_out).weights if len(tested) > 1 else {}, right)
+    return {name: float(np.concatenate(parts).mean()) for name, parts in right.items()}
 
 
-def _scores(videos: VideoList, rows: NDArray[np.intp], logits: Tensor, stream: Stream) -> Scores:
+def _count(
+    tested: Mapping[str, Scores], learned: Mapping[str, float], right: dict[str, list[NDArray[np.bool_]]]
+) -> None:
+    """Add which clips are right to ``right``, by stream and, of several streams, by fusion."""
+    found = dict(tested)
+    if len(tested) > 1:
+        fused = (fuse(tested), fuse(tested, dict.fromkeys(tested, 1.0)), fuse(tested, learned))
+        found |= dict(zip(FUSIONS, fused, strict=True))
+    for name, scores in found.items():
+        right.setdefault(name, []).append(scores.scores.argmax(axis=1) == scores.labels)
+
+
+def _trained(given: argparse.Namespace, row: str, shared: Sequence[str]) -> dict[str, Any]:
+    """Top-1 of a row with a network that is trained, in as many divisions and seeds; see :func:`train_fold`."""
+    config = next(iter(load_configs(RECIPE, overrides=shared).values()))
+    videos = read_videos(config.data, "train")
+    rounds, gflops = [], 0.0
+    for division in range(given.divisions):
+        fold = _folds(videos, division, given.folds)
+        for seed in range(given.seeds):
+            right: dict[str, list[NDArray[np.bool_]]] = {}
+            for number in tqdm(np.unique(fold), desc=f"{row}, division {division}, seed {seed}", unit="fold"):
+                folder = given.output / f"trained{list(TRAINED).index(row)}" / f"{division}_{seed}_{number}"
+                tested, learned, gflops = train_fold(RECIPE, shared, row, videos, fold == number, seed, folder)
+                _count(tested, learned, right)
+            rounds.append({name: float(np.concatenate(parts).mean()) for name, parts in right.items()})
+    titles = {name: stream_class(name).title for name in ("iframe", "mv", "residual")}
+    return {"top1": _by_title(rounds, titles), "gflops_per_clip": gflops}
+
+
+def _by_title(rounds: Sequence[Mapping[str, float]], titles: Mapping[str, str]) -> dict[str, list[float]]:
+    return {titles.get(name, name): [found[name] for found in rounds] for name in rounds[0]}
+
+
+def _scores(videos: VideoList, rows: NDArray[np.intp], logits: Tensor, stream: str) -> Scores:
     clips = [videos.clips[row] for row in rows]
     return Scores(
         names=np.array([clip.path for clip in clips]),
         labels=np.array([clip.label for clip in clips]),
         scores=logits.float().numpy(),
         classes=np.array(videos.classes),
-        settings={"stream": stream.name, "fusion_weight": stream.fusion_weight},
+        settings={"stream": stream, "fusion_weight": stream_class(stream).fusion_weight},
     )
 
 
 def _table(results: Mapping[str, Any]) -> str:
-    names = list(next(iter(results.values()))["top1"])
-    rows = [["top-1, mean (lowest to highest)", *names, "GFLOPs per clip"]]
-    for box, found in results.items():
-        cells = [100 * np.array(found["top1"][name]) for name in names]
-        shown = [f"{cell.mean():.1f} % ({cell.min():.1f} to {cell.max():.1f})" for cell in cells]
-        rows.append([box, *shown, f"{found['gflops_per_clip']:.1f}"])
-    return markdown_table(rows, align="l" + "r" * (len(names) + 1))
+    names = max((list(found["top1"]) for found in results.values()), key=len)
+    rows = [["top-1, mean (lowest to highest)", *names, "GFLOPs per clip", "ms per clip"]]
+    for row, found in results.items():
+        cells = [_cell(found["top1"].get(name, [])) for name in names]
+        costs = [f"{found[key]:{form}}" if key in found else "" for key, form in COSTS.items()]
+        rows.append([row, *cells, *costs])
+    return markdown_table(rows, align="l" + "r" * (len(rows[0]) - 1))
+
+
+def _cell(top1: Sequence[float]) -> str:
+    values = 100 * np.array(top1)
+    spread = f" ({values.min():.1f} to {values.max():.1f})" if len(values) > 1 else ""
+    return f"{values.mean():.1f} %{spread}" if len(values) else ""
 
 
 def _draw(results: Mapping[str, Any], path: Path) -> None:
     """Bars of the means, with lines from the lowest to the highest."""
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     axes = figure.subplots()
-    names = list(next(iter(results.values()))["top1"])
+    names = max((list(found["top1"]) for found in results.values()), key=len)
     width = 0.8 / len(results)
-    for number, (box, found) in enumerate(results.items()):
-        values = [100 * np.array(found["top1"][name]) for name in names]
-        means = np.array([value.mean() for value in values])
-        spread = [means - [value.min() for value in values], [value.max() for value in values] - means]
-        places = np.arange(len(names)) + (number - (len(results) - 1) / 2) * width
-        axes.bar(places, means, width, yerr=spread, label=box, error_kw={"linewidth": 0.8})
+    for number, (row, found) in enumerate(results.items()):
+        values = {names.index(name): 100 * np.array(top1) for name, top1 in found["top1"].items()}
+        means = np.array([value.mean() for value in values.values()])
+        lowest, highest = (np.array([end(value) for value in values.values()]) for end in (np.min, np.max))
+        places = np.array(list(values)) + (number - (len(results) - 1) / 2) * width
+        axes.bar(places, means, width, yerr=[means - lowest, highest - means], label=row, error_kw={"linewidth": 0.8})
     axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("top-1, %")
     axes.set_ylim(50, 100)

@@ -12,9 +12,11 @@ import pytest
 from clips import record, sliding
 from demo import BACKBONE, small_config
 
-from benchmarks import footage, tables
+from benchmarks import footage, footage_training, tables
+from benchmarks.motion_statistics import statistics_of
 from benchmarks.scale import measure_scale
 from benchmarks.testing import compare_testing, table
+from coviar_mocrop import open_video
 from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.networks import frozen
@@ -78,14 +80,23 @@ def test_footage_is_cross_validated(
     plain = footage.load_configs
     small = ["input.full_size=32", "input.reduced_size=24", "input.test_segments=2", "train.precision=fp32"]
     small += [f"model.backbone={BACKBONE}", "model.weights=null", "data.workers=0"]
-    monkeypatch.setattr(footage, "load_configs", lambda path, overrides: plain(path, overrides=[*overrides, *small]))
+    small += ["streams.mv.input.full_size=32", "streams.iframe.input.test_segments=2"]
+    for module in (footage, footage_training):
+        monkeypatch.setattr(
+            module, "load_configs", lambda path, overrides, **how: plain(path, overrides=[*overrides, *small], **how)
+        )
+    trained = {"motion trained": {"model.freeze": False, "train.epochs": 1}}
+    monkeypatch.setattr(footage, "TRAINED", trained)
+    monkeypatch.setattr(footage, "ROWS", (*footage.ROWS, *trained))
+    monkeypatch.setattr(footage_training, "TRAINED", trained)
     monkeypatch.setattr(frozen, "cross_validate", partial(cross_validate, strengths=(0.1,)))
     monkeypatch.setattr("coviar_mocrop.streams.frames.count_flops", lambda *_: 10**6)
     command = argparse.ArgumentParser()
     footage.add_arguments(command)
-    options = ["--divisions", "1", "--seeds", "2", "--folds", "4", "--boxes", "centre crop (baseline)", "box of 0.4"]
+    rows = [footage.FLOOR, "centre crop (baseline)", "box of 0.4", "motion trained"]
+    options = ["--divisions", "1", "--seeds", "2", "--folds", "2", "--rows", *rows]
     given = command.parse_args(
-        [str(write_footage(tmp_path / "footage", 3)), *options, "--output", str(tmp_path / "out")]
+        [str(write_footage(tmp_path / "footage", 6)), *options, "--output", str(tmp_path / "out")]
     )
     level = logging.getLogger("coviar_mocrop.streams").level
     try:
@@ -93,12 +104,29 @@ def test_footage_is_cross_validated(
     finally:
         logging.getLogger("coviar_mocrop.streams").setLevel(level)
     names = ["I-frame", "motion", "residual", *footage.FUSIONS]
-    assert list(results) == ["centre crop (baseline)", "box of 0.4"]
-    for found in results.values():
-        assert list(found["top1"]) == names
+    assert list(results) == rows
+    for row, found in results.items():
+        assert list(found["top1"]) == (["motion"] if row == footage.FLOOR else names)
         assert all(len(values) == 2 and all(0 <= value <= 1 for value in values) for values in found["top1"].values())
     said = capsys.readouterr().out
-    assert "6 clips, 1 divisions into 4 folds x 2 seeds" in said
+    assert "1 divisions into 2 folds x 2 seeds" in said
+    runs = sorted(path.parent.parent.name for path in (tmp_path / "out/trained0").rglob("mv/best.pt"))
+    assert runs == ["0_0_0", "0_0_1", "0_1_0", "0_1_1"]
+    assert not list((tmp_path / "out").rglob("mv/held_out.npz")) and list(
+        (tmp_path / "out").rglob("iframe/held_out.npz")
+    )
     assert all(f"| {name} |" in said for name in names)
     with pytest.raises(DataError, match=r"groups\.csv: no such file; it names the group of each clip"):
         footage.run(command.parse_args([str(tmp_path)]))
+
+
+def test_statistics_of_motion_leave_the_camera_out(tmp_path: Path) -> None:
+    found = []
+    for name, motion in (("still", (0, 0)), ("panning", (2, 0))):
+        encode(sliding(12, 128, 96, motion), tmp_path / f"{name}.mp4", gop=12)
+        with open_video(tmp_path / f"{name}.mp4") as video:
+            found.append(statistics_of(video))
+    still, panning = found
+    assert still.shape == panning.shape and np.isfinite(panning).all()
+    assert not still.any()
+    assert panning[:6].max() < 0.5  # shares of a frame that move otherwise than the frame
