@@ -35,7 +35,7 @@ VARIANTS = (
     "preset=paper_v1",
     "preset=paper_v2",
     DEFAULT,
-    "weight=area_speed",
+    "weight=speed",
     "weight=area",
     "weight=count",
     "half_speed=0.006",

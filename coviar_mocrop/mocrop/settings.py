@@ -96,13 +96,14 @@ class MoCropSettings(BaseConfig):
     )
     keep_strongest: float = Field(1.0, gt=0, le=1, description="share of the vectors kept, strongest first (v2: 0.01)")
     weight: Literal["count", "magnitude", "area", "area_magnitude", "area_speed", "speed"] = Field(
-        "speed",
+        "area_speed",
         description="what a vector adds to its cell: 1 (count), its length m, its block's area, area x m, area x "
-        "m^2 / (m^2 + h^2) with h = half_speed, or that without area (speed): noise, which is slow, adds little, speed "
-        "itself does not add up, and the small blocks that encoders cut people into count as much as large ones",
+        "m^2 / (m^2 + h^2) with h = half_speed (area_speed), or that without area (speed). In the last two, noise, "
+        "which is slow, adds little, and speed itself does not add up; with area_speed a block counts by its pixels, "
+        "with speed each block counts once, so that the small blocks that encoders cut people into weigh more",
     )
     half_speed: float = Field(
-        0.0125, gt=0, le=1, description="frame heights per frame; see weight (speed): 3 pixels in 240"
+        0.0125, gt=0, le=1, description="frame heights per frame; see weight (area_speed, speed): 3 pixels in 240"
     )
     coherence: float = Field(
         1.0,
