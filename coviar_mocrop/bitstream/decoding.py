@@ -162,6 +162,10 @@ class PyavFrame:
             self._rgb = self._decoding.convert(self._frame)
         return self._rgb
 
+    def forget_rgb(self) -> None:
+        """Free the picture as RGB; it is converted again where it is wanted again."""
+        self._rgb = None
+
 
 def use_one_thread(context: VideoCodecContext) -> None:
     """Frame threads give wrong vectors; and any threads would be waited for in a fork, where they are not."""

@@ -94,6 +94,11 @@ class TimeWindow(FrameSequence):
         """The frames of the window."""
         return self._frames[self._first :]
 
+    def forget_rgb(self) -> None:
+        """Free the pictures as RGB that were asked for; the frames as they were decoded take half the memory."""
+        for frame in self._frames:
+            frame.forget_rgb()
+
     def raw_vectors(self) -> list[NDArray[np.void]]:
         """The motion vectors of every frame of the window, coded orientation."""
         return [frame.vectors() for frame in self.frames]

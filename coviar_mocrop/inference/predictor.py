@@ -87,6 +87,7 @@ class Predictor:
         self.runtime = choose_runtime(self._config.train)
         for stream in self.streams.values():
             self.runtime.place(stream.network)
+            self.runtime.halve_weights(stream.network)
             if self.runtime.device.type == "cpu":  # as in testing
                 stream.network.frames_at_once = self.runtime.frames_at_once  # type: ignore[assignment]
         self.form = next((stream.form for stream in self.streams.values() if stream.form), None)

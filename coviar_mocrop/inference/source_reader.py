@@ -22,8 +22,6 @@ from coviar_mocrop.clips.time_windows import TimeWindow, WindowCutter
 from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.errors import VideoError
 
-_WAITING = 2
-"""Windows of a source that may wait for the networks, 2 or more."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a source that broke is opened again; doubled every time in vain."""
 _STALLED = 10.0
@@ -223,7 +221,7 @@ class SourceReader(threading.Thread):
     def _put(self, window: TimeWindow) -> None:
         dropped = 0
         with self._changed:
-            while len(self.ready) >= (1 if self.is_live else _WAITING) and not self._is_stopped.is_set():
+            while self.ready and not self._is_stopped.is_set():
                 if self.is_live:
                     dropped += self.ready.popleft().dropped + 1
                 else:

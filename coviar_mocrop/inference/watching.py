@@ -109,6 +109,7 @@ def _watch(
                 for prediction, cut in _predict(predictor, taken, gate):
                     if on_window is not None:
                         on_window(prediction, cut)
+                    cut.forget_rgb()
                     yield prediction
             elif ended:
                 _report_errors(readers, on_notice)

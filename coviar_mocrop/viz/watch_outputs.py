@@ -15,13 +15,14 @@ from PIL import Image
 from coviar_mocrop.clips.time_windows import TimeWindow
 from coviar_mocrop.inference.events import Event
 from coviar_mocrop.inference.prediction import WindowPrediction
-from coviar_mocrop.viz.annotate import AnnotatedVideo
 from coviar_mocrop.viz.pictures import save_figure
 from coviar_mocrop.viz.timeline_recorder import TimelineRecorder
 from coviar_mocrop.viz.window_table import CsvWriter
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # matplotlib and TensorBoard take time and memory
     from torch.utils.tensorboard import SummaryWriter
+
+    from coviar_mocrop.viz.annotate import AnnotatedVideo
 
 _DRAWN_EVERY = 60.0
 """Seconds after which a timeline is drawn again."""
@@ -140,7 +141,7 @@ class _Timeline:
 
     def close(self) -> bool:
         """Draw it; False where there is nothing to draw."""
-        from coviar_mocrop.viz.timeline import timeline_figure  # matplotlib takes a second
+        from coviar_mocrop.viz.timeline import timeline_figure
 
         self._drawn = time.monotonic()
         if self.recorder.windows:
@@ -158,6 +159,8 @@ class _Video:
 
     def add(self, prediction: WindowPrediction, window: TimeWindow) -> None:
         if self._writer is None:
+            from coviar_mocrop.viz.annotate import AnnotatedVideo
+
             self._writer = AnnotatedVideo(self.path, window.info.frame_rate, (window.info.width, window.info.height))
             self._writer.__enter__()
         for number, frame in enumerate(window.frames):
