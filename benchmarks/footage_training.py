@@ -36,8 +36,9 @@ TRAINED: dict[str, dict[str, object]] = {
         "train.rate_factors.stem": 1,
         "train.rate_factors.rest": 1,
     },
-    "box of 0.4, motion fine-tuned (EfficientNet-Lite0, 112 pixels)": {
+    "box of 0.4, motion fine-tuned (EfficientNet-Lite0, 64 pixels)": {
         "model.freeze": False,
+        "input.full_size": 64,
         "train.epochs": 15,
         "train.rate_factors.stem": 1,
         "train.rate_factors.rest": 1,

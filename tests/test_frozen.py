@@ -184,23 +184,6 @@ def test_motion_gets_the_spread_of_pictures_unless_its_norm_was_trained() -> Non
     assert torch.equal(FrozenNet(network, 2).backbone.data_bn.weight, trained)
 
 
-def test_motion_is_seen_by_its_length_unless_its_norm_was_trained() -> None:
-    network = create_network(2, 2, ModelConfig(), input_norm=True)
-    network.data_bn.weight.data = torch.tensor([0.5, 0.7])
-    trained = FrozenNet(network, 2)
-    motion = torch.randn(1, 2, 2, 32, 32) / 4
-    along, across = motion * torch.tensor([1.0, 0.0])[:, None, None], motion * torch.tensor([1.0, -1.0])[:, None, None]
-    with torch.inference_mode():
-        for net, same_length in ((small_net(2), True), (trained, False)):
-            assert torch.allclose(net.features(across), net.features(motion), atol=1e-5) is same_length
-            assert torch.allclose(net.features(motion.flip(2)), net.features(motion), atol=1e-5) is same_length
-            assert not torch.allclose(net.features(along), net.features(motion), atol=1e-2)
-    pictures = small_net(2)
-    before = pictures.digest()
-    pictures.load_state_dict(trained.state_dict())  # as a checkpoint is loaded
-    assert not pictures.magnitude and pictures.digest() != before
-
-
 def test_nothing_of_the_backbone_is_trained() -> None:
     net = small_net(2)
     before = net.digest()

@@ -20,14 +20,10 @@ class FrozenNet(nn.Module):
         in_channels, mean, std, temporal: see :class:`StreamNet`.
         classifier: linear, on standardised features.
         feature_mean, feature_deviation: float32 [dim], over the training clips.
-        magnitude: of motion networks only, bool []: whether the backbone is given the length of the motion in place of
-            x and y. So where it has not been trained on motion: filters for grey pictures add x and y up, and motion
-            along one of the diagonals would cancel.
     """
 
     feature_mean: Tensor
     feature_deviation: Tensor
-    magnitude: Tensor
 
     def __init__(self, network: StreamNet, num_classes: int) -> None:
         """Take ``network`` over: its classifier is removed, the rest never changes."""
@@ -36,11 +32,9 @@ class FrozenNet(nn.Module):
         width = int(last.in_features if isinstance(last, nn.Linear) else last.in_channels)  # type: ignore[arg-type]
         set_module(network, network.classifier_name, nn.Identity())
         norm = network.data_bn
-        if isinstance(norm, nn.BatchNorm2d) and network.in_channels == 2:
-            knows_pictures = bool((norm.weight == 1).all())
-            if knows_pictures:  # nothing will train it: motion gets the spread of the pictures that the backbone knows
-                nn.init.constant_(norm.weight, len(network.std) / sum(network.std))
-            self.register_buffer("magnitude", torch.tensor(knows_pictures))
+        if isinstance(norm, nn.BatchNorm2d) and network.in_channels == 2 and bool((norm.weight == 1).all()):
+            # nothing will train it: motion gets the spread of the pictures that the backbone knows
+            nn.init.constant_(norm.weight, len(network.std) / sum(network.std))
         self.backbone = network.requires_grad_(False).eval()
         self.dim = 2 * width
         self.in_channels, self.mean, self.std, self.temporal = network.in_channels, network.mean, network.std, False
@@ -59,9 +53,6 @@ class FrozenNet(nn.Module):
         What the backbone gives for a frame is brought to its signed square root first, so that a few strong channels do
         not drown the others (power normalisation, Perronnin et al., ECCV 2010, section 2.3).
         """
-        if self.in_channels == 2:
-            length = clips.square().sum(dim=-3, keepdim=True).sqrt().expand_as(clips)
-            clips = torch.where(self.magnitude, length, clips)
         outputs = self.backbone.frame_outputs(clips).flatten(3).float()
         outputs = outputs.sign() * outputs.abs().sqrt()
         deviation, mean = torch.std_mean(outputs, dim=2, correction=0)
@@ -103,6 +94,5 @@ class FrozenNet(nn.Module):
         return strength, held_out
 
     def digest(self) -> str:
-        """Fingerprint of the backbone and of what it is given."""
-        given = {"magnitude": self.magnitude} if self.in_channels == 2 else {}
-        return digest({**self.backbone.state_dict(), **given})
+        """Fingerprint of the backbone: its weights and statistics."""
+        return digest(self.backbone.state_dict())
