@@ -6,7 +6,9 @@ knowledge has no say however large its scores are. The calibrated streams then g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -33,8 +35,8 @@ weights move by a few percent; on 1000 they are free.
 """
 LEAST = 1e-3
 """Inverse temperature, for scores of unit spread, of a stream that is worse than chance."""
-_STEPS = 100
-"""From the learned weights to the best stream alone, where the learned ones are worse than it."""
+_CANDIDATES = 2000
+"""Weights that are tried, at most, where the learned ones are worse than the best stream alone."""
 _ITERATIONS = 200
 
 
@@ -136,8 +138,9 @@ def tune_weights(streams: Mapping[str, Scores]) -> LearnedFusion:
 
     The streams are calibrated one by one (:func:`inverse_temperature`) and added. The weights of the calibrated streams
     then minimise the log loss of their sum plus ``EQUALITY_PENALTY`` times their squared distance from the common
-    weight that calibrates this sum. If the weights are right on fewer clips than the best stream alone, they
-    are moved towards that stream until they are not. The result is the same for any order of clips and streams.
+    weight that calibrates this sum. If these weights are right on fewer clips than the best stream alone, the nearest
+    ones are taken that are not: so little as is needed, because on few clips the best stream is best by chance, too.
+    The result is the same for any order of clips and streams.
 
     Args:
         streams: validation scores by stream, on the scale that they are to be fused on.
@@ -160,18 +163,39 @@ def tune_weights(streams: Mapping[str, Scores]) -> LearnedFusion:
     best = max(ordered, key=lambda name: (alone[name], -_loss(factors[name] * logits[name], labels)))
     if not any(learned.values()):  # no stream knows anything
         learned = factors
-    for step in range(_STEPS + 1):
-        moved = {
-            name: ((_STEPS - step) * weight + step * (factors[name] if name == best else 0.0)) / _STEPS
-            for name, weight in learned.items()
-        }
-        total = sum(moved.values())
-        weights = {name: moved[name] / total for name in streams}
-        after = fuse(streams, weights).top1
-        if after >= alone[best]:
-            break
+    after = _fused(streams, learned).top1
+    if after < alone[best]:
+        near, least = np.array(list(learned.values())) / np.array(list(factors.values())), alone[best]
+        shares = next(shares for shares in _by_distance(near / near.sum()) if _right(streams, factors, shares) >= least)
+        moved = {name: share * factors[name] for name, share in zip(ordered, shares, strict=True)}
+        scale = inverse_temperature(np.tensordot(shares, calibrated, axes=1), labels)
+        learned = {name: scale * weight for name, weight in moved.items()}
+        after = _fused(streams, learned).top1
+    total = sum(learned.values())
+    weights = {name: learned[name] / total for name in streams}
     own = {name: alone[name] for name in streams}
     return LearnedFusion(weights, 1 / total, len(labels), fuse(streams).top1, after, own)
+
+
+def _fused(streams: Mapping[str, Scores], weights: Mapping[str, float]) -> Scores:
+    return fuse(streams, {name: weights[name] for name in streams})
+
+
+def _right(streams: Mapping[str, Scores], factors: Mapping[str, float], shares: NDArray[np.float64]) -> float:
+    """Top-1 of calibrated streams with ``shares``, in the order of ``factors``."""
+    weights = {name: share * factors[name] for name, share in zip(factors, shares.tolist(), strict=True)}
+    return _fused(streams, weights).top1
+
+
+def _by_distance(centre: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """Shares of the streams, adding up to 1 and evenly spread, each stream alone among them; the nearest first."""
+    count, steps = len(centre), 1
+    while math.comb(steps + count, count - 1) <= _CANDIDATES and steps < _CANDIDATES // 20:
+        steps += 1
+    cuts = itertools.combinations(range(steps + count - 1), count - 1)
+    spread_out = np.array([np.diff([-1, *cut, steps + count - 1]) - 1 for cut in cuts]) / steps
+    distance = ((spread_out - centre) ** 2).sum(axis=1).round(12)  # ties are broken by the order, not by rounding
+    yield from spread_out[np.argsort(distance, kind="stable")]
 
 
 def inverse_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

@@ -38,7 +38,7 @@ from coviar_mocrop.networks.stream_net import create_network
 from coviar_mocrop.scores import load_scores
 from coviar_mocrop.streams.base import create_stream
 from coviar_mocrop.training import fitting
-from coviar_mocrop.training.fitting import FOLDS, fold_of
+from coviar_mocrop.training.fitting import DIVISIONS, FOLDS, fold_of
 from coviar_mocrop.training.fitting import train_streams as train
 
 pytestmark = pytest.mark.usefixtures("no_figures", "quick")
@@ -202,15 +202,20 @@ def test_nothing_of_the_backbone_is_trained() -> None:
 def test_whole_groups_stay_in_a_fold() -> None:
     clips = [Clip(f"{n}.mp4", CLASSES[n % 2], n % 2) for n in range(40)]
     group_of = {f"{n}.mp4": f"group {n // 4}" for n in range(36)}  # the last four are groups of their own
-    folds = fold_of(clips, group_of, 0)
-    assert folds is not None and set(folds.tolist()) == set(range(FOLDS))
-    for start in range(0, 36, 4):
-        assert len(set(folds[start : start + 4].tolist())) == 1
-    sizes = torch.bincount(folds).tolist()
-    assert max(sizes) - min(sizes) <= 4
+    divisions = fold_of(clips, group_of, 0)
+    assert divisions is not None and divisions.shape == (DIVISIONS, 40)
+    assert len({tuple(folds.tolist()) for folds in divisions}) == DIVISIONS
+    for folds in divisions:
+        assert set(folds.tolist()) == set(range(FOLDS))
+        for start in range(0, 36, 4):
+            assert len(set(folds[start : start + 4].tolist())) == 1
+        sizes = torch.bincount(folds).tolist()
+        assert max(sizes) - min(sizes) <= 4
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0)).tolist()
     moved = fold_of([clips[n] for n in order], group_of, 0)
-    assert moved is not None and torch.equal(moved, folds[order])
+    assert moved is not None and torch.equal(moved, divisions[:, order])
+    other = fold_of(clips, group_of, 1)
+    assert other is not None and not (other[:, None] == divisions).all(dim=2).any()  # no division of another seed's
     assert fold_of(clips, {clip.path: "one" for clip in clips}, 0) is None
     few = fold_of(clips, {clip.path: str(n % 3) for n, clip in enumerate(clips)}, 0)
     assert few is not None and len(few.unique()) == 3

@@ -153,7 +153,7 @@ def losses(features: Tensor, labels: Tensor, folds: Tensor, classes: int, streng
 def test_the_strength_is_chosen_by_clips_held_out(seed: int) -> None:
     features, labels = draw(18, 10, 3, seed)
     folds, strengths = torch.arange(18) % 3, STRENGTHS[::2]
-    strength, logits = cross_validate(features, labels, folds, 3, strengths)
+    strength, logits = cross_validate(features, labels, folds[None], 3, strengths)
     tried = losses(features, labels, folds, 3, strengths)
     assert strength == strengths[tried.index(min(tried))]
     assert float(F.cross_entropy(logits, labels)) == pytest.approx(min(tried), rel=1e-4)
@@ -163,20 +163,31 @@ def test_the_strength_is_chosen_by_clips_held_out(seed: int) -> None:
         torch.testing.assert_close(logits[out], fit.logits(features[out]), rtol=1e-3, atol=1e-3)
 
 
+def test_several_divisions_are_averaged() -> None:
+    """The first one chooses the strength."""
+    features, labels = draw(24, 10, 3, 1)
+    divisions = torch.stack([torch.arange(24) % 3, torch.arange(24) // 6])
+    strength, logits = cross_validate(features, labels, divisions, 3, STRENGTHS[::2])
+    chosen, first = cross_validate(features, labels, divisions[:1], 3, STRENGTHS[::2])
+    _, second = cross_validate(features, labels, divisions[1:], 3, [strength])
+    assert strength == chosen
+    torch.testing.assert_close(logits, (first + second) / 2)
+
+
 def test_held_out_clips_do_not_know_their_own_fold() -> None:
     """Wrong labels in a fold change what all other clips get, and nothing in the fold itself."""
     features, labels = draw(30, 20, 3)
     folds = torch.arange(30) % 5
-    _, before = cross_validate(features, labels, folds, 3, [0.1])
+    _, before = cross_validate(features, labels, folds[None], 3, [0.1])
     wrong = labels.where(folds != 2, (labels + 1) % 3)
-    _, after = cross_validate(features, wrong, folds, 3, [0.1])
+    _, after = cross_validate(features, wrong, folds[None], 3, [0.1])
     assert torch.equal(before[folds == 2], after[folds == 2])
     assert not torch.isclose(before[folds != 2], after[folds != 2]).any(dim=1).all()
 
 
 def test_of_equal_strengths_the_strongest_is_chosen() -> None:
     labels = torch.tensor([0, 1] * 6)
-    strength, _ = cross_validate(torch.zeros(12, 3), labels, torch.arange(12) // 4, 2)
+    strength, _ = cross_validate(torch.zeros(12, 3), labels, (torch.arange(12) // 4)[None], 2)
     assert strength == STRENGTHS[0]
 
 
@@ -184,8 +195,8 @@ def test_of_equal_strengths_the_strongest_is_chosen() -> None:
 def test_the_order_of_the_clips_does_not_matter(shape: tuple[int, int, int]) -> None:
     features, labels = draw(*shape)
     folds = torch.arange(shape[0]) % 3
-    strength, logits = cross_validate(features, labels, folds, shape[2], STRENGTHS[::2])
+    strength, logits = cross_validate(features, labels, folds[None], shape[2], STRENGTHS[::2])
     order = torch.randperm(shape[0], generator=torch.Generator().manual_seed(1))
-    other, moved = cross_validate(features[order], labels[order], folds[order], shape[2], STRENGTHS[::2])
+    other, moved = cross_validate(features[order], labels[order], folds[None, order], shape[2], STRENGTHS[::2])
     assert other == strength
     torch.testing.assert_close(moved, logits[order], rtol=1e-3, atol=1e-3)

@@ -74,7 +74,7 @@ class FrozenNet(nn.Module):
 
         Args:
             features, labels: of the clips.
-            folds: int64 [clips], by which cross-validation chooses the regularisation; None: its default.
+            folds: int64 [divisions, clips], by which cross-validation chooses the regularisation; None: its default.
 
         Returns:
             The strength of the regularisation, and the logits of the clips held out; see :func:`cross_validate`.

@@ -99,17 +99,26 @@ def cross_validate(
 
     Args:
         features, labels, num_classes: see :func:`fit_linear`.
-        folds: int64 [clips], the fold that a clip is held out with.
+        folds: int64 [divisions, clips], the fold that a clip is held out with. The first division chooses the strength.
         strengths: to choose from, the strongest first.
 
     Returns:
-        The strength; and the logits float64 [clips, classes] of each clip, from the fit that did not see its fold.
+        The strength; and the logits float64 [clips, classes] of each clip, the mean over the divisions, each from the
+        fit that did not see its fold.
     """
+    first, *others = folds
+    logits = _held_out(features, labels, first, num_classes, strengths)
+    losses = [float(F.cross_entropy(rows, labels)) for rows in logits]
+    best = losses.index(min(losses))
+    chosen = [_held_out(features, labels, division, num_classes, [strengths[best]])[0] for division in others]
+    return strengths[best], torch.stack([logits[best], *chosen]).mean(dim=0)
+
+
+def _held_out(features: Tensor, labels: Tensor, folds: Tensor, num_classes: int, strengths: Sequence[float]) -> Tensor:
+    """Logits float64 [strengths, clips, classes] of clips that were held out."""
     logits = torch.zeros(len(strengths), len(labels), num_classes, dtype=torch.float64)
     for fold in folds.unique():
         out = folds == fold
         for row, fit in enumerate(fit_linear(features[~out], labels[~out], num_classes, strengths)):
             logits[row, out] = fit.logits(features[out])
-    losses = [float(F.cross_entropy(rows, labels)) for rows in logits]
-    best = losses.index(min(losses))
-    return strengths[best], logits[best]
+    return logits

@@ -147,7 +147,8 @@ class Stream(ABC):
         Args:
             features: float32 [clips, dim]; see :attr:`feature_dims`.
             labels: int64 [clips].
-            folds: int64 [clips], by which cross-validation chooses what is to be chosen; None: all is the default.
+            folds: int64 [divisions, clips], by which cross-validation chooses what is to be chosen; None: all is the
+                default.
 
         Returns:
             Logits float64 [clips, classes] of each clip when it was held out with its fold; None without folds.

@@ -31,6 +31,7 @@ from coviar_mocrop.training.setup import Draw, Run, Trainer
 from coviar_mocrop.training.trainer import begin, best_files, finish_epoch, train
 
 FOLDS = 5
+DIVISIONS = 5
 """Of the cross-validation, where there are as many groups."""
 
 
@@ -115,8 +116,9 @@ def _fit(run: Run, trainers: Sequence[Trainer]) -> dict[str, Scores]:
         if not readable.any():
             raise DataError(f"none of the clips of {trainer.config.data.train_list} could be read")
         features, labels = features[readable], labels[readable]
-        kept = None if folds is None else folds[readable]
-        logits = stream.fit(features, labels, None if kept is None or len(kept.unique()) < 2 else kept)
+        kept = None if folds is None else folds[:, readable]
+        one_fold = kept is None or any(len(division.unique()) < 2 for division in kept)
+        logits = stream.fit(features, labels, None if one_fold else kept)
         with torch.inference_mode():
             own = stream.network(features.to(stream.device)).float().cpu()
         trainer.state.metrics = Metrics(
@@ -149,12 +151,14 @@ def _rows(loader: ClipLoader, stream: str) -> torch.Tensor:
 
 
 def fold_of(clips: Sequence[Clip], group_of: Mapping[str, str], seed: int) -> torch.Tensor | None:
-    """The fold int64 [clips] of each clip in the cross-validation, whole groups together.
+    """The fold of each clip in the cross-validation, whole groups together: int64 [``DIVISIONS``, clips].
+
+    Several divisions, because which groups are held out together decides much where there are few.
 
     Args:
         clips: of distinct paths.
         group_of: by path; a clip that is not named is a group of its own.
-        seed: decides the division.
+        seed: decides the divisions.
 
     Returns:
         None where there is one group only.
@@ -164,5 +168,5 @@ def fold_of(clips: Sequence[Clip], group_of: Mapping[str, str], seed: int) -> to
     count = min(FOLDS, len(sizes))
     if count < 2:
         return None
-    part_of = divide(sizes, [1 / count] * count, seed)
-    return torch.tensor([part_of[group_of[clip.path]] for clip in clips])
+    parts = [divide(sizes, [1 / count] * count, DIVISIONS * seed + number) for number in range(DIVISIONS)]
+    return torch.tensor([[part_of[group_of[clip.path]] for clip in clips] for part_of in parts])
