@@ -47,7 +47,7 @@ BOXES: dict[str, list[str]] = {
     "box of 0.75": ["mocrop.area_ratio=0.75"],
     "box of 0.4": ["mocrop.area_ratio=0.4"],
     "box of 0.4 at 192 pixels (efficiency)": ["mocrop.area_ratio=0.4", "setting=efficiency"],
-    "box of 0.4, weight of MoCrop's default": ["mocrop.area_ratio=0.4", "mocrop.weight=speed"],
+    "box of 0.4, weight: speed": ["mocrop.area_ratio=0.4", "mocrop.weight=speed"],
     "box of 0.4, 8 I-frames, motion at 112 pixels": [
         "mocrop.area_ratio=0.4",
         "streams.iframe.input.test_segments=8",

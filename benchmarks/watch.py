@@ -19,8 +19,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.stream import VideoStream
 from coviar_mocrop.checkpoint import save_checkpoint
 from coviar_mocrop.clips.dataset import read_streams
+from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.time_windows import TimeWindow, WindowCutter
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.videos import videos_below
@@ -48,9 +49,9 @@ from coviar_mocrop.mocrop.density import GATE, motion_level
 from coviar_mocrop.streams.base import create_stream
 from coviar_mocrop.viz.tables import markdown_table
 
-RATE, PERIOD, LENGTH = 25, 8, 16
+RATE, PERIOD, LENGTH = 25, 8, 32
 """Frames per second; seconds from one motion to the next; seconds of the picture that is repeated."""
-NOISE = 3.0
+NOISE = 2.5
 """Standard deviation of the sensor noise, grey levels."""
 GATES = (0.002, 0.005, 0.01, 0.02, 0.05)
 STREAMS = ("iframe", "mv", "residual")
@@ -60,7 +61,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the options of ``benchmark.py watch``."""
     add = command.add_argument
     add("--repeats", type=int, default=5, metavar="N", help="passes of each way; the median counts (%(default)s)")
-    add("--minutes", type=float, default=0.0, metavar="M", help="also measure the memory of a video so long, twice")
+    add("--minutes", type=float, nargs="*", default=[], metavar="M", help="also measure the memory for videos so long")
     add("--day", type=int, default=0, metavar="FRAMES", help="also send so many frames, with damage, through a pipe")
     add("--footage", metavar="DIR", help="also measure what the gate misses, on clips in a folder for each class")
     add("--size", default="1280x720", metavar="WxH", help="of the picture (%(default)s)")
@@ -111,7 +112,7 @@ def make_camera(path: Path, width: int, height: int, seconds: int = LENGTH) -> P
         for number in range(seconds * RATE):
             picture = scene.copy()
             step = number % (PERIOD * RATE)
-            if step < RATE:
+            if step < RATE - 1:  # it is gone within the second, too
                 left = width // 4 + width // 128 * step  # as fast as somebody who runs
                 picture[side : side + len(square), left : left + square.shape[1]] = square
             noisy = np.clip(picture + noise[number % len(noise)], 0, 255).astype(np.uint8)
@@ -206,6 +207,11 @@ def measure_reading(clip: Path, checkpoints: list[Path], repeats: int) -> dict[s
     def gated(window: TimeWindow) -> bool:
         return motion_level(window.raw_vectors(), window.frames[0].size) >= GATE
 
+    def show(window: TimeWindow) -> None:  # what three streams look at, and the I-frames before it
+        shown = middle_frames(window.info.num_frames, 8, "iframe")
+        if window.start % 4 == 0:
+            window.get({"iframe": shown, "frame": shown})
+
     def read(window: TimeWindow) -> None:
         if gated(window):
             read_streams(window, streams, box)
@@ -213,9 +219,10 @@ def measure_reading(clip: Path, checkpoints: list[Path], repeats: int) -> dict[s
     ways: dict[str, Callable[[], int]] = {
         "bare decoding": lambda: _bare(clip, vectors=False),
         "bare decoding with vectors": lambda: _bare(clip, vectors=True),
-        "frames with vectors, cut into windows": lambda: _windows(clip, lambda window: None),
-        "and the gate": lambda: _windows(clip, gated),
-        "and the pixels of windows that move": lambda: _windows(clip, read),
+        "frames with vectors, in windows": lambda: _windows(clip, lambda window: None),
+        "the same, and the pixels that one window in four needs, as RGB": lambda: _windows(clip, show),
+        "frames with vectors, in windows, and the gate": lambda: _windows(clip, gated),
+        "the same, and the inputs of three networks for the windows that move": lambda: _windows(clip, read),
     }
     spent = _in_turn(ways, repeats)
     return {name: 1e3 * seconds / (LENGTH * RATE) for name, seconds in spent.items()}
@@ -363,42 +370,36 @@ def measure_latency(clip: Path, checkpoints: list[Path], seconds: int = 30) -> d
     return {"windows": len(late), "median": statistics.median(late), "longest": max(late)}
 
 
-def measure_memory(clip: Path, checkpoints: list[Path], minutes: float) -> dict[str, list[dict[str, float]]]:
-    """Resident megabytes of ``tools/watch.py`` on a file and on a pipe: early on, at the end, and the peak."""
-    loops = max(round(60 * minutes / LENGTH), 1)
-    found: dict[str, list[dict[str, float]]] = {}
-    command = [sys.executable, str(Path(__file__).parent.parent / "tools/watch.py"), "--json", "--checkpoints"]
-    command += [str(path) for path in checkpoints]
+def measure_memory(clip: Path, checkpoints: list[Path], lengths: Sequence[float]) -> list[dict[str, Any]]:
+    """Resident megabytes of ``tools/watch.py`` on files and on pipes: early on, at the end, and the peak."""
+    found = []
+    tool = str(Path(__file__).parent.parent / "tools/watch.py")
+    options = ["--json", "--checkpoints", *map(str, checkpoints)]
     with tempfile.TemporaryDirectory() as folder:
-        for kind in ("file", "pipe"):
+        for minutes, kind in product(lengths, ("file", "pipe")):
+            loops = max(round(60 * minutes / LENGTH), 1)
             source = Path(folder, f"long_{kind}.ts")
             if kind == "file":
                 with open(source, "wb") as out:
                     out.writelines(packets(clip, loops))
-            feed = packets(clip, loops) if kind == "pipe" else None
             start = time.monotonic()
             process = subprocess.Popen(
-                [*command, "-" if feed else str(source)],
-                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                [sys.executable, tool, str(source) if kind == "file" else "-", *options],
+                stdin=subprocess.DEVNULL if kind == "file" else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
-            if feed is not None:
-                threading.Thread(target=_feed, args=(process.stdin, feed), daemon=True).start()
+            if kind == "pipe":
+                threading.Thread(target=_feed, args=(process.stdin, packets(clip, loops)), daemon=True).start()
             assert process.stdout is not None
             resident = [_resident(process.pid) for _ in process.stdout]
             process.wait()
-            tenth = max(len(resident) // 10, 1)
-            found[kind] = [
-                {
-                    "minutes": minutes,
-                    "windows": len(resident),
-                    "at a tenth": resident[tenth - 1],
-                    "at the end": resident[-2],
-                    "peak": max(resident),
-                    "seconds": time.monotonic() - start,
-                }
-            ]
+            facts = {"": kind, "minutes": round(loops * LENGTH / 60), "windows": len(resident)}
+            facts |= {
+                "MB at a tenth": round(resident[max(len(resident) // 10, 1) - 1]),
+                "MB peak": round(max(resident)),
+            }
+            found.append({**facts, "seconds it took": round(time.monotonic() - start)})
             source.unlink(missing_ok=True)
     return found
 
@@ -489,7 +490,5 @@ def _gate_table(found: dict[str, list[float]]) -> str:
     return markdown_table([["clips without any window above", "clips", *(f"{gate:g}" for gate in GATES)], *rows])
 
 
-def _memory_table(found: dict[str, list[dict[str, float]]]) -> str:
-    rows = [[kind, *(f"{value:.0f}" for value in row.values())] for kind, rows in found.items() for row in rows]
-    head = ["", "minutes", "windows", "MB at a tenth", "MB at the end", "MB peak", "seconds it took"]
-    return markdown_table([head, *rows])
+def _memory_table(found: Sequence[dict[str, Any]]) -> str:
+    return markdown_table([list(found[0]), *(list(row.values()) for row in found)])
