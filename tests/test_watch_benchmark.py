@@ -1,0 +1,62 @@
+"""benchmark.py watch: the made camera, its endless stream, and what is measured on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import watch
+from coviar_mocrop.bitstream.stream import VideoStream
+from coviar_mocrop.clips.time_windows import WindowCutter
+from coviar_mocrop.mocrop.density import GATE, motion_level
+
+
+@pytest.fixture(scope="module")
+def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return watch.make_camera(tmp_path_factory.mktemp("camera") / "camera.ts", 192, 128)
+
+
+def test_two_windows_of_a_period_move(camera: Path) -> None:
+    stream = VideoStream(camera)
+    cutter = WindowCutter(stream, 2.0, 1.0)
+    windows = [window for frame in stream for window in cutter.add(frame)]
+    levels = {window.start: motion_level(window.raw_vectors(), window.frames[0].size) for window in windows}
+    moving = {start for start in levels if round(start) % watch.PERIOD in (0, watch.PERIOD - 1)}
+    assert len(levels) == 30 and len(moving) == 7
+    still = max(level for start, level in levels.items() if start not in moving)  # noise moves blocks of small pictures
+    assert min(levels[start] for start in moving) > max(2 * still, GATE)
+
+
+def test_the_stream_goes_on_and_on(camera: Path, tmp_path: Path) -> None:
+    """Three times the camera's picture is one video, three times as long, with the same frames."""
+    path = tmp_path / "long.ts"
+    path.write_bytes(b"".join(watch.packets(camera, 3)))
+    once, often = list(VideoStream(camera)), list(VideoStream(path))
+    assert len(often) == 3 * len(once)
+    assert not any(frame.broken or frame.missing or frame.is_damaged for frame in often)
+    assert often[-1].time == pytest.approx(3 * watch.LENGTH - 1 / watch.RATE, abs=1e-3)
+    for number in (0, 7, 60):
+        for loop in range(3):
+            assert (often[number + loop * len(once)].rgb() == once[number].rgb()).all()
+
+
+def test_what_is_measured(camera: Path, tmp_path: Path) -> None:
+    checkpoints = watch.make_checkpoints(tmp_path, 32)
+    found = watch.measure_reading(camera, checkpoints, 1)
+    assert len(found) == 6 and min(found.values()) > 0
+    seconds = watch.measure_cameras(camera, checkpoints, 1)
+    assert 7 / 31 <= seconds["moving"] <= 1
+    assert len(seconds["seconds"]) == 4 and min(seconds["seconds"].values()) > 0
+    assert "bare decoding" in watch._reading_table(found) and "OpenCV" in watch._camera_table(seconds)
+
+
+@pytest.mark.slow  # processes of their own
+def test_memory_and_a_day(camera: Path, tmp_path: Path) -> None:
+    rows = watch.measure_memory(camera, watch.make_checkpoints(tmp_path, 32), [0.5])
+    assert [row[""] for row in rows] == ["file", "pipe"]
+    assert all(row["windows"] == 31 and row["MB peak"] > 100 for row in rows)
+    (tmp_path / "day").mkdir()
+    found = watch.measure_day(tmp_path / "day", 4000)
+    assert found["frames"] == 4000 and found["with damage"] > 0
+    assert found["windows"] == pytest.approx(159, abs=3)
