@@ -87,7 +87,8 @@ class Predictor:
         self.runtime = choose_runtime(self._config.train)
         for stream in self.streams.values():
             self.runtime.place(stream.network)
-            self.runtime.halve_weights(stream.network)
+            if not stream.feature_dims:  # what makes features has a precision of its own
+                self.runtime.halve_weights(stream.network)
             if self.runtime.device.type == "cpu":  # as in testing
                 stream.network.frames_at_once = self.runtime.frames_at_once  # type: ignore[assignment]
         self.form = next((stream.form for stream in self.streams.values() if stream.form), None)
