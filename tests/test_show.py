@@ -32,6 +32,7 @@ from coviar_mocrop.inference import show
 from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.inference.show import annotate_video, inspect_clip, log_pictures, peak_motion_frame
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box, frames_to_read
+from coviar_mocrop.runtime import Runtime
 from coviar_mocrop.streams.base import create_stream
 from coviar_mocrop.viz.clip_figures import ClipView, prediction_figure, short_name
 from coviar_mocrop.viz.drawing import block_motion, draw_box, flow_colours, visible
@@ -222,6 +223,19 @@ def test_predicting_copies_the_next_stream_while_one_is_computed(
     predictor.runtime = replace(predictor.runtime, device=torch.device("cuda"))
     assert len(list(predictor._batches([read]))) == len(predictor.streams)
     assert len(pinned) == 3 * len(predictor.streams)  # pixels, which are mirrored, and the label
+
+
+def test_weights_in_half_precision_change_no_bit(
+    clip: Path, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halved = Predictor(checkpoints, ["train.precision=bf16"])
+    kept = {tensor.dtype for tensor in halved.streams["mv"].network.state_dict().values()}
+    assert torch.bfloat16 in kept
+    monkeypatch.setattr(Runtime, "halve_weights", lambda *given: None)
+    whole = Predictor(checkpoints, ["train.precision=bf16"])
+    assert torch.bfloat16 not in {tensor.dtype for tensor in whole.streams["mv"].network.state_dict().values()}
+    for name, row in whole(clip).scores.items():
+        np.testing.assert_array_equal(halved(clip).scores[name], row)
 
 
 def test_predict_one_video(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:

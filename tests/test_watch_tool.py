@@ -72,10 +72,13 @@ def test_json_lines_are_what_over_time_gives(clip: Path, streams: list[Path]) ->
 def test_everything_that_can_be_written(clip: Path, streams: list[Path], tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in ("seen.csv", "time.png", "seen.mp4", "board")}
     options = ("--csv", files["seen.csv"], "--timeline", files["time.png"], "--video", files["seen.mp4"])
+    files["board"].mkdir()
+    (files["board"] / "best.pt").write_text("a checkpoint")
     done = run_tool(
         "watch", clip, "--checkpoints", *streams, *options, "--tensorboard", files["board"], "--events", "--json"
     )
     assert all(f"wrote {path}" in done.stderr for path in files.values())
+    assert (files["board"] / "best.pt").exists()  # what is in the folder stays
     printed = windows(done.stdout)
     seen = [line for line in printed if "event" not in line]
     rows = list(csv.DictReader(files["seen.csv"].open()))

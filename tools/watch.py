@@ -8,6 +8,7 @@ import json
 import shlex
 import signal
 import sys
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def main() -> None:
     add("--timeline", type=Path, metavar="PICTURE", help="picture over time; for several sources, a folder of them")
     add("--no-frames", action="store_true", help="timelines without frames of the video")
     add("--video", type=Path, metavar="FILE", help="video with box and class; for several sources, a folder of them")
-    add("--tensorboard", type=Path, metavar="DIR", help="write probabilities over time as a run of TensorBoard")
+    add("--tensorboard", type=Path, metavar="DIR", help="add probabilities over time to a run of TensorBoard")
     add("--transport", choices=("tcp", "udp"), default="tcp", help="of RTSP (default: %(default)s)")
     add("--timeout", type=float, default=10.0, metavar="S", help="silence after which a connection is broken")
     add(
@@ -184,7 +185,7 @@ class Summary:
     def __init__(self) -> None:
         self.windows = self.idle = self.dropped = self.damaged = 0
         self.seconds: dict[str, float] = {}
-        self._late: list[float] = []
+        self._late: deque[float] = deque(maxlen=10_000)
 
     def add(self, prediction: WindowPrediction) -> None:
         """Count a window."""
@@ -194,13 +195,13 @@ class Summary:
         self.damaged += bool(prediction.damaged_frames)
         self.seconds[prediction.path] = prediction.end
         if prediction.wall_time is not None:
-            self._late = [*self._late[-9999:], prediction.latency]
+            self._late.append(prediction.latency)
 
     def __str__(self) -> str:
         told = f"{self.windows} windows in {sum(self.seconds.values()):.1f} s of video: {self.idle} idle"
         told += f", {self.damaged} with damaged frames, {self.dropped} dropped"
         if self._late:
-            median, most = np.quantile(self._late, (0.5, 0.95))
+            median, most = np.quantile(list(self._late), (0.5, 0.95))
             told += f"; latency {median:.2f} s (median), {most:.2f} s (95 %)"
         return told
 

@@ -70,7 +70,8 @@ def scheme_of(source: Source) -> str:
 
 def source_name(source: Source) -> str:
     """What to call a source."""
-    return "standard input" if source == STANDARD_INPUT else redacted(name_of(source))
+    name = name_of(source)
+    return "standard input" if name == STANDARD_INPUT else redacted(name)
 
 
 def is_endless(source: Source) -> bool:

@@ -77,6 +77,9 @@ class RemoteFile(io.RawIOBase):
             ) from error
         try:
             self._download(self._response)
+        except VideoError:
+            self.close()
+            raise
         except (OSError, HTTPException, ValueError) as error:
             self.broken = _reason(error)
             self.close()

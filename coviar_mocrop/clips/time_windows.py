@@ -112,6 +112,18 @@ class TimeWindow(FrameSequence):
                 yield _Numbered(number, self._frames[number + self._first])
 
 
+def require_lengths(length: float, stride: float) -> None:
+    """Check the length of windows and the stride from one to the next, seconds.
+
+    Raises:
+        ConfigError: the stride is longer than the window, or one of them is not positive or has no end.
+    """
+    if not 0 < stride <= length < math.inf:
+        raise ConfigError(
+            f"windows of {length:g} s every {stride:g} s: give a stride above 0 s, and no longer than the window"
+        )
+
+
 class WindowCutter:
     """Cuts the frames of a stream into windows. Only the frames of the window that comes next are kept.
 
@@ -124,12 +136,9 @@ class WindowCutter:
         """Windows of ``length`` seconds, one every ``stride`` seconds.
 
         Raises:
-            ConfigError: the stride is longer than the window, or one of them is not positive.
+            ConfigError: see :func:`require_lengths`.
         """
-        if not 0 < stride <= length < math.inf:
-            raise ConfigError(
-                f"windows of {length:g} s every {stride:g} s: give a stride above 0 s, and no longer than the window"
-            )
+        require_lengths(length, stride)
         self._stream, self._length, self._stride = stream, length, stride
         self._kept: list[StreamFrame] = []
         self._restart(stream.start)

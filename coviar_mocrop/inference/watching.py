@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream.addresses import STANDARD_INPUT, source_name
 from coviar_mocrop.bitstream.types import Source
-from coviar_mocrop.clips.time_windows import TimeWindow
+from coviar_mocrop.clips.time_windows import TimeWindow, require_lengths
 from coviar_mocrop.errors import ConfigError, NoMotionVectorsError, VideoError
 from coviar_mocrop.inference.prediction import WindowPrediction
 from coviar_mocrop.inference.predictor import Predictor
@@ -32,8 +32,6 @@ def watch(
     predictor: Predictor,
     sources: Sequence[Source],
     *,
-    window: float = 2.0,
-    stride: float = 1.0,
     gate: float = GATE,
     options: StreamOptions | None = None,
     on_notice: Callable[[Notice], None] | None = None,
@@ -44,10 +42,8 @@ def watch(
     Args:
         predictor: the networks.
         sources: see :func:`~coviar_mocrop.bitstream.addresses.open_source`.
-        window: seconds.
-        stride: seconds from one window to the next.
         gate: see :meth:`Predictor.over_time`.
-        options: how the sources are read.
+        options: how the sources are read, and how long windows are; None: the defaults.
         on_notice: is told what happens to a source; None: a warning is logged.
         on_window: is given each window with its prediction, for its frames.
 
@@ -56,14 +52,10 @@ def watch(
         ConfigError: the window, the stride or the gate is out of range, ``data.anchor_every`` is not set, or
             standard input is named twice.
     """
-    options = options or StreamOptions(window, stride)
+    options = options or StreamOptions()
     if not 0 <= gate < 1:
         raise ConfigError(f"the gate is {gate:g}; give a level of motion from 0 to below 1")
-    if not 0 < options.stride <= options.window:
-        raise ConfigError(
-            f"windows of {options.window:g} s every {options.stride:g} s: give a stride above 0 s, and no longer than "
-            "the window"
-        )
+    require_lengths(options.window, options.stride)
     if sources.count(STANDARD_INPUT) > 1:
         raise ConfigError(f"{source_name(STANDARD_INPUT)} can be read once; name it once")
     if predictor.data.anchor_every is None:

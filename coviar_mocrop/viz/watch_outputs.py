@@ -76,9 +76,9 @@ class WatchOutputs:
         self._videos = {name: _Video(path) for name, path in (videos or {}).items()}
         self._board: SummaryWriter | None = None
         if tensorboard is not None:
-            from coviar_mocrop.viz.tensorboard import new_run
+            from torch.utils.tensorboard import SummaryWriter
 
-            self._board = new_run(tensorboard.parent, tensorboard.name)
+            self._board = SummaryWriter(str(tensorboard))  # what is in the folder stays
             self._open.callback(self._board.close)
             self.written.append(tensorboard)
 
