@@ -1,4 +1,4 @@
-"""What all tools share: errors as one line, exit codes, `--set`."""
+"""What all commands share: errors as one line, exit codes, `--set`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import sys
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, Interrupted, ScoreError
 from coviar_mocrop.messages import first_line
@@ -27,7 +25,7 @@ _REMEDIES = {
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a tool's ``main``; what a user can cause ends in one line on stderr and exit code 2, not a traceback."""
+    """Run a command; what a user can cause ends in one line on stderr and exit code 2, not a traceback."""
     # what goes wrong is said by whichever process meets it
     level = logging.INFO if is_main_process() else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", handlers=[LinesAboveBars()])
@@ -38,12 +36,17 @@ def run(main: Callable[[], None]) -> None:
         said, code = str(error), 130
     except CoviarMocropError as error:
         said, code = f"error: {error}", 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "coviar_mocrop"):
+            raise
+        said, code = f"error: this needs {package}, which is not installed; pip install coviar_mocrop installs it", 2
     except RuntimeError as error:
         remedy = next((remedy for words, remedy in _REMEDIES.items() if words in str(error)), None)
         if remedy is None:
             raise
         said, code = f"error: {first_line(error)}; {remedy}", 2
-    except BrokenPipeError:  # `tool | head`
+    except BrokenPipeError:  # `coviar ... | head`
         said, code = "", 1
     except OSError as error:
         if error.filename is None:
@@ -62,7 +65,12 @@ class LinesAboveBars(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message."""
-        tqdm.write(self.format(record), file=sys.stderr)
+        if "tqdm" in sys.modules:
+            from tqdm import tqdm
+
+            tqdm.write(self.format(record), file=sys.stderr)
+        else:  # no bar without tqdm, which takes long to import
+            print(self.format(record), file=sys.stderr)
 
 
 def is_main_process() -> bool:
@@ -70,9 +78,10 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def parser(description: str, examples: str = "") -> argparse.ArgumentParser:
+def parser(description: str, examples: str = "", program: str | None = None) -> argparse.ArgumentParser:
     """An argument parser that keeps line breaks and shows examples at the end of ``--help``."""
     return argparse.ArgumentParser(
+        program,
         description=description,
         epilog=f"examples:\n{examples}" if examples else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -87,7 +96,7 @@ def add_set_argument(arguments: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="override settings by their dotted name, such as --set setting=efficiency train.epochs=5",
+        help="change settings by their dotted names, such as --set setting=efficiency train.epochs=5",
     )
 
 

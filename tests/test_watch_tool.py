@@ -1,4 +1,4 @@
-"""tools/watch.py: what it prints and writes, how it ends, and what it refuses."""
+"""``coviar watch``: what it prints and writes, how it ends, and what it refuses."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_the_systemd_unit_runs_the_command() -> None:
     command = re.search(r"ExecStart=(.*)", unit)
     assert command is not None
     assert command[1] == (
-        f"{sys.executable} {TOOLS / 'watch.py'} rtsp://user:pass%%20word@camera/live --checkpoints 'runs/my run' "
+        f"{sys.executable} -m coviar_mocrop watch rtsp://user:pass%%20word@camera/live --checkpoints 'runs/my run' "
         "--csv seen.csv"
     )
     assert f"WorkingDirectory={os.getcwd()}" in unit
