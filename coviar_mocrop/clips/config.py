@@ -20,7 +20,7 @@ class DataConfig(BaseConfig):
     root: str = Field("data", description="Data root. Paths in the lists are relative to it.")
     train_list: str | None = Field(None, description="Training list: one clip per line, `path class label`.")
     val_list: str | None = Field(
-        None, description="Validation list, which training chooses by (null: the last epoch is the result)."
+        None, description="Validation list, on which training chooses its best epoch (null: the last epoch counts)."
     )
     test_list: str | None = Field(None, description="Test list, in the format of the training list.")
     classes: str = Field(..., description="Class list: one class name per line, in the order of the labels.")
@@ -37,7 +37,11 @@ class DataConfig(BaseConfig):
         description="Store the index of every video in the cache folder (about 10 kB per video). This helps with long "
         "videos, AVI files with B-frames and slow disks. Short clips gain little.",
     )
-    backend: Literal["auto", "pyav", "mvextractor"] = Field("auto", description="Library that reads the bitstream.")
+    backend: Literal["auto", "pyav", "mvextractor"] = Field(
+        "auto",
+        description="Library that reads the bitstream. auto: PyAV. mvextractor gives the same vectors for sound "
+        "videos without B-frames.",
+    )
     anchor_every: int | None = Field(
         12, ge=1, description="Maximum GOP length in frames. Longer GOPs are split into virtual ones (null: never)."
     )

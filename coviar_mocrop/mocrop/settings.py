@@ -43,129 +43,151 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "sample_share": 0.1,
         "objective": "sum_and_mean",
     },
-    "default": {},  # the fields' own defaults: what covers marked action regions best (docs/mocrop.md)
+    "default": {},  # the fields' own defaults: what covers marked action regions best (docs/results/mocrop.md)
 }
 
 
 class MoCropSettings(BaseConfig):
-    """Settings of :func:`~coviar_mocrop.mocrop.estimate_box`; a field that is named overrides its preset.
+    """Settings of the MoCrop box (``estimate_box``). A field that is given overrides its preset.
 
     Raises:
         ConfigError: a field is unknown, of the wrong type or out of its range, which it names.
     """
 
-    preset: Preset = Field("default", description="default | paper_v1 | paper_v2")
+    preset: Preset = Field(
+        "default",
+        description="Values of all fields that are not given. default: best on real footage. paper_v1, paper_v2: the "
+        "two published versions.",
+    )
     area_ratio: float = Field(
-        0.75,
-        gt=0,
-        le=1,
-        description="share of the frame that the box covers, within area_tolerance: 0.75 is 0.68 to 0.82",
+        0.75, gt=0, le=1, description="Share of the frame that the box covers, within area_tolerance."
     )
     area_tolerance: float = Field(
         0.1,
         ge=0,
         lt=1,
-        description="how far the box's cell count may be from area_ratio, as a share of it: with 0.1, the published "
-        "value, an area_ratio of 0.75 gives boxes of 0.68 to 0.82 of the frame, 0.4 of 0.36 to 0.44",
+        description="Largest deviation of the box from area_ratio, relative to it. With 0.1, the published value, an "
+        "area_ratio of 0.75 gives boxes of 0.68 to 0.82 of the frame, and 0.4 gives 0.36 to 0.44.",
     )
     size: Literal["fixed", "adaptive"] = Field(
         "fixed",
-        description="fixed: a box of area_ratio; adaptive: the smallest box that holds motion_share of the motion",
+        description="Size of the box. fixed: area_ratio. adaptive: the smallest box that holds motion_share of the "
+        "motion.",
     )
-    motion_share: float = Field(0.95, gt=0, le=1, description="share of the motion that an adaptive box holds")
-    area_floor: float = Field(0.1, gt=0, le=1, description="smallest adaptive box, as a share of the frame")
+    motion_share: float = Field(0.95, gt=0, le=1, description="Share of the motion that an adaptive box holds.")
+    area_floor: float = Field(0.1, gt=0, le=1, description="Smallest size of an adaptive box, as a share of the frame.")
     aspect_limit: float = Field(
-        2.5, ge=1, le=100, description="longest side of an adaptive box, in pixels, against its other side"
+        2.5, ge=1, le=100, description="Largest ratio of an adaptive box's longer side to its shorter side, in pixels."
     )
     full_above: float = Field(
         0.75,
         gt=0,
         le=1,
-        description="where an adaptive box would need more than this share of the frame, motion is global or "
-        "scattered, and the box is the full frame",
+        description="If an adaptive box would cover more than this share of the frame, the full frame is used, because "
+        "motion is then global or scattered.",
     )
-    rows: int = Field(18, ge=1, le=128, description="cells of the density grid, top to bottom (v1: 6, v2: 9)")
-    columns: int = Field(32, ge=1, le=128, description="cells of the density grid, left to right (v1: 8, v2: 16)")
+    rows: int = Field(18, ge=1, le=128, description="Number of rows of the density grid (v1: 6, v2: 9).")
+    columns: int = Field(32, ge=1, le=128, description="Number of columns of the density grid (v1: 8, v2: 16).")
     camera: Literal["none", "translation", "similarity"] = Field(
         "similarity",
-        description="what is subtracted before denoising: each frame's area-weighted median vector (translation), "
-        "or zoom and rotation as well, where a robust fit of them can be trusted (similarity)",
+        description="Camera motion that is subtracted from each frame's vectors. translation: the area-weighted median "
+        "vector. similarity: also zoom and rotation, if a robust fit of them can be trusted.",
     )
     static_threshold: float = Field(
-        0.5, ge=0, description="vectors of this many pixels or fewer count as static and are dropped (ours)"
+        0.5, ge=0, description="Vectors of this length in pixels or less are dropped as static (our value)."
     )
-    keep_strongest: float = Field(1.0, gt=0, le=1, description="share of the vectors kept, strongest first (v2: 0.01)")
+    keep_strongest: float = Field(
+        1.0, gt=0, le=1, description="Share of the vectors that is kept, longest first (v2: 0.01)."
+    )
     weight: Literal["count", "magnitude", "area", "area_magnitude", "area_speed", "speed"] = Field(
         "area_speed",
-        description="what a vector adds to its cell: 1 (count), its length m, its block's area, area x m, area x "
-        "m^2 / (m^2 + h^2) with h = half_speed (area_speed), or that without area (speed). In the last two, noise, "
-        "which is slow, adds little, and speed itself does not add up; with area_speed a block counts by its pixels, "
-        "with speed each block counts once, so that the small blocks that encoders cut people into weigh more",
+        description="What a vector of length m adds to its cell. count: 1. magnitude: m. area: the area of its block. "
+        "area_magnitude: area x m. area_speed: area x m^2 / (m^2 + h^2), h being half_speed. speed: the same without "
+        "area. In the last two, slow noise adds little, and fast motion adds at most its area, or 1. With "
+        "speed every block counts once, so the small blocks into which encoders divide people weigh more.",
     )
     half_speed: float = Field(
-        0.0125, gt=0, le=1, description="frame heights per frame; see weight (area_speed, speed): 3 pixels in 240"
+        0.0125,
+        gt=0,
+        le=1,
+        description="Speed at which a vector counts half (weight area_speed and speed), in frame heights per frame. "
+        "The default is 3 pixels for a frame of 240.",
     )
     coherence: float = Field(
         1.0,
         ge=0,
         le=16,
-        description="weights are multiplied by coherence**this, the share of the motion around a block that goes one "
-        "way: noise and flicker go every way (0: not looked at)",
+        description="Exponent of the coherence by which weights are multiplied: the share of the motion around a block "
+        "that has one direction. Noise and flicker have all directions (0: coherence is not used).",
     )
     max_vectors: int | None = Field(
         16384,
         ge=1,
-        description="of more vectors, so many are taken evenly (null: all are), so that the box takes 2 ms",
+        description="Maximum number of vectors. Of more, this many are taken at even distances (null: no limit). The "
+        "default takes 2 ms.",
     )
     spread_blocks: bool = Field(
-        True, description="a block adds to all cells it covers, not only to the one that its middle is in"
+        True, description="Add a block to all cells that it covers. false: only to the cell of its middle."
     )
     importance_power: float = Field(
-        0.0, ge=0, le=16, description="beta: importance ~ magnitude**beta (v1: 0, uniform; v2: 4)"
+        0.0, ge=0, le=16, description="Beta of the papers: importance is magnitude**beta (v1: 0, uniform; v2: 4)."
     )
     sampling: Literal["exact", "monte_carlo"] = Field(
-        "exact", description="exact is the expectation of monte_carlo: no sampling noise, no seed"
+        "exact",
+        description="How vectors are sampled. monte_carlo: at random by their importance. exact: the expectation of "
+        "that, without noise and without a seed.",
     )
     sample_share: float = Field(
-        0.1, gt=0, le=1, description="gamma: samples drawn, as a share of the vectors kept (monte_carlo)"
+        0.1,
+        gt=0,
+        le=1,
+        description="Gamma of the papers: number of samples as a share of the vectors kept (monte_carlo only).",
     )
-    seed: int = Field(0, ge=0, description="seed of monte_carlo; the same vectors and seed give the same box")
+    seed: int = Field(0, ge=0, description="Random seed of monte_carlo. The same vectors and seed give the same box.")
     drop_tickers: bool = Field(
         True,
-        description="leave out thin rows in which something runs sideways, steadily and all the time: news tickers",
+        description="Leave out news tickers: thin rows in which something moves sideways, steadily and all the time.",
     )
     smoothing: int = Field(
         3,
         ge=0,
         le=32,
-        description="passes of a 1-2-1 filter over the grid: what moves together counts more than specks",
+        description="Number of passes of a 1-2-1 filter over the grid. They favour large moving things over specks.",
     )
     saturation: float | None = Field(
         0.75,
         gt=0,
         le=100,
-        description="no cell counts for more than this many times the mean of the strongest tenth (null: no limit), "
-        "so that one spot that never rests does not outweigh a whole person",
+        description="Largest value of a cell, relative to the mean of the strongest tenth of the cells (null: no "
+        "limit). It keeps one restless spot from outweighing a whole person.",
     )
     centre_prior: float = Field(
-        0.75, ge=0, le=16, description="how much the middle of the frame counts for: exp(-centre_prior/2) at its edges"
+        0.75,
+        ge=0,
+        le=16,
+        description="Preference for the middle of the frame: cells at its edges are multiplied by "
+        "exp(-centre_prior/2).",
     )
     objective: Literal["sum", "sum_and_mean"] = Field(
-        "sum", description="what the search maximises: density inside (v1), or 0.6 sum + 0.4 mean (v2)"
+        "sum",
+        description="What the search maximises. sum: the density inside the box (v1). sum_and_mean: 0.6 sum + 0.4 mean "
+        "(v2).",
     )
     tie: Literal["published", "central"] = Field(
         "central",
-        description="which of several boxes that hold equally much wins: published: the first (height, width, row, "
-        "column ascending), which hugs the top and the left; central: the one that lies most evenly round the "
-        "motion's centroid, in the frame's own shape if possible",
+        description="Choice among boxes that hold equally much. published: the first one (height, width, row, column "
+        "ascending), which lies at the top left. central: the one most even round the motion's centroid, in the "
+        "frame's own shape if possible.",
     )
     sparse: bool = Field(
         False,
-        description="where the box is found from a file, read only every sparse_gops-th GOP, and of it only the first "
-        "sparse_frames frames: 0.4 of the reading time or less where key frames are frequent",
+        description="When the box is found from a file, read only every sparse_gops-th GOP, and of that only the first "
+        "sparse_frames frames. This takes 0.4 of the reading time or less if key frames are frequent.",
     )
-    sparse_gops: int = Field(2, ge=1, description="see sparse; 1: every GOP")
-    sparse_frames: int = Field(10, ge=2, description="see sparse; the I-frame, which has no vectors, counts")
+    sparse_gops: int = Field(2, ge=1, description="Distance between the GOPs that sparse reads (1: every GOP).")
+    sparse_frames: int = Field(
+        10, ge=2, description="Number of frames that sparse reads of a GOP, its I-frame included, which has no vectors."
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -22,13 +22,13 @@ class ModelConfig(BaseConfig):
         description="Initial weights. null: random initialisation. A name such as DEFAULT, IMAGENET1K_V1 or "
         "a1_in1k: weights published by torchvision or timm. A path: a local .pth or .safetensors file of torchvision, "
         "timm, CoViAR, MoCrop or this project. package:efficientnet-lite0: weights of an installed package "
-        "(docs/weights.md).",
+        "(docs/howto/weights.md).",
     )
     freeze: bool | Literal["few"] = Field(
         False,
-        description="true: the network keeps its initial weights. A linear classifier on its features, their mean and "
-        "spread over the segments, is fitted in seconds. few: so where the training list has fewer than 500 clips "
-        "and there are initial weights; false: all weights are trained.",
+        description="Keep the initial weights of the network. true: a linear classifier is fitted on its features "
+        "(their mean and spread over the segments), which takes seconds. false: all weights are trained. few: true if "
+        "the training list has fewer than 500 clips and there are initial weights, else false.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability before the classifier.")
     temporal: Literal["none", "shift"] = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -35,7 +35,7 @@ class TrainConfig(BaseConfig):
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay; not applied to biases and normalisation layers.")
     rate_factors: RateFactors = Field(RateFactors(), description="Factors on the learning rate by part of the network.")
     schedule: Literal["step", "cosine", "constant"] = Field("cosine", description="Learning rate schedule.")
-    steps: tuple[int, ...] = Field(
+    steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="Epochs at which the learning rate is multiplied by 0.1 (schedule step only)."
     )
     warmup_epochs: int = Field(
