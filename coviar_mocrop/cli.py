@@ -83,12 +83,43 @@ def parser(description: str, examples: str = "", program: str | None = None) -> 
     return argparse.ArgumentParser(
         program,
         description=description,
-        epilog=f"examples:\n{examples}" if examples else None,
+        epilog=epilog(examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
-def add_set_argument(arguments: argparse.ArgumentParser) -> None:
+def epilog(examples: str) -> str | None:
+    """The end of ``--help``: command lines to begin with."""
+    return f"examples:\n{examples}" if examples else None
+
+
+def add_config_argument(arguments: argparse.ArgumentParser, of: str | None = None) -> None:
+    """Add ``--config``.
+
+    Args:
+        arguments: of the command.
+        of: what the settings are for, where they may be left out. None: ``--config`` is required.
+    """
+    arguments.add_argument(
+        "--config",
+        required=of is None,
+        metavar="FILE",
+        help=f"YAML settings{' ' + of if of else ''}: a file, or the name of one that comes with the package, such as "
+        "demo or folder",
+    )
+
+
+def add_part_argument(arguments: argparse.ArgumentParser) -> None:
+    """Add ``--part``."""
+    arguments.add_argument(
+        "--part",
+        choices=("train", "val", "test"),
+        nargs="+",
+        help="lists to do (default: all that the settings name)",
+    )
+
+
+def add_set_argument(arguments: argparse._ActionsContainer) -> None:
     """Add ``--set key=value``."""
     arguments.add_argument(
         "--set",

@@ -9,8 +9,9 @@ The file of a data set holds the settings that its runs share. Its section ``str
       mv_efficientnet: {stream: mv, base: recipes/moclip_lite.yaml}
 
 The name of a run is also its stream, unless ``stream`` names another one. ``base`` is one path or a list of paths,
-relative to the file. A base of the file contributes all it holds. A base of a run contributes its top level and its
-entry for the run's stream. Later values replace earlier ones key by key (lists as a whole), in this order:
+relative to the file, or the name of a file that comes with the package. A base of the file contributes all it holds. A
+base of a run contributes its top level and its entry for the run's stream. Later values replace earlier ones key by key
+(lists as a whole), in this order:
 
 1. the top level of the bases, the top level of the file
 2. the entry of the run: in the bases of the file, in its own bases, in the file
@@ -41,6 +42,7 @@ from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.messages import did_you_mean, similar
 from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.networks.config import CLIPConfig, ModelConfig
+from coviar_mocrop.shipped import find_config, shipped_configs
 from coviar_mocrop.training.config import TrainConfig
 
 DEFAULT_STREAMS = ("iframe", "mv", "residual")
@@ -64,7 +66,7 @@ class Config(BaseConfig):
     stream: str = Field(
         ...,
         description="Stream: iframe, mv or residual (CoViAR), clip (MoCLIP-Lite), zero_shot (CLIP alone), or a stream "
-        "that was added (docs/adding_a_stream.md).",
+        "that was added (docs/howto/adding_a_stream.md).",
     )
     setting: Setting = Field(
         "baseline",
@@ -105,7 +107,7 @@ def load_configs(
     """Read the settings of several runs from one file.
 
     Args:
-        path: YAML file.
+        path: YAML file, or the name of one that comes with the package; see :func:`~coviar_mocrop.shipped.find_config`.
         streams: names of runs in the file. None: those of iframe, mv and residual that the file names. A file that
             describes one run gives that one.
         overrides: ``a.b=value`` items for all runs, ``streams.NAME.a.b=value`` items for one run. Values are YAML.
@@ -118,7 +120,7 @@ def load_configs(
     Raises:
         ConfigError: naming the file or the option, the key, and the nearest valid key or the valid range.
     """
-    files = _read_file(Path(path))
+    files = _read_file(find_config(path))
     names = _run_names(files)
     options = _read_overrides(overrides, str(path), names)
     if any(INSTEAD in part.values for part in files) and (missing := missing_packages()):
@@ -151,14 +153,14 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), str
     """Read the settings of one run.
 
     Args:
-        path: YAML file.
+        path: as for :func:`load_configs`.
         overrides: see :func:`load_configs`.
         stream: name of the run. Not needed for a file with a single run.
 
     Raises:
         ConfigError: the file holds several runs and ``stream`` is None, or see :func:`load_configs`.
     """
-    names = [stream] if stream is not None else _run_names(_read_file(Path(path)))
+    names = [stream] if stream is not None else _run_names(_read_file(find_config(path)))
     if len(names) > 1:
         raise ConfigError(f"{path}: holds several runs; choose one with --streams: {', '.join(names)}")
     (config,) = load_configs(path, names or None, overrides).values()
@@ -218,11 +220,16 @@ def _read_file(path: Path, builders: tuple[Path, ...] = ()) -> list[_Part]:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader: plain values only, no code
     except FileNotFoundError as error:
         named = f" ({builders[-1]} builds on it through 'base')" if builders else ""
-        raise ConfigError(f"{path}: no such configuration file{named}; see configs/") from error
+        there = shipped_configs()
+        question = did_you_mean(similar(path.stem, there))
+        raise ConfigError(
+            f"{path}: no such configuration file{named}; {question + ' ' if question else ''}"
+            f"with the package come {', '.join(there)}"
+        ) from error
     except IsADirectoryError as error:
         raise ConfigError(f"{path}: is a folder; give a YAML file in it") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not text; give a YAML file, see configs/") from error
+        raise ConfigError(f"{path}: is not text; give a YAML file") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, RecursionError) as error:
@@ -246,7 +253,13 @@ def _read_bases(values: dict[str, Any], files: tuple[Path, ...]) -> list[_Part]:
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f"{files[-1]}: 'base' must be a path or a list of paths")
-    return [part for base in bases for part in _read_file(files[-1].parent / base, files)]
+    return [part for base in bases for part in _read_file(_base_file(files[-1].parent, base), files)]
+
+
+def _base_file(folder: Path, name: str) -> Path:
+    """The file that ``base`` names in a file of ``folder``."""
+    beside, found = folder / name, find_config(name)
+    return found if os.path.isfile(found) and not os.path.isfile(beside) else beside
 
 
 def _split(source: str, values: dict[str, Any], files: tuple[Path, ...] = ()) -> _Part:

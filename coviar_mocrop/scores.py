@@ -111,12 +111,12 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
                 settings=json.loads(str(file["settings"])),
             )
     except FileNotFoundError as error:
-        raise ScoreError(f"{path}: no such score file; make it with tools/test_stream.py") from error
+        raise ScoreError(f"{path}: no such score file; make it with coviar test") from error
     except IsADirectoryError as error:
         raise ScoreError(f"{path}: is a folder; give a score file") from error
     except Exception as error:  # zipfile, zlib and NumPy fail in many ways on damaged bytes
         # not NumPy's own words: they advise to load pickles
-        raise ScoreError(f"{path}: is damaged or not a score file; make it again with tools/test_stream.py") from error
+        raise ScoreError(f"{path}: is damaged or not a score file; make it again with coviar test") from error
     if not isinstance(loaded.settings, dict):
         raise ScoreError(f"{path}: settings must be a JSON object; test the stream again")
     if loaded.names.dtype.kind != "U" or loaded.classes.dtype.kind != "U":

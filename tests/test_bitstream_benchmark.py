@@ -83,7 +83,7 @@ def test_the_tool_finds_the_benchmarks_from_any_folder(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tools/benchmark.py"), "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     for name in ("reading", "mocrop", "testing", "scale", "squeeze"):
-        assert f"\n    {name} " in done.stdout
+        assert f"\n  {name} " in done.stdout
 
 
 def test_benchmark_tool_names_what_is_wrong(clip: Path) -> None:

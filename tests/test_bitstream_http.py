@@ -208,12 +208,12 @@ def test_a_stream_without_end_is_given_up(clip: Path, server: Server, monkeypatc
     (clip.parent / "endless.ts").write_bytes(b"\x47" * 4_000_000)
     server.ranges = server.length = False
     monkeypatch.setattr("coviar_mocrop.bitstream.remote.UNSIZED", 0.0)
-    with pytest.raises(VideoError, match=r"endless\.ts: has sent \d MB in 0 s.* tools/watch.py reads it"):
+    with pytest.raises(VideoError, match=r"endless\.ts: has sent \d MB in 0 s.* coviar watch reads it"):
         open_video(f"{server.address}/endless.ts")
 
 
 @pytest.mark.parametrize("source", ["-", "rtsp://user:secret@camera/live", "udp://127.0.0.1:5000", "/dev/null"])
 def test_what_can_be_read_only_once_is_refused(source: str) -> None:
-    with pytest.raises(VideoError, match=r"is read once, from front to back.* tools/watch.py does that") as refused:
+    with pytest.raises(VideoError, match=r"is read once, from front to back.* coviar watch does that") as refused:
         open_video(source)
     assert "secret" not in str(refused.value)

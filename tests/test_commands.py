@@ -51,7 +51,7 @@ def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in STREAMS:
         assert f"{folder}/{name}/best.pt" in said
         assert load_checkpoint(folder / name / "best.pt")["config"]["stream"] == name
-    assert f"tools/fuse.py --checkpoints {folder}" in said
+    assert f"coviar fuse --checkpoints {folder}" in said
     assert f"--output {folder}/fused" in said
     return folder
 
@@ -215,7 +215,9 @@ def test_errors_of_commands_are_one_line(config: Path, runs: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in TOOLS.glob("*.py")))
 def test_help_shows_examples(name: str) -> None:
-    assert re.search("examples:\n.*coviar ", tool(name, "--help")) or f"python tools/{name}.py" in tool(name, "--help")
+    said = tool(name, "--help")
+    assert said.startswith(f"usage: python {TOOLS / name}.py")
+    assert re.search(r"examples:\n( +#.*\n)* +coviar \w+", said)
 
 
 def test_streams_trained_on_other_lists_are_tested_together(runs: Path, tmp_path: Path) -> None:
@@ -276,7 +278,7 @@ def test_an_interrupted_demo_names_the_command_that_goes_on(tmp_path: Path, monk
     done = run_tool("demo", "--seed", "1", "--output", "a run", check=False)
     assert (done.returncode, done.stderr) == (
         130,
-        "stopped in epoch 1, after step 2; go on with python tools/demo.py --seed 1 --output 'a run' --resume\n",
+        "stopped in epoch 1, after step 2; go on with coviar demo --seed 1 --output 'a run' --resume\n",
     )
 
 

@@ -235,7 +235,7 @@ def test_the_run_of_frozen_streams(together: tuple[Path, str], clips: Path) -> N
         lists = [(clips / f"lists/{side}.txt").read_text().splitlines() for side in ("train", "val")]
         assert held_out.names.tolist() == [line.split()[0] for line in [*lists[0], *lists[1]]]
         assert re.search(rf"{name}: top-1 [01]\.\d+ on the clips it was fitted on, [01]\.\d+ when they were", said)
-    assert f"wrote {folder}/fusion.json, which predict.py uses" in said
+    assert f"wrote {folder}/fusion.json, which coviar predict uses" in said
     (entry,) = json.loads((folder / "fusion.json").read_text())["settings"].values()
     assert entry["clips"] == 10
 

@@ -17,7 +17,7 @@ import av
 import numpy as np
 import pytest
 import yaml
-from tool import run_tool, tool
+from tool import coviar, run_tool, tool
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.transcode import encode
@@ -752,14 +752,14 @@ def test_tool_prepares_a_folder(tree: Callable[..., Path], tmp_path: Path) -> No
     ]
     train, fuse, predict = commands(said)
     assert train == [
-        *("python", "tools/train_stream.py", "--config", "configs/folder.yaml", "--set"),
+        *("coviar", "train", "--config", "folder", "--set"),
         *(f"data.root={tmp_path / 'the form'}", f"data.classes={lists / 'classes.txt'}"),
         *(f"data.{side}_list={lists}/{side}_split1.txt" for side in SIDES),
     ]
     fused = ["--output", "runs/mine/fused"]
-    assert fuse == ["python", "tools/fuse.py", "--checkpoints", "runs/mine", *fused]
+    assert fuse == ["coviar", "fuse", "--checkpoints", "runs/mine", *fused]
     clip = (lists / "test_split1.txt").read_text().split()[0]
-    assert predict == ["python", "tools/predict.py", f"{tmp_path / 'the form'}/{clip}", "--checkpoints", "runs/mine"]
+    assert predict == ["coviar", "predict", f"{tmp_path / 'the form'}/{clip}", "--checkpoints", "runs/mine"]
     tool("prepare_data", "folder", root, *options, "--folds", "2", "--overwrite")
     assert (lists / "test_split2.txt").exists()
     said = tool("prepare_data", "folder", root, *options, "--folds", "2", "--val-share", "0", "--overwrite")
@@ -783,16 +783,14 @@ def test_a_data_set_of_its_own_configuration_needs_no_settings(tmp_path: Path, k
     clip = Clip("a/b.mp4", "a", 0)
     values = yaml.safe_load((PROJECT / f"configs/{kind}.yaml").read_text())["data"]
     split: dict[Side, list[Clip]] = {side: [clip] for side in SIDES if values.get(f"{side}_list")}
-    train = next_commands(PROJECT, kind, Prepared(Path("data", kind), Path("data_lists", kind), ("a",), (split,), {}))[
-        0
-    ]
-    assert train == f"python tools/train_stream.py --config configs/{kind}.yaml"
+    train = next_commands(kind, Prepared(Path("data", kind), Path("data_lists", kind), ("a",), (split,), {}))[0]
+    assert train == f"coviar train --config {kind}"
 
 
 def test_the_demo_by_another_name_has_runs_of_that_name() -> None:
     split: dict[Side, list[Clip]] = {side: [Clip("a/b.mp4", "a", 0)] for side in ("train", "test")}
     prepared = Prepared(Path("data/tiny"), Path("data_lists/tiny"), ("a",), (split,), {})
-    train, fuse, predict = next_commands(PROJECT, "demo", prepared, seed=3)
+    train, fuse, predict = next_commands("demo", prepared, seed=3)
     assert "--output runs/tiny_seed3" in train
     assert "--checkpoints runs/tiny_seed3 " in fuse and predict.endswith("--checkpoints runs/tiny_seed3")
 
@@ -817,14 +815,14 @@ def test_the_commands_printed_next_work(
     small += ["model.backbone=shufflenet_v2_x0_5", "model.weights=null"]
     small += ["train.epochs=1", "train.batch_size=4", "train.precision=fp32"]
     more = {
-        "train_stream": ["--streams", "mv", "iframe", "--set", "data.workers=0", *small],
+        "train": ["--streams", "mv", "iframe", "--set", "data.workers=0", *small],
         "fuse": [],
         "predict": ["--json"],
     }
     done = {}
-    for (python, script, *arguments), (name, extra) in zip(commands(said), more.items(), strict=True):
-        assert (python, Path(script)) == ("python", PROJECT / "tools" / f"{name}.py")
-        done[name] = tool(name, *arguments, *extra)
+    for (program, *words), (name, extra) in zip(commands(said), more.items(), strict=True):
+        assert (program, words[0]) == ("coviar", name)
+        done[name] = coviar(*words, *extra)
     assert (tmp_path / "runs/on/fused/results.json").exists()
     assert set(json.loads(done["predict"])["streams"]) == {"mv", "iframe"}
 
@@ -841,12 +839,12 @@ def test_without_a_test_list_the_commands_work_too(
     said = tool("prepare_data", *options, "--val-share", "0")
     assert sorted(path.name for path in Path("l/mine").iterdir()) == ["classes.txt", "train_split1.txt"]
     assert "data.test_list=null" in said and "data.val_list=null" in said
-    assert [Path(words[1]).stem for words in commands(said)] == ["train_stream", "predict"]
+    assert [words[1] for words in commands(said)] == ["train", "predict"]
     small = ["input.full_size=32", "input.test_segments=1", "model.backbone=shufflenet_v2_x0_5", "model.weights=null"]
     small += ["model.freeze=true", "data.workers=0", "train.precision=fp32"]
-    (_, train, *words), (_, predict, *more) = commands(said)
-    tool(Path(train).stem, *words, "--set", *small, "--streams", "mv", "iframe")
-    (line,) = tool(Path(predict).stem, *more, "--json").splitlines()
+    (_, *train), (_, *predict) = commands(said)
+    coviar(*train, "--set", *small, "--streams", "mv", "iframe")
+    (line,) = coviar(*predict, "--json").splitlines()
     assert json.loads(line)["class"] in ("a", "b")
     assert "give a number from 0 (no test list)" in tool("prepare_data", *options[:-1], "1", ok=False)
 

@@ -70,7 +70,7 @@ def test_weights_are_learned_by_default_and_stored(fused: tuple[Path, str]) -> N
     assert f"left out: {folder}/mv_before; to fuse other runs, give their best.pt" in said
     assert "held out, 8 clips: top-1 iframe" in said
     assert "(learned on 8 held-out clips); shares iframe" in said
-    assert f"wrote {folder}/fusion.json, which predict.py uses" in said
+    assert f"wrote {folder}/fusion.json, which coviar predict uses" in said
 
 
 def test_predictions_use_the_stored_weights(run: Path, video: Path) -> None:

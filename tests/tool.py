@@ -1,14 +1,17 @@
-"""The commands of ``tools/``, called in this process as a shell would call them."""
+"""The commands, called in this process as a shell would call them: ``coviar``, and the files of ``tools/``."""
 
 from __future__ import annotations
 
 import io
 import runpy
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
+
+from coviar_mocrop.__main__ import main
 
 TOOLS = Path(__file__).parent.parent / "tools"
 
@@ -24,14 +27,19 @@ class Done(NamedTuple):
 def run_tool(name: str, *arguments: object, check: bool = True) -> Done:
     """Run ``tools/NAME.py``; unless ``check`` is False, it must succeed."""
     path = str(TOOLS / f"{name}.py")
+    return _run([path, *map(str, arguments)], lambda: runpy.run_path(path, run_name="__main__"), check)
+
+
+def run_coviar(*words: object, check: bool = True) -> Done:
+    """Run ``coviar WORDS``; unless ``check`` is False, it must succeed."""
+    return _run(["coviar", *map(str, words)], main, check)
+
+
+def _run(command: list[str], call: Callable[[], object], check: bool) -> Done:
     out, errors, code = io.StringIO(), io.StringIO(), 0
-    with (
-        patch.object(sys, "argv", [path, *map(str, arguments)]),
-        redirect_stdout(out),
-        redirect_stderr(errors),
-    ):
+    with patch.object(sys, "argv", command), redirect_stdout(out), redirect_stderr(errors):
         try:
-            runpy.run_path(path, run_name="__main__")
+            call()
         except SystemExit as end:
             code = int(end.code or 0)
     done = Done(code, out.getvalue(), errors.getvalue())
@@ -50,7 +58,15 @@ def tool(name: str, *arguments: object, ok: bool = True) -> str:
     Returns:
         What it printed to stdout, or its line of error.
     """
-    done = run_tool(name, *arguments, check=ok)
+    return _said(run_tool(name, *arguments, check=ok), ok)
+
+
+def coviar(*words: object, ok: bool = True) -> str:
+    """Run ``coviar WORDS``; as :func:`tool`."""
+    return _said(run_coviar(*words, check=ok), ok)
+
+
+def _said(done: Done, ok: bool) -> str:
     if ok:
         return done.stdout
     assert done.returncode == 2, done

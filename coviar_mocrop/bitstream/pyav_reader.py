@@ -61,7 +61,7 @@ class PyavReader:
         self.path = name_of(path)
         if is_endless(path):
             raise VideoError(
-                f"{source_name(path)}: is read once, from front to back, and may never end; tools/watch.py does that "
+                f"{source_name(path)}: is read once, from front to back, and may never end; coviar watch does that "
                 "(in Python: Predictor.over_time), or save it to a file first"
             )
         self._limit = max_frame_pixels

@@ -101,7 +101,7 @@ class RemoteFile(io.RawIOBase):
             if expected is None and time.monotonic() > until:
                 raise VideoError(
                     f"{self.name}: has sent {self._local.tell() >> 20} MB in {UNSIZED:.0f} s, and its server does not "
-                    "say how much it is; if it never ends, tools/watch.py reads it (in Python: Predictor.over_time), "
+                    "say how much it is; if it never ends, coviar watch reads it (in Python: Predictor.over_time), "
                     "else download it first"
                 )
         if expected is not None and self._local.tell() != int(expected):

@@ -20,7 +20,20 @@ from types import ModuleType
 
 from coviar_mocrop.cli import parser, run
 
-NAMES = ("predict", "watch", "export")
+NAMES = (
+    "demo",
+    "prepare",
+    "train",
+    "test",
+    "fuse",
+    "predict",
+    "watch",
+    "show",
+    "export",
+    "import",
+    "compute",
+    "benchmark",
+)
 """The subcommands, in the order in which people use them."""
 _MODULES = {"import": "import_weights"}  # a module cannot be called import
 
@@ -35,6 +48,11 @@ def summary(module: ModuleType) -> str:
     return (module.__doc__ or "").partition("\n")[0]
 
 
+def description(module: ModuleType) -> str:
+    """What the command does and what comes out, for ``--help``."""
+    return (module.__doc__ or "").strip()
+
+
 def build_parser(name: str, program: str) -> argparse.ArgumentParser:
     """The arguments of a subcommand.
 
@@ -43,7 +61,7 @@ def build_parser(name: str, program: str) -> argparse.ArgumentParser:
         program: what was called, for the line ``usage:``.
     """
     module = load(name)
-    arguments = parser((module.__doc__ or "").strip(), module.EXAMPLES, program)
+    arguments = parser(description(module), module.EXAMPLES, program)
     module.add_arguments(arguments)
     return arguments
 
@@ -56,9 +74,13 @@ def run_command(name: str, words: Sequence[str], program: str) -> None:
         words: the command line after the name.
         program: what was called, for the line ``usage:``.
     """
-    given = build_parser(name, program).parse_args(words)
-    given.words = list(words)
-    run(lambda: load(name).main(given))
+
+    def parse_and_run() -> None:
+        given = build_parser(name, program).parse_args(words)
+        given.words = list(words)
+        load(name).main(given)
+
+    run(parse_and_run)
 
 
 def run_tool(name: str) -> None:

@@ -117,7 +117,7 @@ def read_list(path: str | os.PathLike[str], classes: Iterable[str]) -> VideoList
             raise ListError(f"{where}: {clip.path} stands in line {line_of[clip.path]} already; list each video once")
         clips.append(clip)
     if not clips:
-        raise ListError(f"{path}: holds no clip; make lists with tools/prepare_data.py")
+        raise ListError(f"{path}: holds no clip; make lists with coviar prepare")
     return VideoList(tuple(clips), names)
 
 
@@ -158,7 +158,7 @@ def _lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ListError(f"{path}: no such list; make lists with tools/prepare_data.py") from error
+        raise ListError(f"{path}: no such list; make lists with coviar prepare") from error
     except IsADirectoryError as error:
         raise ListError(f"{path}: is a folder; give a list, which is a text file") from error
     except UnicodeDecodeError as error:

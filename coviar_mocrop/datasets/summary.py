@@ -6,13 +6,13 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from coviar_mocrop.datasets.convert import Prepared
 from coviar_mocrop.datasets.splits import SIDES, list_name
+from coviar_mocrop.shipped import find_config
 
 _CLASSES_SHOWN = 20
 _LINE, _BREAK = 110, " \\\n    "
@@ -40,21 +40,18 @@ def count_table(prepared: Prepared) -> str:
     return "\n".join(lines)
 
 
-def next_commands(
-    project: Path, name: str, prepared: Prepared, *, follow_links: bool = False, seed: int = 0
-) -> list[str]:
+def next_commands(name: str, prepared: Prepared, *, follow_links: bool = False, seed: int = 0) -> list[str]:
     """The commands that train on split 1 of a data set, fuse the streams and classify one of its videos.
 
     Args:
-        project: folder of ``tools`` and ``configs``.
-        name: of the data set. If ``configs/NAME.yaml`` exists it is used, else ``configs/folder.yaml``.
+        name: of the data set. Settings of this name are used if there are any, else those of ``folder``.
         prepared: the data set.
         follow_links: whether its videos are links that leave the data root.
         seed: to train with.
     """
-    config = project / "configs" / f"{name}.yaml"
-    if not config.exists():
-        config = project / "configs" / "folder.yaml"
+    config = find_config(name)
+    if not config.is_file():
+        name, config = "folder", find_config("folder")
     values = yaml.safe_load(config.read_text(encoding="utf-8"))
     split = prepared.splits[0]
     wanted: dict[str, Any] = {"root": prepared.root.as_posix(), "classes": (prepared.lists / "classes.txt").as_posix()}
@@ -68,18 +65,17 @@ def next_commands(
     output = f"runs/{prepared.lists.name}"  # the demo may have lists of another name
     output += f"_seed{seed}" if seed and not output.endswith(f"_seed{seed}") else ""
     output += "/split1" if len(prepared.splits) > 1 else ""
-    train = ["train_stream.py", "--config", _in_project(config, project)]
+    train = ["train", "--config", name]
     if settings:
         train += ["--set", *settings]
     if values.get("output") != output:
         train += ["--output", output]
     commands = [train]
     if split.get("test") or split.get("val"):
-        commands.append(["fuse.py", "--checkpoints", output, "--output", f"{output}/fused"])
+        commands.append(["fuse", "--checkpoints", output, "--output", f"{output}/fused"])
     clip = next(clip for side in ("test", "val", "train") for clip in split.get(side, ()))
-    commands.append(["predict.py", (prepared.root / clip.path).as_posix(), "--checkpoints", output])
-    tools = project / "tools"
-    return [_in_lines(["python", _in_project(tools / tool, project), *options]) for tool, *options in commands]
+    commands.append(["predict", (prepared.root / clip.path).as_posix(), "--checkpoints", output])
+    return [_in_lines(["coviar", *command]) for command in commands]
 
 
 def _in_lines(words: Sequence[str]) -> str:
@@ -89,11 +85,6 @@ def _in_lines(words: Sequence[str]) -> str:
         return line
     breaks = ("data.", "--output")
     return "".join(f"{_BREAK if word.startswith(breaks) else ' '}{shlex.quote(word)}" for word in words).lstrip()
-
-
-def _in_project(path: Path, project: Path) -> str:
-    """A file of the project, as the current folder names it."""
-    return (path.relative_to(project) if Path.cwd() == project else path).as_posix()
 
 
 def _to_yaml(value: str | bool | None) -> str:

@@ -5,26 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from einops import rearrange
 from numpy.typing import NDArray
-from torch.utils.tensorboard import SummaryWriter
 
 from coviar_mocrop.bitstream import Gop, Kind, Video
 from coviar_mocrop.bitstream.accumulate import Accumulator
 from coviar_mocrop.bitstream.transcode import encode
-from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.reader import View, read_views
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import Window, testing_windows, whole_frame
 from coviar_mocrop.errors import ConfigError, ModelError, VideoError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, density_of, frames_to_read
 from coviar_mocrop.mocrop.estimate import box_of_density
-from coviar_mocrop.streams.base import Stream
 from coviar_mocrop.viz.clip_figures import ClipView, MotionView, short_name
 from coviar_mocrop.viz.drawing import block_motion, draw_box, tint_blocks, visible
+
+if TYPE_CHECKING:  # the box of a clip is shown without torch
+    from torch.utils.tensorboard import SummaryWriter
+
+    from coviar_mocrop.clips.dataset import ClipDataset
+    from coviar_mocrop.streams.base import Stream
 
 _SEEN: dict[str, Kind] = {"I-frame": "iframe", "motion": "mv", "residual": "residual"}
 """What a figure shows of the frame with the most motion, by title."""
@@ -81,6 +84,8 @@ def inspect_motion(video: Video, stream: Stream, box: CropBox | MoCropSettings |
         ModelError: the network has no MotionSqueeze.
         VideoError: the video cannot be read, or has no motion vectors.
     """
+    import torch
+
     network = stream.network
     if getattr(network, "motion_squeeze", None) is None:
         raise ModelError(

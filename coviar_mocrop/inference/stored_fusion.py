@@ -106,7 +106,7 @@ def stored_fusion(file: Path | None, streams: Mapping[str, Stream]) -> LearnedFu
     else:
         return _learned(entry)
     logger.warning(
-        "warning: %s: its fusion weights %s; the default ones are used, tools/fuse.py learns new ones", file, reason
+        "warning: %s: its fusion weights %s; the default ones are used, coviar fuse learns new ones", file, reason
     )
     return None
 
@@ -130,7 +130,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ScoreError(
-            f"{file}: does not hold fusion weights; remove it, or make it again with tools/fuse.py"
+            f"{file}: does not hold fusion weights; remove it, or make it again with coviar fuse"
         ) from error
     return settings
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.shipped import find_config, shipped
 
 TEMPLATES = (
     "a photo of a person {}.",
@@ -39,8 +39,8 @@ def read_prompts(path: str | os.PathLike[str] | None, classes: Sequence[str]) ->
 
     Args:
         path: YAML with ``templates`` (a list, ``{}`` stands for the name) and ``names`` (by class, one name or a
-            list of synonyms). Both may be left out. None: ``TEMPLATES``. The name of a class without an entry is
-            :func:`words_of` it.
+            list of synonyms), or the name of such a file that comes with the package (``prompts/ucf101``). Both keys
+            may be left out. None: ``TEMPLATES``. The name of a class without an entry is :func:`words_of` it.
         classes: in the order of the labels.
 
     Returns:
@@ -85,9 +85,12 @@ def _texts(value: Any, where: str) -> list[str]:
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.safe_load(find_config(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such prompt file; see configs/prompts/, or set clip.prompts to null") from error
+        there = ", ".join(f"prompts/{found.name}" for found in sorted((shipped("configs") / "prompts").glob("*.yaml")))
+        raise ConfigError(
+            f"{path}: no such prompt file; with the package come {there}; null takes the class names"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:

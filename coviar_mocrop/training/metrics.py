@@ -93,7 +93,7 @@ def report_epoch(trainer: Trainer) -> None:
     if waiting > _WAIT_WARNING and epoch == 2 and metrics["seconds"] > 10:  # the first also starts reading processes
         logger.warning(
             "%.0f %% of the time goes into waiting for data; raise data.workers (now %d), or transcode the "
-            "videos to the canonical form (tools/prepare_data.py --transcode)",
+            "videos to the canonical form (coviar prepare has --transcode)",
             *(100 * waiting, config.data.workers),
         )
     state = trainer.state

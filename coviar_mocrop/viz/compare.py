@@ -8,9 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import TYPE_CHECKING, Any
 
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import atomic_write, write_json
@@ -20,6 +18,9 @@ from coviar_mocrop.viz.pictures import save_figure
 from coviar_mocrop.viz.result_figures import accuracy_flops_figure, confusion_figure
 from coviar_mocrop.viz.results import add_setting, read_results, results_table, setting_results, weights_lines
 from coviar_mocrop.viz.tensorboard import add_hparams, new_run
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 _TAKEN = ("scores", "overview")
 """Folders of the results that are not a setting's."""

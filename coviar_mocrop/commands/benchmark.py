@@ -1,0 +1,76 @@
+"""Measure this package beside other ways, on the same files in the same run.
+
+Prints tables; --json also writes the numbers. Needs a clone of the project. Each benchmark has its own --help.
+
+benchmarks:
+  reading  reading speed on one core, beside bare decoding of the same packets
+  mocrop   how much of what moves lies in the box, on clips made here and on real ones
+  testing  testing a stream with the defaults, beside a plain loop in fp32
+  scale    how soon training starts on a very long list, and how memory grows
+  squeeze  time and memory of MotionSqueeze's correlation
+  tables   the accuracies on synthetic clips in README and docs, over several seeds
+  footage  recognition on real clips, cross-validated
+  watch    watching long videos and cameras: CPU, latency, memory
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from coviar_mocrop.cli import parser as build_parser
+from coviar_mocrop.errors import CoviarMocropError
+from coviar_mocrop.files import require_writable, write_json
+
+EXAMPLES = """\
+  coviar benchmark reading
+  coviar benchmark reading clip.mp4 --transcode mpeg4 --repeats 21 --json reading.json
+  coviar benchmark mocrop --real clips/ --sparse-clips 40
+  coviar benchmark testing --checkpoint runs/demo/iframe/best.pt
+  coviar benchmark scale clip.mp4 --entries 100000 --batches 10000
+  coviar benchmark squeeze --json runs/benchmark/squeeze.json
+  coviar benchmark tables
+  coviar benchmark watch --minutes 60
+  coviar benchmark footage surveillance_fights --figure footage.png
+"""
+NAMES = ("reading", "mocrop", "testing", "scale", "squeeze", "tables", "footage", "watch")
+_CLONE = Path(__file__).resolve().parents[2]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the name; its options are those of the benchmark's module, which imports much, and are added in ``main``."""
+    parser.add_argument("name", metavar="NAME", choices=NAMES, help="benchmark to run, see above")
+    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="...", help="its options")
+    parser.set_defaults(program=parser.prog)
+
+
+def main(given: argparse.Namespace) -> None:
+    """Measure, and print tables."""
+    require_clone()
+    module = import_module(f"benchmarks.{given.name}")
+    arguments = build_parser((module.__doc__ or "").strip(), program=f"{given.program} {given.name}")
+    module.add_arguments(arguments)
+    arguments.add_argument("--json", metavar="FILE", help="also write the results to this file")
+    chosen = arguments.parse_args(given.options)
+    if chosen.json:
+        require_writable(chosen.json)
+    results = module.run(chosen)
+    if chosen.json:
+        write_json(chosen.json, results)
+        print(f"wrote {chosen.json}")
+
+
+def require_clone() -> None:
+    """Make the package ``benchmarks`` importable, which lies beside this one in a clone and is not installed.
+
+    Raises:
+        CoviarMocropError: this is no clone.
+    """
+    if not (_CLONE / "benchmarks" / "compute_table.py").exists():
+        raise CoviarMocropError(
+            "benchmarks are not installed with the package; clone the project and install it with pip install -e ."
+        )
+    if str(_CLONE) not in sys.path:
+        sys.path.insert(0, str(_CLONE))

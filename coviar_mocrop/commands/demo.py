@@ -1,0 +1,159 @@
+"""Go the whole way on a small synthetic data set, in minutes on two CPU cores.
+
+Makes the clips, trains the three streams once, tests them in the settings baseline, efficiency and attention, fuses
+each setting 2 : 1 : 1 and compares the settings in a table and in TensorBoard. Writes to the output folder a folder
+for each stream, the score files, results.json and TensorBoard runs.
+
+With --clip a fourth stream joins: a frozen CLIP (small, with random weights, so nothing is downloaded) and a frozen
+motion network under a trained head, which is then compared with a linear probe of each part.
+
+With --real the clips are your own, and the settings are those of configs/folder.yaml. The commands that do it one by
+one are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from coviar_mocrop.errors import Interrupted
+from coviar_mocrop.files import require_writable, write_json
+
+EXAMPLES = """\
+  coviar demo
+  coviar demo --clip
+  coviar demo --real my_videos
+  coviar demo --seed 1 --output runs/demo_seed1
+"""
+STREAMS = ("iframe", "mv", "residual")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="output folder (default: runs/demo; with --real, runs/NAME_OF_DIR)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="random seed of clips and training (default: %(default)s)"
+    )
+    parser.add_argument("--clip", action="store_true", help="add the CLIP stream")
+    parser.add_argument(
+        "--real",
+        type=Path,
+        metavar="DIR",
+        help="use these videos, in a folder per class; DIR/groups.csv (path, source_video), if it exists, keeps the "
+        "clips of one recording on one side",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted demo (default: start anew)")
+
+
+def main(given: argparse.Namespace) -> None:
+    """Run the demo."""
+    if given.real:
+        _real(given.real, given.output, given.seed, resume=given.resume)
+        return
+    try:
+        _synthetic(given.output or Path("runs/demo"), given.seed, clip=given.clip, resume=given.resume)
+    except Interrupted as error:  # also of `make demo`, which has no --resume
+        command = ["coviar", "demo", *(word for word in given.words if word != "--resume"), "--resume"]
+        where = str(error).partition(":")[0]
+        raise Interrupted(f"{where}; go on with {shlex.join(command)}") from None
+
+
+def _synthetic(output: Path, seed: int, *, clip: bool, resume: bool) -> None:
+    """Train, test and fuse on synthetic clips."""
+    from coviar_mocrop.datasets.demo import make_demo
+    from coviar_mocrop.inference.testing import score_checkpoints
+    from coviar_mocrop.scores import save_scores
+    from coviar_mocrop.viz.compare import compare
+    from coviar_mocrop.viz.results import SETTINGS, results_table
+    from coviar_mocrop.viz.tables import markdown_table
+
+    require_writable(output, folder=True)
+    start = time.perf_counter()
+    name = "demo" if seed == 0 else f"demo_seed{seed}"
+    root, lists = Path("data") / name, Path("data_lists") / name
+    make_demo(root, lists, seed=seed, overwrite=True)
+    common = [
+        f"seed={seed}",
+        f"data.root={root}",
+        f"data.train_list={lists}/train_split1.txt",
+        f"data.test_list={lists}/test_split1.txt",
+        f"data.classes={lists}/classes.txt",
+    ]
+    best = _train(STREAMS, output, common, resume=resume)
+    if clip:
+        best |= _train(("mv_efficientnet",), output, common, resume=resume)
+        common.append(f"clip.motion={best.pop('mv_efficientnet')}")
+        best |= _train(("clip",), output, common, resume=resume)
+    results = {}
+    for setting in SETTINGS:
+        scores = score_checkpoints(list(best.values()), [f"setting={setting}"])
+        for stream, scored in scores.items():
+            save_scores(output / "scores" / f"{stream}_{setting}.npz", scored)
+        results = compare(scores, output)
+    print(f"\n{results_table(results)}\n")
+    if clip:
+        probes = _probes(best["clip"], output, common)
+        write_json(output / "probes.json", probes)
+        rows = [
+            ["CLIP stream, same frozen features", "top-1"],
+            *([t, f"{100 * top1:.1f} %"] for t, top1 in probes.items()),
+        ]
+        print(f"{markdown_table(rows, align='lr')}\n")
+    print(f"done in {time.perf_counter() - start:.0f} s; the same as JSON: {output}/results.json")
+    print(f"open TensorBoard on it: tensorboard --logdir {output}")
+
+
+def _real(videos: Path, output: Path | None, seed: int, *, resume: bool) -> None:
+    """Prepare, train and fuse a folder of videos by the commands for one's own videos, which are printed."""
+    from coviar_mocrop.datasets.splits import SIDES
+
+    start = time.perf_counter()
+    name = re.sub(r"\W+", "_", videos.resolve().name)
+    output, groups = output or Path("runs", name), videos / "groups.csv"
+    data = [f"data.root=data/{name}", f"data.classes=data_lists/{name}/classes.txt", f"seed={seed}"]
+    data += [f"data.{side}_list=data_lists/{name}/{side}_split1.txt" for side in SIDES]
+    grouped, again = ["--groups", groups] if groups.exists() else [], "--resume" if resume else "--overwrite"
+    commands: list[list[object]] = [
+        ["prepare", "folder", videos, "--name", name, "--transcode", f"data/{name}", *grouped, "--overwrite"],
+        ["train", "--config", "folder", "--set", *data, "--output", output, again],
+        ["fuse", "--checkpoints", output, "--output", output / "fused"],
+    ]
+    for command in commands:
+        words = list(map(str, command))
+        print(f"+ {shlex.join(['coviar', *words])}", flush=True)
+        if code := subprocess.run([sys.executable, "-m", "coviar_mocrop", *words], check=False).returncode:
+            sys.exit(code)
+    print(f"done in {time.perf_counter() - start:.0f} s")
+
+
+def _train(
+    streams: Sequence[str], output: Path, overrides: list[str], folder: str | None = None, *, resume: bool = False
+) -> dict[str, Path]:
+    """Train runs of configs/demo.yaml together; gives the checkpoints by name."""
+    from coviar_mocrop.config import load_configs
+    from coviar_mocrop.inference.show import log_pictures
+    from coviar_mocrop.training.trainer import train
+
+    configs = load_configs("demo", streams, overrides)
+    configs = {name: c.model_copy(update={"output": str(output / (folder or name))}) for name, c in configs.items()}
+    return train(configs, resume=resume, overwrite=not resume, draw=log_pictures)
+
+
+def _probes(head: Path, output: Path, overrides: list[str]) -> dict[str, float]:
+    """Top-1 of the head, and of a linear layer on the same features of either part, trained by the same recipe."""
+    from coviar_mocrop.inference.testing import score_checkpoint
+
+    top1 = {"head on both": score_checkpoint(head).top1}
+    for part in ("image", "motion"):
+        linear = [f"clip.parts={part}", "clip.hidden=0", "clip.dropout=0"]
+        probe = _train(("clip",), output, [*overrides, *linear], f"probe_{part}")["clip"]
+        top1[f"linear probe, {part} feature alone"] = score_checkpoint(probe).top1
+    return top1

@@ -1,0 +1,59 @@
+"""Bring single videos, or folders of them, to the canonical form.
+
+The canonical form has a key frame every 12 frames, no B-frames and one size; sound is dropped. The source may have any
+codec that FFmpeg decodes, including those without motion vectors (HEVC, VP9, AV1). For data sets see coviar prepare
+folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from coviar_mocrop.commands.dataset_options import add_form, add_workers
+from coviar_mocrop.errors import DataError
+
+EXAMPLES = """\
+  coviar prepare transcode phone.mov phone.mp4
+  coviar prepare transcode a.webm b.mkv more/ transcoded/
+  coviar prepare transcode phone.mov phone.mp4 --codec mpeg4 --size keep
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "source", nargs="+", metavar="SOURCE", help="videos, addresses of videos (http), or folders of videos"
+    )
+    parser.add_argument(
+        "target",
+        type=Path,
+        metavar="TARGET",
+        help="file to write; for several videos, or without a suffix, a folder",
+    )
+    add_form(parser, codec="h264")
+    add_workers(parser)
+
+
+def main(given: argparse.Namespace) -> None:
+    """Transcode, and print what was written."""
+    from coviar_mocrop.datasets.convert import Handling
+    from coviar_mocrop.datasets.transcoding import transcode_files
+
+    written, failed = transcode_files(
+        given.source,
+        given.target,
+        codec=given.codec,
+        size=given.size,
+        handling=Handling(workers=given.workers),
+    )
+    for source, target in written.items():
+        print(f"{source} -> {target}")
+    reasons = list(failed.values())
+    for reason in reasons if written or len(reasons) > 1 else []:  # else the error names the only one
+        print(f"skipped {reason}", file=sys.stderr)
+    if not written:
+        raise DataError(reasons[0] if len(reasons) == 1 else f"none of {len(reasons)} could be transcoded, see above")
+    if failed:
+        raise SystemExit(1)
