@@ -223,8 +223,8 @@ def _read_file(path: Path, builders: tuple[Path, ...] = ()) -> list[_Part]:
         there = shipped_configs()
         question = did_you_mean(similar(path.stem, there))
         raise ConfigError(
-            f"{path}: no such configuration file{named}; {question + ' ' if question else ''}"
-            f"with the package come {', '.join(there)}"
+            f"{path}: no such configuration file{named}; {question + ' With' if question else 'with'} "
+            f"the package come {', '.join(there)}"
         ) from error
     except IsADirectoryError as error:
         raise ConfigError(f"{path}: is a folder; give a YAML file in it") from error

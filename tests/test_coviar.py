@@ -81,7 +81,7 @@ def test_what_parsers_repeat_is_what_the_package_means() -> None:
 
 def test_benchmarks_need_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "_CLONE", tmp_path)
-    for command in (("benchmark", "reading"), ("compute",)):
+    for command in (("benchmark",), ("benchmark", "reading", "clip.mp4"), ("compute",)):
         assert "not installed with the package; clone the project" in coviar(*command, ok=False)
 
 
@@ -89,6 +89,7 @@ def test_options_of_a_benchmark_are_its_own() -> None:
     said = coviar("benchmark", "scale", "--help")
     assert said.startswith("usage: coviar benchmark scale ")
     assert "--entries" in said and "--json" in said
+    assert run_coviar("benchmark", "raeding", check=False).returncode == 2
 
 
 # -- without torch ---------------------------------------------------------------------------------------
@@ -180,5 +181,5 @@ def test_a_wrong_name_lists_what_there_is() -> None:
     done = run_coviar("train", "--config", "fodler", check=False)
     assert done.stderr == (
         "error: fodler: no such configuration file; did you mean 'folder'? "
-        "with the package come demo, folder, hmdb51, ucf101\n"
+        "With the package come demo, folder, hmdb51, ucf101\n"
     )

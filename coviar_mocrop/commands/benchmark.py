@@ -40,9 +40,14 @@ _CLONE = Path(__file__).resolve().parents[2]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the name; its options are those of the benchmark's module, which imports much, and are added in ``main``."""
-    parser.add_argument("name", metavar="NAME", choices=NAMES, help="benchmark to run, see above")
-    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="...", help="its options")
+    """Add the name. Its options are those of the benchmark's module, which imports much, and are added in ``main``."""
+    installed = not _is_clone()  # then whatever is given, main says that there are no benchmarks
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?" if installed else None, choices=NAMES, help="benchmark to run, see above"
+    )
+    parser.add_argument(
+        "options", nargs="*" if installed else argparse.REMAINDER, metavar="OPTION", help="options of the benchmark"
+    )
     parser.set_defaults(program=parser.prog)
 
 
@@ -68,9 +73,13 @@ def require_clone() -> None:
     Raises:
         CoviarMocropError: this is no clone.
     """
-    if not (_CLONE / "benchmarks" / "compute_table.py").exists():
+    if not _is_clone():
         raise CoviarMocropError(
             "benchmarks are not installed with the package; clone the project and install it with pip install -e ."
         )
     if str(_CLONE) not in sys.path:
         sys.path.insert(0, str(_CLONE))
+
+
+def _is_clone() -> bool:
+    return (_CLONE / "benchmarks" / "compute_table.py").exists()
