@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,21 @@ from hypothesis import settings
 
 # Tests run side by side, one process for each processor. Torch reads this, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-settings.register_profile("shared_machine", deadline=None)  # how long an example takes depends on what else runs
-settings.load_profile("shared_machine")
+# How long an example takes depends on what else runs. `make test-all` asks for the thorough profile.
+settings.register_profile("quick", deadline=None, max_examples=25, derandomize=True)
+settings.register_profile("thorough", deadline=None, max_examples=300)
+settings.load_profile("quick")
+
+
+def pytest_collection_finish() -> None:
+    """Take the half million objects of what was imported out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Modules say at their end what was not freed."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +41,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def no_figures() -> Iterator[None]:
-    """Runs of the module draw no figures, which take longer than the training itself."""
+    """Runs of the module make no figures of clips, and leave others white: drawing takes longer than training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("coviar_mocrop.inference.show._add_figures", lambda *_: None)
+        patch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)
         yield

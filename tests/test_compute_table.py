@@ -20,12 +20,15 @@ from benchmarks.compute_table import (
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.viz.results import SETTINGS
 
+SMALL = {"classes": 5, "full_size": 64, "reduced_size": 48}
+
 
 @pytest.fixture(scope="module")
 def small() -> dict[str, Any]:
-    return compute_table(classes=5, full_size=64, reduced_size=48)
+    return compute_table(**SMALL)
 
 
+@pytest.mark.slow  # test_flops.py counts the same networks
 def test_every_published_figure_is_met() -> None:
     table = compute_table()
     for network in NETWORKS:
@@ -98,10 +101,14 @@ def test_latencies_of_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row["share_in_time"] == pytest.approx(row["saving_time"] / row["saving_flops"])
 
 
-def test_tool(tmp_path: Path) -> None:
-    small = ("--classes", 5, "--full-size", 64, "--reduced-size", 32)
-    done = run_tool("compute_table", "--output", tmp_path, *small)
-    assert "| GFLOPs per frame | baseline (64) | efficiency (32) | attention (64) | published | saved |" in done.stdout
+def test_tool(small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, int] = {}
+    monkeypatch.setattr("benchmarks.compute_table.compute_table", lambda **options: asked.update(options) or small)
+    options = ("--classes", 5, "--full-size", 64, "--reduced-size", 48)
+    done = run_tool("compute_table", "--output", tmp_path, *options)
+    assert asked == SMALL
+    assert "| GFLOPs per frame | baseline (64) | efficiency (48) | attention (64) | published | saved |" in done.stdout
     assert json.loads((tmp_path / "compute.json").read_text())["latency"] is None
+    monkeypatch.undo()
     failed = run_tool("compute_table", "--output", tmp_path, "--classes", 0, check=False)
     assert (failed.returncode, failed.stderr) == (2, "error: classes is 0; give 1 or more\n")
