@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # one process for each processor; the tests of a file share what they train
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 10
 
-.PHONY: help setup demo figures test test-all lint clean
+.PHONY: help setup demo figures docs test test-all lint clean
 
 help:
 	@echo "make demo   train three streams on synthetic clips, fuse them, compare settings (minutes, 2 cores)"
@@ -16,6 +16,7 @@ help:
 	@echo "make test   run the test suite (minutes, 2 cores)"
 	@echo "make test-all   run the slow tests too: many processes, kills, fuzzing"
 	@echo "make lint   ruff and mypy"
+	@echo "make docs   the documentation as a site in build/site"
 	@echo "make setup  only the virtual environment ($(VENV), about 6 GB)"
 	@echo "make clean  remove the virtual environment and caches; runs and data stay"
 
@@ -39,6 +40,15 @@ figures: setup
 	$(BIN)/python tools/benchmark.py squeeze
 	$(if $(FOOTAGE),$(BIN)/python tools/benchmark.py mocrop --real $(FOOTAGE) --sparse-clips 205)
 	$(if $(VIDEO),taskset -c 0 $(BIN)/python tools/benchmark.py reading $(VIDEO) --transcode mpeg4 --repeats 41)
+
+# links and references that lead nowhere are errors
+docs: $(BIN)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open build/site/index.html"
+
+$(BIN)/.docs: $(BIN)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@
 
 test: setup
 	$(PYTEST) -m "not slow"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import types
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -71,6 +72,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, text in (("commands", commands_page()), ("settings", settings_page())):
         files.append(File.generated(config, f"reference/{name}.md", content=text))
     return files
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Show the cross-references of docstrings as plain names; MkDocs calls it."""
+    return re.sub(r":(?:func|class|meth|attr|mod):<code>~?(?:[\w.]+\.)?([\w]+)</code>", r"<code>\1</code>", html)
 
 
 def settings_page() -> str:
