@@ -38,7 +38,7 @@ def open_video(
         backend: whose motion vectors. ``pyav``: one thread, only the GOPs that are needed, the same bytes every
             time. ``mvextractor``: from the start of the file, with several threads; the same vectors where the
             stream has no B-frames and no damage, wrong ones that vary where it has. ``auto`` takes PyAV: it is as
-            fast on canonical video (docs/bitstream.md) and always the same. Pixels are PyAV's in any case.
+            fast on canonical video (docs/reference/bitstream.md) and always the same. Pixels are PyAV's in any case.
         anchor_every: GOPs longer than this are cut into virtual GOPs of this many frames, whose first frame,
             decoded, serves as I-frame. None: only key frames cut.
         index_cache: folder in which the index of every video is kept, a few kilobytes each; with it a video is
@@ -120,7 +120,7 @@ class Video(FrameSequence):
         """How many of the frames decoded so far are damaged: concealed by the decoder, or replaced by another frame.
 
         Frames that refer to a damaged one can show the same errors, and are not counted. Damage that happens to decode
-        is not noticed (docs/bitstream.md says how much that is).
+        is not noticed (docs/reference/bitstream.md says how much that is).
         """
         return len(self._damaged)
 

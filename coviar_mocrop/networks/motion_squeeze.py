@@ -88,7 +88,7 @@ class MotionSqueeze(nn.Module):
 
 
 def cheaper_form(height: int, width: int, window: int) -> CorrelationForm:
-    """The form of :func:`correlate` that multiplies less; it is the quicker one too (docs/motion_squeeze.md)."""
+    """The form of :func:`correlate` that multiplies less; it is the quicker one too (docs/results/compute.md)."""
     return "pairs" if height * width <= window * (width + window - 1) else "window"
 
 

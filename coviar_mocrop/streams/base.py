@@ -1,7 +1,7 @@
 """What a stream is: the frames it wants of a clip, its network, its normalisation and its cost.
 
 A stream is one file in this folder. Its class registers itself, and every other part of the project (training,
-testing, fusion, prediction, export) works with it through the methods below. See docs/adding_a_stream.md.
+testing, fusion, prediction, export) works with it through the methods below. See docs/howto/adding_a_stream.md.
 """
 
 from __future__ import annotations
