@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from demo import BACKBONE
 
 from coviar_mocrop.checkpoint import save_checkpoint
 from coviar_mocrop.config import build_config
@@ -13,7 +14,7 @@ from coviar_mocrop.streams.base import create_stream
 
 
 def write_streams(folder: Path, classes: Sequence[str]) -> list[Path]:
-    """Write ``iframe.pt``, ``mv.pt`` and ``residual.pt``: ShuffleNets, attention, three test frames of 32 pixels."""
+    """Write ``iframe.pt``, ``mv.pt`` and ``residual.pt``: tiny networks, attention, three test frames of 32 pixels."""
     torch.manual_seed(0)
     written = []
     for kind in ("iframe", "mv", "residual"):
@@ -23,7 +24,7 @@ def write_streams(folder: Path, classes: Sequence[str]) -> list[Path]:
                 "setting": "attention",
                 "data": {"classes": "none"},
                 "input": {"full_size": 32, "reduced_size": 32, "test_segments": 3},
-                "model": {"backbone": "shufflenet_v2_x0_5"},
+                "model": {"backbone": BACKBONE},
                 "train": {"device": "cpu", "precision": "fp32"},
             },
             [],

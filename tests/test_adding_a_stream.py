@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from demo import demo_settings
+from demo import BACKBONE, demo_settings
 from tool import run_tool
 
 from coviar_mocrop import streams
@@ -73,7 +73,7 @@ def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     prepare, train, test, fuse, predict = block("sh").splitlines()
     assert prepare == "python tools/prepare_data.py demo"  # done above, with fewer clips
     small = ["input.full_size=48", "data.workers=0", "train.epochs=1", "train.batch_size=4", "train.precision=fp32"]
-    small.append("model.backbone=shufflenet_v2_x0_5")  # the files of a ResNet-18 are 134 MB
+    small.append(f"model.backbone={BACKBONE}")
     follow(train, "--set", *small)
     assert (tmp_path / "runs/difference/difference/best.pt").exists()
     follow(test)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from clip_stream import TINY_CLIP, clip_config, clip_settings, motion_config, open_clip_stream
-from demo import open_list, outcome, same, weights_of
+from demo import FEATURES, open_list, outcome, same, weights_of
 from tool import tool
 
 from coviar_mocrop.bitstream import open_video
@@ -93,7 +93,7 @@ def test_features_are_the_same_bits_whatever_the_workers(demo: Path, motion: Pat
     for workers in (0, 3):
         data = {"cache": str(tmp_path / str(workers)), "workers": workers}
         features = features_of(clip_config(demo, tmp_path, motion, setting="attention", data=data))
-        assert features.rows.shape == (8, 24 + 1024) and features.computed == 8 and not features.errors
+        assert features.rows.shape == (8, 24 + FEATURES) and features.computed == 8 and not features.errors
         tables.append(features.rows)
         caches.append(rows_of(tmp_path / str(workers)))
     assert torch.equal(*tables)
@@ -330,7 +330,7 @@ def test_training_changes_the_head_alone_and_learns(demo: Path, motion: Path, tm
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < 0.3 * lines[0]["loss"]
     frozen = {name.removeprefix("motion.stream."): value for name, value in state.items() if "motion." in name}
-    assert frozen.keys() == original.keys() - {"backbone.fc.weight", "backbone.fc.bias"}
+    assert frozen.keys() == original.keys() - {"backbone.classifier.weight", "backbone.classifier.bias"}
     assert all(torch.equal(value, original[name]) for name, value in frozen.items())
     # checkpoints written by earlier versions have these names too
     assert {name.split(".")[0] for name in state} == {"motion", "head", "mean", "deviation", "clip_digest"}
@@ -408,7 +408,7 @@ def test_the_motion_checkpoint_is_checked(
             motion,
             {"backbone": "resnet34"},
             CheckpointError,
-            r"backbone is shufflenet_v2_x0_5, but model\.backbone is resnet34",
+            r"backbone is timm/test_efficientnet, but model\.backbone is resnet34",
         ),
         (tmp_path / "none.pt", {}, CheckpointError, "no such file"),
     ):
@@ -424,7 +424,7 @@ def test_the_motion_checkpoint_is_checked(
 
 
 def test_probes_are_the_same_stream_with_one_part(demo: Path, motion: Path, tmp_path: Path) -> None:
-    for part, inputs in (("image", 24), ("motion", 1024)):
+    for part, inputs in (("image", 24), ("motion", FEATURES)):
         clip = {"parts": part, "hidden": 0}
         best = train({"clip": clip_config(demo, tmp_path / part, motion, clip=clip, train={"epochs": 1})})["clip"]
         net = load_stream(best).network
@@ -501,7 +501,7 @@ def test_cost_of_a_clip(trained: Path) -> None:
     assert isinstance(net, CLIPFusionHead) and net.motion is not None
     assert cost.per_frame == count_flops(net.motion, (1, 1, 1, 2, 48, 48))
     tower, size = picture_tower(stream.config.clip)
-    head = (24 + 1024) * 512 + 512 * 8
+    head = (24 + FEATURES) * 512 + 512 * 8
     assert cost.once == count_flops(tower, (1, 3, size, size)) + head
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from demo import small_settings
+from demo import small_config, small_settings
 from tool import TOOLS, run_tool, tool
 from tqdm import tqdm
 
@@ -28,6 +28,7 @@ from coviar_mocrop.errors import Interrupted
 from coviar_mocrop.fusion_weights import tune_weights
 from coviar_mocrop.inference.testing import load_stream, score_checkpoint, score_checkpoints
 from coviar_mocrop.scores import load_scores
+from coviar_mocrop.streams.base import create_stream
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 STREAMS = ("iframe", "mv", "residual")
@@ -184,15 +185,15 @@ def test_checkpoints_of_earlier_versions_score_the_same(demo: Path, runs: Path, 
     small = small_settings(demo, tmp_path)
     settings["data"] |= small["data"]
     settings["input"] |= small["input"]
-    settings["model"] |= small["model"]
+    settings["model"] |= {**small["model"], "backbone": "shufflenet_v2_x0_5"}
     settings["train"]["precision"] = "fp32"
     classes = (demo / "lists/classes.txt").read_text().split()
     content = {"model": model, "classes": classes, "config": settings, "epoch": 1, "step": 0, "history": []}
     save_checkpoint(tmp_path / "old.pt", content)
     scores = score_checkpoint(tmp_path / "old.pt")
-    now = load_checkpoint(runs / "mv/best.pt")
-    assert now["model"].keys() == model.keys()
-    save_checkpoint(tmp_path / "new.pt", {**now, "model": model})
+    now = small_config(demo, tmp_path, model={"backbone": "shufflenet_v2_x0_5"})
+    assert create_stream(now, classes, weights=False).network.state_dict().keys() == model.keys()
+    save_checkpoint(tmp_path / "new.pt", {**content, "config": now.model_dump(mode="json")})
     np.testing.assert_array_equal(scores.scores, score_checkpoint(tmp_path / "new.pt").scores)
     assert len(scores.names) == 8
 

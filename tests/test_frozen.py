@@ -38,7 +38,7 @@ from coviar_mocrop.networks.stream_net import create_network
 from coviar_mocrop.scores import load_scores
 from coviar_mocrop.streams.base import create_stream
 from coviar_mocrop.training import fitting
-from coviar_mocrop.training.fitting import DIVISIONS, FOLDS, fold_of
+from coviar_mocrop.training.fitting import FOLDS, fold_of
 from coviar_mocrop.training.fitting import train_streams as train
 
 pytestmark = pytest.mark.usefixtures("no_figures", "quick")
@@ -48,8 +48,9 @@ CLASSES = ("left", "right")
 
 @pytest.fixture(scope="module")
 def quick() -> Iterator[None]:
-    """Two strengths to choose from, costs that are not counted: a run of three streams takes a second."""
+    """Two divisions and strengths, costs that are not counted: a run of three streams takes a second."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "DIVISIONS", 2)
         patch.setattr(frozen, "cross_validate", partial(cross_validate, strengths=(1.0, 0.1)))
         patch.setattr("coviar_mocrop.streams.frames.count_flops", lambda *_: 10**6)
         yield
@@ -203,8 +204,8 @@ def test_whole_groups_stay_in_a_fold() -> None:
     clips = [Clip(f"{n}.mp4", CLASSES[n % 2], n % 2) for n in range(40)]
     group_of = {f"{n}.mp4": f"group {n // 4}" for n in range(36)}  # the last four are groups of their own
     divisions = fold_of(clips, group_of, 0)
-    assert divisions is not None and divisions.shape == (DIVISIONS, 40)
-    assert len({tuple(folds.tolist()) for folds in divisions}) == DIVISIONS
+    assert divisions is not None and divisions.shape == (fitting.DIVISIONS, 40)
+    assert len({tuple(folds.tolist()) for folds in divisions}) == fitting.DIVISIONS
     for folds in divisions:
         assert set(folds.tolist()) == set(range(FOLDS))
         for start in range(0, 36, 4):
@@ -491,6 +492,7 @@ def test_a_clip_that_cannot_be_read_is_left_out(spoilt: Any, together: tuple[Pat
     assert not list((tmp_path / "run").rglob("held_out.npz"))
 
 
+@pytest.mark.slow
 def test_a_clip_without_vectors_is_there_for_the_pictures(spoilt: Any, tmp_path: Path) -> None:
     """The same whether the streams are trained together or alone, and whatever the cache holds."""
     config = spoilt("libx265", setting="baseline")
@@ -517,6 +519,7 @@ def test_a_clip_without_vectors_is_there_for_the_pictures(spoilt: Any, tmp_path:
 # -- other streams and settings --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_clip_stream_needs_a_motion_network_that_was_trained(
     together: tuple[Path, str], clips: Path, tmp_path: Path
 ) -> None:
@@ -531,6 +534,7 @@ def test_the_clip_stream_needs_a_motion_network_that_was_trained(
     tool("fuse", "--checkpoints", tmp_path / "run", "--output", tmp_path / "fused")
 
 
+@pytest.mark.slow
 def test_motion_squeeze_cannot_be_frozen_and_temporal_shift_can(clips: Path, settings: Path, tmp_path: Path) -> None:
     command = ["train_stream", "--config", settings, "--streams", "iframe", "--output", tmp_path / "run", "--set"]
     net = ["model.backbone=resnet18", "input.segments=2"]

@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 import yaml
+from demo import BACKBONE
 from tool import coviar, run_tool, tool
 
 from coviar_mocrop.bitstream import open_video
@@ -812,7 +813,7 @@ def test_the_commands_printed_next_work(
         "prepare_data", "folder", root, "--name", "on", "--lists", "l", "--follow-links", "--test-share", "0.25"
     )
     small = ["input.full_size=32", "input.reduced_size=32", "input.segments=1", "input.test_segments=1"]
-    small += ["model.backbone=shufflenet_v2_x0_5", "model.weights=null"]
+    small += [f"model.backbone={BACKBONE}", "model.weights=null"]
     small += ["train.epochs=1", "train.batch_size=4", "train.precision=fp32"]
     more = {
         "train": ["--streams", "mv", "iframe", "--set", "data.workers=0", *small],
@@ -840,7 +841,7 @@ def test_without_a_test_list_the_commands_work_too(
     assert sorted(path.name for path in Path("l/mine").iterdir()) == ["classes.txt", "train_split1.txt"]
     assert "data.test_list=null" in said and "data.val_list=null" in said
     assert [words[1] for words in commands(said)] == ["train", "predict"]
-    small = ["input.full_size=32", "input.test_segments=1", "model.backbone=shufflenet_v2_x0_5", "model.weights=null"]
+    small = ["input.full_size=32", "input.test_segments=1", f"model.backbone={BACKBONE}", "model.weights=null"]
     small += ["model.freeze=true", "data.workers=0", "train.precision=fp32"]
     (_, *train), (_, *predict) = commands(said)
     coviar(*train, "--set", *small, "--streams", "mv", "iframe")

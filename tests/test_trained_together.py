@@ -53,7 +53,7 @@ def test_together_or_alone_gives_the_same_bits(demo: Path, tmp_path: Path) -> No
         input={"segments": 2, "full_size": 40},
         train={"accumulate": 2, "val_every": 1},
         iframe={"train": {"epochs": 1, "lr": 3e-3}},
-        mv={"train": {"epochs": 3, "optimizer": "sgd"}, "model": {"backbone": "shufflenet_v2_x0_5"}},
+        mv={"train": {"epochs": 3, "optimizer": "sgd"}, "model": {"backbone": "timm/test_resnet"}},
         residual={"train": {"epochs": 2, "val_every": 2, "schedule": "step", "steps": (1,)}},
     )
     best = train(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from clips import record, wandering
-from demo import demo_settings
+from demo import BACKBONE, demo_settings
 from tool import tool
 
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "list.txt").write_text("clip.mp4 run 0\n")
     lists = dict.fromkeys(("train_list", "val_list", "test_list"), str(folder / "list.txt"))
     data = {"root": str(folder), "classes": str(folder / "classes.txt"), "cache": str(folder / "cache"), **lists}
-    values = demo_settings(folder, folder / "run", data=data, model={"backbone": "shufflenet_v2_x0_5"})
+    values = demo_settings(folder, folder / "run", data=data, model={"backbone": BACKBONE})
     (folder / "settings.yaml").write_text(json.dumps(values))
     network = create_stream(Config.model_validate(values), CLASSES, weights=False).network
     save_checkpoint(folder / "best.pt", {"model": network.state_dict(), "config": values, "classes": list(CLASSES)})
