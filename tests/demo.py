@@ -16,7 +16,7 @@ from coviar_mocrop.runtime import ALONE, Group
 from coviar_mocrop.streams.base import Stream
 
 BACKBONE = "timm/test_efficientnet"
-"""A network made for tests: it is built, trained and saved in a third of the time of the smallest one of torchvision."""
+"""Made for tests: built, trained and saved in a third of the time that the smallest network of torchvision takes."""
 FEATURES = 256
 """What its classifier gets."""
 TIMES = ("seconds", "clips_per_second", "waiting_for_data", "waited")
