@@ -74,6 +74,7 @@ def write_footage(folder: Path, groups: int) -> Path:
     return folder
 
 
+@pytest.mark.slow  # trains for each row of the table
 def test_footage_is_cross_validated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

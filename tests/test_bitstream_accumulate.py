@@ -96,7 +96,7 @@ def joined(*parts: NDArray[np.void]) -> NDArray[np.void]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=40, derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(
     height=st.integers(4, 60),
     width=st.integers(4, 60),

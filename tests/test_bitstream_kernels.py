@@ -24,7 +24,7 @@ NUMBERS = st.one_of(st.integers(-40, 90), st.integers(-(2**15), 2**15 - 1))
 ROWS = st.tuples(st.integers(-2, 2), st.integers(0, 255), st.integers(0, 255), NUMBERS, NUMBERS, NUMBERS, NUMBERS)
 
 
-@settings(max_examples=150, derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(height=st.integers(1, 70), width=st.integers(1, 70), rows=st.lists(ROWS, max_size=12))
 def test_any_vectors_at_all(height: int, width: int, rows: list[tuple[int, ...]]) -> None:
     """What a damaged file may hold: blocks of any size anywhere, one over the other."""

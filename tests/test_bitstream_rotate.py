@@ -25,7 +25,7 @@ def random_vectors(rng: np.random.Generator, height: int, width: int) -> np.ndar
     return np.array(rows, dtype=MOTION_VECTOR_DTYPE)
 
 
-@settings(max_examples=30, derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(height=sizes, width=sizes, turns=st.integers(0, 3), seed=st.integers(0, 10_000))
 def test_turned_vectors_give_turned_motion(height: int, width: int, turns: int, seed: int) -> None:
     vectors = random_vectors(np.random.default_rng(seed), height, width)
@@ -43,7 +43,7 @@ def test_turned_vectors_give_turned_motion(height: int, width: int, turns: int, 
     assert turned.dtype == MOTION_VECTOR_DTYPE
 
 
-@settings(max_examples=30, derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(height=sizes, width=sizes, turns=st.integers(0, 3), seed=st.integers(0, 10_000))
 def test_turned_motion_warps_the_turned_picture(height: int, width: int, turns: int, seed: int) -> None:
     picture = texture(height, width, seed)

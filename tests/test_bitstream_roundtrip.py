@@ -32,7 +32,7 @@ def assert_round_trip(path: Path, anchor_every: int | None, pictures: list[Pictu
                 assert not residual.any()
 
 
-@settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     codec=st.sampled_from(["libx264", "mpeg4"]),
     suffix=st.sampled_from([".mp4", ".mkv", ".avi", "raw"]),

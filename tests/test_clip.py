@@ -13,7 +13,7 @@ import pytest
 import torch
 from clip_stream import TINY_CLIP
 from clips import texture
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -280,7 +280,6 @@ def test_words_of_class_names() -> None:
         assert words_of(name) == words
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["Walk", "Dog", "Ride", "Horse", "Up"]), min_size=1, max_size=4))
 def test_camel_case_and_underscores_say_the_same(words: list[str]) -> None:
     expected = " ".join(words).lower()

@@ -24,7 +24,7 @@ def test_middle_frames_by_hand() -> None:
     assert middle_frames(102, 4, "mv") == [13, 39, 63, 89]
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(frames=st.integers(1, 300), segments=st.integers(1, 30), kind=st.sampled_from(["iframe", "mv", "residual"]))
 def test_segments_stay_inside_and_in_order(frames: int, segments: int, kind: Any) -> None:
     generator = np.random.default_rng(frames)
@@ -73,7 +73,7 @@ def test_settings_choose_the_frames() -> None:
 # -- windows ---------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(
     size=st.tuples(st.integers(1, 400), st.integers(1, 400)),
     corner=st.tuples(st.floats(0, 0.9), st.floats(0, 0.9)),

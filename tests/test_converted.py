@@ -162,8 +162,8 @@ def test_residual_weights_of_the_original_code_see_the_same_residuals(tmp_path: 
     [
         *((BACKBONE, prefix) for prefix in ("backbone.", "base_model.", "module.backbone.", "module.base_model.", "")),
         ("mobilenet_v3_large", "backbone."),
-        ("efficientnet_b1", "base_model."),
-        ("swin_t", ""),
+        pytest.param("efficientnet_b1", "base_model.", marks=pytest.mark.slow),
+        pytest.param("swin_t", "", marks=pytest.mark.slow),
     ],
 )
 def test_mocrop_and_torchvision_layouts(tmp_path: Path, backbone: str, prefix: str) -> None:

@@ -166,11 +166,11 @@ def test_micro_batches_make_the_same_step(demo: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(StreamNet, "train", lambda self, mode=True: torch.nn.Module.train(self, False))
     curves = []
     for parts in (1, 3):
-        train_alone(demo, tmp_path / str(parts), accumulate=parts)
+        train_alone(demo, tmp_path / str(parts), accumulate=parts, epochs=2)
         curves.append(losses(tmp_path / str(parts)))
     # 16 clips are 6 + 6 + 4: in three parts the last step is 2 + 1 + 1
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
-    assert len(set(curves[0])) == 3  # the weights did move
+    assert len(set(curves[0])) == 2  # the weights did move
 
 
 @pytest.mark.slow

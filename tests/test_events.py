@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coviar_mocrop.errors import ConfigError
@@ -93,7 +93,6 @@ def by_definition(windows: list[WindowPrediction], threshold: float, release: fl
     return events
 
 
-@settings(deadline=None, max_examples=200)
 @given(steps=STEPS, bounds=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)))
 def test_events_are_those_of_the_definition(steps: list[Step], bounds: tuple[float, float]) -> None:
     release, threshold = sorted(bounds)
@@ -104,7 +103,6 @@ def test_events_are_those_of_the_definition(steps: list[Step], bounds: tuple[flo
     assert sorted(got) == sorted(by_definition(windows, threshold, release))
 
 
-@settings(deadline=None)
 @given(steps=STEPS)
 def test_every_event_begins_once_and_ends_once(steps: list[Step]) -> None:
     finder, under_way = EventFinder(CLASSES, CLASSES, 0.4, 0.2), dict[str, Event]()
@@ -122,7 +120,6 @@ def test_every_event_begins_once_and_ends_once(steps: list[Step]) -> None:
     assert finder.finish() == []
 
 
-@settings(deadline=None)
 @given(first=STEPS, second=STEPS, order=st.randoms(use_true_random=False))
 def test_sources_do_not_mix(first: list[Step], second: list[Step], order: random.Random) -> None:
     lists = []

@@ -108,6 +108,7 @@ def test_any_number_of_processes_gives_the_same_boxes(
         assert (again.computed, again.errors) == (0, {})
 
 
+@pytest.mark.slow
 def test_processes_at_the_same_time_by_torchruns_variables_and_by_shard(
     demo: Path,
     tmp_path: Path,
@@ -178,6 +179,7 @@ def test_clips_without_a_box_are_named_counted_and_tried_again(
     assert (code, out) == (0, "3 clips: 1 boxes computed, 1 found in the cache, 1 clips without a box\n")
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(demo: Path, tmp_path: Path, expected: dict[str, CropBox]) -> None:
     """Killed once the first boxes are kept, wherever it is then; what is kept is whole, and the rest is done later."""
     config = tmp_path / "config.yaml"

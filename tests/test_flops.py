@@ -79,7 +79,13 @@ def test_attention_fast_path_is_not_missed() -> None:
     assert count_flops(tower, (1, 3, 224, 224), fused_attention=True) - counted == 12 * 2 * 50 * 50 * 768
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v3_small", "resnet18", "swin_t", "densenet121"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("efficientnet_b0", "mobilenet_v3_small", "resnet18"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("swin_t", "densenet121")),
+    ],
+)
 def test_agrees_with_fvcore(name: str) -> None:
     fvcore: Any = pytest.importorskip("fvcore.nn")
     net = torchvision.models.get_model(name, num_classes=7).eval()
@@ -91,8 +97,10 @@ def test_agrees_with_fvcore(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        *(("resnet18", 64), ("tf_efficientnet_lite0", 64), ("efficientnet_b0", 64), ("mobilenetv3_small_100", 64)),
-        *(("vit_tiny_patch16_224", 48), ("convnext_atto", 64)),
+        *(("tf_efficientnet_lite0", 64), ("vit_tiny_patch16_224", 48), ("convnext_atto", 64)),
+        pytest.param("resnet18", 64, marks=pytest.mark.slow),
+        pytest.param("efficientnet_b0", 64, marks=pytest.mark.slow),
+        pytest.param("mobilenetv3_small_100", 64, marks=pytest.mark.slow),
     ],
 )
 def test_networks_of_timm_agree_with_fvcore(name: str, size: int) -> None:

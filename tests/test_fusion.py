@@ -98,7 +98,7 @@ def test_parts_that_do_not_fit_are_not_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@settings(max_examples=50, derandomize=True)
+@settings(derandomize=True)
 @given(weights=st.tuples(*[st.floats(0.1, 5)] * 3), seed=st.integers(0, 100))
 def test_fusion_is_the_weighted_sum(weights: tuple[float, float, float], seed: int) -> None:
     streams = {name: make_scores(seed + i) for i, name in enumerate(("iframe", "mv", "residual"))}
@@ -194,7 +194,7 @@ def test_measures_by_hand() -> None:
     assert (alone.top1, alone.confusion.tolist()) == (1.0, [[12]])
 
 
-@settings(max_examples=25, derandomize=True)
+@settings(derandomize=True)
 @given(seed=st.integers(0, 1000), classes=st.integers(2, 12))
 def test_measures_are_those_of_torch(seed: int, classes: int) -> None:
     scores = make_scores(seed, clips=30, classes=classes)
@@ -263,6 +263,7 @@ def test_different_settings_are_not_fused_by_accident(tmp_path: Path) -> None:
     assert "mixed" in compare(streams, tmp_path, setting="mixed")["settings"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_weights_on_the_command_line(tmp_path: Path) -> None:
     for number, name in enumerate(("iframe", "mv")):
         save_scores(tmp_path / f"{name}.npz", make_scores(number))

@@ -92,7 +92,7 @@ def test_equal_streams_stay_near_equal_on_few_clips_and_unequal_ones_part_on_man
     assert shares(many, tune_weights(many).weights)["mv"] < 0.25
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.integers(0, 10**6), st.integers(1, 5), st.sampled_from([4, 20, 60]), st.sampled_from([2, 6]))
 def test_never_worse_than_the_best_stream_alone(seed: int, count: int, clips: int, classes: int) -> None:
     scores = some(seed, count, clips, classes)
@@ -106,7 +106,7 @@ def test_never_worse_than_the_best_stream_alone(seed: int, count: int, clips: in
     assert learned.weights.keys() == resolve_weights(scores).keys()
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.integers(0, 10**6), st.integers(2, 4))
 def test_the_order_of_clips_and_streams_does_not_matter(seed: int, count: int) -> None:
     scores, generator = some(seed, count, 30, 3), np.random.default_rng(seed)
@@ -120,7 +120,7 @@ def test_the_order_of_clips_and_streams_does_not_matter(seed: int, count: int) -
     assert again == learned
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.integers(0, 10**6), st.sampled_from([1e-4, 0.3, 50.0]))
 def test_the_scale_of_a_streams_scores_does_not_matter(seed: int, factor: float) -> None:
     scores = some(seed, 3, 40, 4)
@@ -131,7 +131,7 @@ def test_the_scale_of_a_streams_scores_does_not_matter(seed: int, factor: float)
     assert first.alone == second.alone
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([0.5, 20.0]), st.sampled_from([0.2, 1.0]))
 def test_nothing_near_the_weights_that_are_fitted_is_better(
     seed: int, count: int, penalty: float, centre: float
@@ -209,6 +209,7 @@ def test_clips_that_are_reported_are_refused() -> None:
         require_disjoint({**validation, "mv": other}, reported)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_tool_tunes_on_one_set_and_reports_the_other(tmp_path: Path) -> None:
     files: dict[str, list[str]] = {}
     for part in ("val", "test"):

@@ -88,6 +88,7 @@ def test_a_signal_to_the_job_ends_it_after_the_step_with_all_saved(
     assert same(outcome(output), outcome(trained))
 
 
+@pytest.mark.slow
 def test_a_killed_reader_is_one_line_and_nothing_is_lost(
     demo: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +172,7 @@ raise RuntimeError("holds all variables")
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_reads_outlives_signals_but_not_its_parent(demo: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", READERS, str(demo), str(tmp_path)],

@@ -56,7 +56,7 @@ def brute_force(density: NDArray[Any], ratio: float, tolerance: float, objective
     return best
 
 
-@settings(max_examples=1000, derandomize=True, deadline=None)
+@settings(max_examples=4 * settings.default.max_examples, derandomize=True)
 @given(
     density=st.tuples(st.integers(1, 7), st.integers(1, 9)).flatmap(
         lambda shape: arrays(np.float64, shape, elements=st.integers(0, 4).map(float))
@@ -90,7 +90,7 @@ def brute_force_central(density: NDArray[Any], allowed: list[tuple[int, int, int
     return best
 
 
-@settings(max_examples=1000, derandomize=True, deadline=None)
+@settings(max_examples=4 * settings.default.max_examples, derandomize=True)
 @given(
     density=st.tuples(st.integers(1, 7), st.integers(1, 9)).flatmap(
         lambda shape: arrays(np.float64, shape, elements=st.sampled_from([0.0, 0.0, 0.0, 1.0, 3.0]))
@@ -299,7 +299,7 @@ def test_what_a_vector_adds_to_its_cell() -> None:
     assert sorted(counted[counted > 0].tolist()) == [1, 1]
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(
     blocks=st.lists(
         st.tuples(st.integers(0, 3), st.integers(0, 159), st.integers(0, 89), st.integers(-9, 9), st.integers(1, 9)),
@@ -421,7 +421,7 @@ def test_settings_from_a_command_line() -> None:
         MoCropSettings.from_items(["rows"])
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(
     density=st.tuples(st.integers(1, 6), st.integers(1, 7)).flatmap(
         lambda shape: arrays(np.float64, shape, elements=st.integers(0, 4).map(float))

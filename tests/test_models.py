@@ -15,7 +15,10 @@ from coviar_mocrop.networks.stream_net import create_network
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet18", "mobilenet_v3_large", "efficientnet_b0", "swin_t", "squeezenet1_1", "densenet121", "googlenet"],
+    [
+        *("resnet18", "mobilenet_v3_large", "efficientnet_b0", "squeezenet1_1", "googlenet"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("swin_t", "densenet121")),
+    ],
 )
 @pytest.mark.parametrize(("channels", "input_norm"), [(3, False), (2, True)])
 def test_any_classifier_serves_any_stream(name: str, channels: int, input_norm: bool) -> None:

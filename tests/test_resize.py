@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -34,7 +34,6 @@ def pillow(pictures: NDArray[np.uint8], size: int, resample: Resample) -> NDArra
     return np.array([np.asarray(plane) for plane in planes]).reshape(len(pictures), -1, size, size)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 3), st.integers(1, 70), RESAMPLES, st.integers(0, 99))
 @example(300, 17, 3, 24, "bilinear", 0)  # more rows than are turned at a time
 @example(9, 40, 3, 9, "bicubic", 0)  # only the width changes
@@ -48,7 +47,6 @@ def test_pillow_gives_the_same_bits(h: int, w: int, channels: int, size: int, re
     np.testing.assert_array_equal(resized, pillow(pictures, size, resample))
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.data(), st.integers(1, 3), RESAMPLES)
 def test_the_crop_comes_first(data: st.DataObject, channels: int, resample: Resample) -> None:
     pictures = noise(2, 41, 53, channels)
@@ -104,6 +102,7 @@ def test_without_numba_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(resize(pictures, (3, 2, 47, 30), 37, resample), wanted)
 
 
+@pytest.mark.slow  # processes of their own
 @pytest.mark.parametrize("how", ["sys.modules['numba'] = None", "os.environ['NUMBA_DISABLE_JIT'] = '1'"])
 def test_numba_is_not_needed(how: str) -> None:
     program = f"""if True:
@@ -117,6 +116,7 @@ def test_numba_is_not_needed(how: str) -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.slow  # processes of their own
 def test_a_folder_that_cannot_be_written_to() -> None:
     """Numba then compiles for this process alone."""
     program = """if True:

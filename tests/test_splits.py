@@ -20,7 +20,6 @@ GROUPS = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(GROUPS, st.sampled_from([(0.3, 0.7), (0.5, 0.5), (0.25, 0.25, 0.25, 0.25)]), st.integers(0, 5))
 def test_divide_gives_each_group_one_part_whatever_the_order(
     sizes: dict[str, dict[str, int]], shares: tuple[float, ...], seed: int
@@ -57,7 +56,6 @@ def test_seeds_differ() -> None:
     assert len({tuple(sorted(divide(sizes, [0.5, 0.5], seed).items())) for seed in range(4)}) == 4
 
 
-@settings(max_examples=80, deadline=None)
 @given(GROUPS, st.floats(0.01, 0.9), st.integers(0, 5))
 def test_validation_takes_whole_groups_and_leaves_each_class_a_clip(
     sizes: dict[str, dict[str, int]], share: float, seed: int

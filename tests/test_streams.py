@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from clips import record, wandering
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -85,7 +85,6 @@ def test_scaling_is_coviars() -> None:
 
 
 @given(arrays(np.int16, (2, 3, 2, 4, 5), elements=st.integers(-40, 40)))
-@settings(max_examples=50, deadline=None)
 def test_mirroring_coded_motion_is_mirroring_the_motion(motion: NDArray[np.int16]) -> None:
     turned = motion[..., ::-1].copy()
     turned[..., 0, :, :] *= -1

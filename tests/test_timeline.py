@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clips import wandering
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -70,7 +70,6 @@ def texts(figure: Figure) -> str:
 # -- recording ---------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 30), st.none() | st.floats(0.01, 0.99)), min_size=1, max_size=60),
     st.sampled_from([4, 16, 64]),
@@ -198,7 +197,6 @@ def test_one_high_window_in_ten_hours_is_seen() -> None:
     assert high.axes[-1].get_xlabel() == "h:min"
 
 
-@settings(deadline=None)
 @given(start=st.floats(0, 1e6), span=st.floats(0.5, 1e7))
 def test_marks_of_the_time_axis_are_few_even_and_inside(start: float, span: float) -> None:
     places, names, unit = time_marks(start, start + span)

@@ -30,6 +30,7 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.slow  # exports
 @pytest.mark.parametrize(("kind", "name", "stem", "classifier"), FAMILIES)
 def test_a_network_of_each_family_trains_resumes_and_exports(
     demo: Path, tmp_path: Path, kind: str, name: str, stem: tuple[str, ...], classifier: str

@@ -41,6 +41,7 @@ def test_the_stream_goes_on_and_on(camera: Path, tmp_path: Path) -> None:
             assert (often[number + loop * len(once)].rgb() == once[number].rgb()).all()
 
 
+@pytest.mark.slow  # measures for a minute
 def test_what_is_measured(camera: Path, tmp_path: Path) -> None:
     checkpoints = watch.make_checkpoints(tmp_path, 32)
     found = watch.measure_reading(camera, checkpoints, 1)
