@@ -36,7 +36,7 @@ from tqdm import tqdm
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.stream import VideoStream
 from coviar_mocrop.checkpoint import save_checkpoint
-from coviar_mocrop.clips.dataset import read_streams
+from coviar_mocrop.clips.reader import read_streams
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.time_windows import TimeWindow, WindowCutter
 from coviar_mocrop.config import Config
@@ -44,6 +44,7 @@ from coviar_mocrop.datasets.videos import videos_below
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.inference.source_reader import StreamOptions
+from coviar_mocrop.inference.torch_backend import TorchBackend
 from coviar_mocrop.inference.watching import watch
 from coviar_mocrop.mocrop.density import GATE, motion_level
 from coviar_mocrop.streams.base import create_stream
@@ -202,7 +203,7 @@ class _Pieces:
 def measure_reading(clip: Path, checkpoints: list[Path], repeats: int) -> dict[str, float]:
     """CPU milliseconds a frame, by what is done; the ways take turns, the medians count."""
     predictor = Predictor(checkpoints)
-    streams, box = list(predictor.streams.values()), predictor.streams["mv"].config.mocrop
+    streams, box = list(predictor.streams.values()), predictor.backend.config.mocrop
 
     def gated(window: TimeWindow) -> bool:
         return motion_level(window.raw_vectors(), window.frames[0].size) >= GATE
@@ -273,14 +274,14 @@ def measure_cameras(clip: Path, checkpoints: list[Path], repeats: int) -> dict[s
         "watch.py, no gate": lambda: sum(1 for _ in watch(predictor, [clip], gate=0.0)),
     }
     for name, settings in (("as one writes it", plain), ("in our precision", ())):
-        networks = Predictor(checkpoints, settings)
+        networks = TorchBackend(checkpoints, settings)
         ways[f"OpenCV and every window, {name}"] = lambda networks=networks: _with_opencv(clip, networks)  # type: ignore[misc]
     spent = {name: seconds / LENGTH for name, seconds in _in_turn(ways, repeats).items()}
     windows = [prediction.idle for prediction in watch(predictor, [clip])]
-    return {"moving": 1 - sum(windows) / len(windows), "seconds": spent, "compute": str(predictor.runtime)}
+    return {"moving": 1 - sum(windows) / len(windows), "seconds": spent, "compute": str(predictor.backend)}
 
 
-def _with_opencv(clip: Path, networks: Predictor) -> int:
+def _with_opencv(clip: Path, networks: TorchBackend) -> int:
     """Every frame as BGR; once a second, eight frames of the last two seconds go through the three networks."""
     import cv2
 

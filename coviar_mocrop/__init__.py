@@ -3,7 +3,7 @@
 Three 2-D networks look at what a codec already found (I-frames, motion vectors, residuals), share one
 motion-guided crop per clip (MoCrop) and are fused late (CoViAR).
 
-The names below are imported when they are first used. Only ``Predictor`` needs torch.
+The names below are imported when they are first used. Only a ``Predictor`` of checkpoints needs torch.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ Plain tensors and plain values only: PyTorch's own files, and safetensors. Files
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import pickle
 import re
@@ -23,14 +22,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from coviar_mocrop.card import are_names, card_of_weights
 from coviar_mocrop.errors import CheckpointError
 from coviar_mocrop.files import atomic_write
 
 FORMAT = 1
 """Of our checkpoints."""
-CARD_FORMAT = "coviar_mocrop stream"
-CARD_VERSION = 1
-"""Of the JSON card beside the weights of an exported stream, which says all the rest."""
 _DIGEST = "sha256"
 """Name, in the header of our safetensors files, of the digest of their tensors; the format itself has none."""
 
@@ -40,7 +37,7 @@ _OTHER_FILES = {
     ".pt2": "a torch.export program, which torch.export.load reads; give the checkpoint or the .safetensors that it "
     "was made from",
     ".json": "JSON, such as the card of an export; give the .safetensors beside it",
-    ".npz": "a file of arrays, such as the scores that tools/fuse.py --scores reads; give a checkpoint",
+    ".npz": "a file of arrays, such as the scores that coviar fuse --scores reads; give a checkpoint",
     ".yaml": "a settings file, which --config reads; give a checkpoint",
 }
 """What files are, by suffix, that are given in place of a checkpoint."""
@@ -115,7 +112,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint of training, or an exported stream.
 
     Args:
-        path: of the checkpoint; or of exported weights (``.safetensors``), whose card lies beside them (``.json``).
+        path: of the checkpoint; or of exported weights (``.safetensors``), whose card lies beside them.
 
     Returns:
         ``model``, ``config``, ``classes`` and, of newer files, ``rules``; of a checkpoint also what else is in it.
@@ -125,59 +122,28 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     if Path(path).suffix == ".safetensors":
         return _load_exported(Path(path))
-    content = read_tensors(path, "make a checkpoint with tools/train_stream.py")
+    content = read_tensors(path, "make a checkpoint with coviar train")
     needed = ("format", "model", "config", "classes")
     if not isinstance(content, dict) or any(key not in content for key in needed):
-        raise CheckpointError(
-            f"{path}: is not a checkpoint of tools/train_stream.py; tools/import_weights.py makes one of other weights"
-        )
+        raise CheckpointError(f"{path}: is not a checkpoint of coviar train; coviar import makes one of other weights")
     if content["format"] != FORMAT:
         raise CheckpointError(f"{path}: has format {content['format']}, this version reads {FORMAT}")
-    if not (_are_names(content["classes"]) and isinstance(content["config"], dict)):
+    if not (are_names(content["classes"]) and isinstance(content["config"], dict)):
         raise CheckpointError(f"{path}: lacks classes or config; train or import it anew")
     return {**content, "config": _known(content["config"])}
 
 
-def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a card.
-
-    Raises:
-        CheckpointError: the file is missing, no JSON, or no card of this version.
-    """
-    try:
-        card = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: no such file; the card must lie beside the weights. Weights without one: tools/import_weights.py"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is no JSON that can be read ({error}); export anew") from error
-    if not isinstance(card, dict) or card.get("format") != CARD_FORMAT:
-        raise CheckpointError(f"{path}: is not the card of a stream; tools/export.py makes one")
-    if card.get("version") != CARD_VERSION:
-        raise CheckpointError(f"{path}: is a card of version {card.get('version')}, this version reads {CARD_VERSION}")
-    parts_are_there = isinstance(card.get("config"), dict) and isinstance(card.get("weights"), dict)
-    if not parts_are_there or not _are_names(card.get("classes")):
-        raise CheckpointError(f"{path}: lacks classes, config or weights; export anew")
-    return card
-
-
 def _load_exported(path: Path) -> dict[str, Any]:
-    tensors = read_tensors(path, "make one with tools/export.py")
-    card_path = path.with_suffix(".json")
-    card = read_card(card_path)
+    tensors = read_tensors(path, "make one with coviar export")
+    card_path, card, classes = card_of_weights(path)
     if card["weights"].get("sha256") != digest(tensors):
         raise CheckpointError(f"{path}: does not belong to {card_path} (checksums differ); export both anew")
     return {
         "model": tensors,
         "config": _known(card["config"]),
-        "classes": card["classes"],
+        "classes": classes,
         "rules": card.get("rules", {}),
     }
-
-
-def _are_names(classes: Any) -> bool:
-    return isinstance(classes, list) and bool(classes) and all(isinstance(name, str) for name in classes)
 
 
 def _known(config: dict[str, Any]) -> dict[str, Any]:

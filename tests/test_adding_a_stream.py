@@ -1,4 +1,4 @@
-"""docs/adding_a_stream.md, followed to the letter: one new file, and a stream is trained, tested, fused and used."""
+"""docs/howto/adding_a_stream.md to the letter: one new file, and a stream is trained, tested, fused and used."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from demo import BACKBONE, demo_settings
-from tool import run_tool
+from tool import run_coviar
 
 from coviar_mocrop import streams
 from coviar_mocrop.bitstream import Gop, open_video
-from coviar_mocrop.clips.dataset import read_streams
+from coviar_mocrop.clips.reader import read_streams
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import ConfigError
@@ -27,7 +27,7 @@ from coviar_mocrop.streams import base
 from coviar_mocrop.streams.mv import MotionStream
 
 PROJECT = Path(__file__).parent.parent
-PAGE = (PROJECT / "docs/adding_a_stream.md").read_text(encoding="utf-8")
+PAGE = (PROJECT / "docs/howto/adding_a_stream.md").read_text(encoding="utf-8")
 
 
 def block(language: str) -> str:
@@ -58,9 +58,9 @@ def difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def follow(line: str, *more: str) -> str:
-        python, script, *arguments = shlex.split(line)
-        assert (python, Path(script).parent) == ("python", Path("tools"))
-        return run_tool(Path(script).stem, *arguments, *more).stdout
+        command, *words = shlex.split(line)
+        assert command == "coviar"
+        return run_coviar(*words, *more).stdout
 
     before = base.stream_class("mv")
     assert base.stream_names()[-1] == "difference"
@@ -71,7 +71,7 @@ def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (tmp_path / "clip.mp4").write_bytes(next((tmp_path / "data/demo").rglob("*.mp4")).read_bytes())
     monkeypatch.chdir(tmp_path)
     prepare, train, test, fuse, predict = block("sh").splitlines()
-    assert prepare == "python tools/prepare_data.py demo"  # done above, with fewer clips
+    assert prepare == "coviar prepare demo"  # done above, with fewer clips
     small = ["input.full_size=48", "data.workers=0", "train.epochs=1", "train.batch_size=4", "train.precision=fp32"]
     small.append(f"model.backbone={BACKBONE}")
     follow(train, "--set", *small)

@@ -27,7 +27,7 @@ from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ModelError, VideoError
 from coviar_mocrop.flops import count_flops
 from coviar_mocrop.fusion import fuse
-from coviar_mocrop.inference.export import export_stream
+from coviar_mocrop.inference.export import export_run
 from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.inference.testing import load_stream, load_untrained, score_checkpoint, score_streams
 from coviar_mocrop.networks.clip import picture_tower
@@ -449,7 +449,7 @@ def test_predict_takes_a_clip_checkpoint(demo: Path, motion: Path, trained: Path
 
 def test_a_clip_stream_is_not_exported(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="the clip stream cannot be exported"):
-        export_stream(trained, tmp_path)
+        export_run([trained], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

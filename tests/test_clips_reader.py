@@ -16,8 +16,7 @@ from PIL import Image
 from coviar_mocrop.bitstream import Gop, open_video
 from coviar_mocrop.bitstream.pyav_reader import PyavReader
 from coviar_mocrop.clips import windows as windowing
-from coviar_mocrop.clips.dataset import read_streams
-from coviar_mocrop.clips.reader import View, load_clip, read_views
+from coviar_mocrop.clips.reader import View, load_clip, read_streams, read_views
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import Window, training_window, whole_frame
 from coviar_mocrop.errors import ConfigError, NoMotionVectorsError, VideoError

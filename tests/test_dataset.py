@@ -30,7 +30,6 @@ from coviar_mocrop.clips.loading import (
     create_testing_loader,
     create_training_loader,
     read_videos,
-    require_shared,
 )
 from coviar_mocrop.clips.reader import ReadViews
 from coviar_mocrop.clips.resize import resize
@@ -38,6 +37,7 @@ from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.demo import make_demo, render
 from coviar_mocrop.errors import ConfigError, DataError, NoMotionVectorsError, VideoError
 from coviar_mocrop.mocrop import BoxEstimator, CropBox, MoCropSettings, estimate_box
+from coviar_mocrop.shared_settings import require_shared
 from coviar_mocrop.streams.base import Stream, create_stream
 
 STREAMS = ("iframe", "mv", "residual")

@@ -19,11 +19,13 @@ from coviar_mocrop.checkpoint import read_tensors, save_checkpoint, write_safete
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, ModelError
 from coviar_mocrop.flops import count_flops
-from coviar_mocrop.inference.export import _compare, _trace, export_stream
+from coviar_mocrop.inference.export import export_run
+from coviar_mocrop.inference.exported_stream import ExportedStream, Traced, compare
 from coviar_mocrop.inference.testing import load_stream, score_checkpoint
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.stream_net import StreamNet, create_network
 from coviar_mocrop.streams.base import create_stream
+from coviar_mocrop.streams.frames import FrameStream
 
 
 def checkpoint(demo: Path, path: Path, kind: str = "mv", backbone: str = "shufflenet_v2_x0_5", seed: int = 0) -> Path:
@@ -49,7 +51,7 @@ def best(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(best: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
-    export_stream(best, folder)
+    export_run([best], folder, ["safetensors"])
     return folder
 
 
@@ -64,32 +66,37 @@ def test_safetensors_and_card_score_like_the_checkpoint_bit_for_bit(best: Path, 
 
 
 def test_the_card_tells_what_a_stranger_needs(best: Path, exported: Path) -> None:
-    card = json.loads((exported / "mv.json").read_text())
-    stream = load_stream(best)
-    assert (card["stream"], card["backbone"], card["setting"]) == ("mv", "shufflenet_v2_x0_5", "baseline")
+    card = json.loads((exported / "card.json").read_text())
+    stream, entry = load_stream(best), card["streams"]["mv"]
+    assert (entry["title"], entry["backbone"], card["setting"]) == ("motion", "shufflenet_v2_x0_5", "baseline")
     assert card["classes"] == list(stream.classes)
-    assert card["input"]["shape"] == ["clips", "segments", 2, 64, 64]
-    assert card["input"]["scaling"]["bound"] == 20
-    assert card["parameters"] == sum(parameter.numel() for parameter in stream.network.parameters())
-    assert card["gflops_per_frame"] == count_flops(stream.network, (1, 1, 2, 64, 64)) / 1e9
-    assert card["gflops_per_clip"] == pytest.approx(3 * card["gflops_per_frame"])
+    assert entry["input"]["shape"] == ["clips", 1, "segments", 2, 64, 64]
+    assert (entry["input"]["dtype"], entry["input"]["kind"]) == ("uint8", "mv")
+    assert entry["input"]["scaling"]["bound"] == 20
+    assert entry["parameters"] == sum(parameter.numel() for parameter in stream.network.parameters())
+    assert entry["gflops_per_frame"] == count_flops(stream.network, (1, 1, 2, 64, 64)) / 1e9
+    assert entry["gflops_per_clip"] == pytest.approx(3 * entry["gflops_per_frame"])
     assert {"coviar_mocrop", "python", "torch"} <= card["versions"].keys()
-    assert card["files"]["safetensors"]["max_abs_difference"] == 0
+    assert entry["files"]["safetensors"]["max_abs_difference"] == 0
+    assert card["fusion"]["weights"] == {"mv": 1.0} and card["fusion"]["learned"] is None
 
 
 def test_exporting_what_was_exported_changes_nothing(exported: Path, tmp_path: Path) -> None:
-    export_stream(exported / "mv.safetensors", tmp_path)
+    export_run([exported], tmp_path, ["safetensors"])
     assert (tmp_path / "mv.safetensors").read_bytes() == (exported / "mv.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("damage", ["no card", "unknown card", "other card", "text", "version", "no config", "flip"])
+@pytest.mark.parametrize(
+    "damage", ["no card", "unknown card", "other card", "text", "version", "no config", "no name", "path", "flip"]
+)
 def test_weights_and_card_must_belong_together(demo: Path, exported: Path, tmp_path: Path, damage: str) -> None:
-    weights, card = tmp_path / "mv.safetensors", tmp_path / "mv.json"
+    weights, card = tmp_path / "mv.safetensors", tmp_path / "card.json"
     shutil.copy(exported / "mv.safetensors", weights)
-    content = json.loads((exported / "mv.json").read_text())
-    message = r"mv\.json"
+    content = json.loads((exported / "card.json").read_text())
+    entry = content["streams"]["mv"]
+    message = r"card\.json"
     if damage == "no card":
-        message = r"mv\.json: no such file.*tools/import_weights\.py"
+        message = r"card\.json: no such file.*coviar import"
     elif damage == "unknown card":
         card.write_text('{"a": 1}')
     elif damage == "text":
@@ -98,11 +105,19 @@ def test_weights_and_card_must_belong_together(demo: Path, exported: Path, tmp_p
         card.write_text(json.dumps({**content, "version": 9}))
         message = "version 9"
     elif damage == "no config":
-        card.write_text(json.dumps({**content, "config": None}))
+        card.write_text(json.dumps({**content, "streams": {"mv": {**entry, "config": None}}}))
+        message = "lacks config"
+    elif damage == "no name":
+        files = {"safetensors": {**entry["files"]["safetensors"], "name": "other.safetensors"}}
+        card.write_text(json.dumps({**content, "streams": {"mv": {**entry, "files": files}}}))
+        message = "does not name mv.safetensors"
+    elif damage == "path":
+        files = {"safetensors": {**entry["files"]["safetensors"], "name": "../mv.safetensors"}}
+        card.write_text(json.dumps({**content, "streams": {"mv": {**entry, "files": files}}}))
     elif damage == "other card":
         other = checkpoint(demo, tmp_path / "other.pt", seed=1)
-        export_stream(other, tmp_path / "other")
-        shutil.copy(tmp_path / "other" / "mv.json", card)
+        export_run([other], tmp_path / "other", ["safetensors"])
+        shutil.copy(tmp_path / "other" / "card.json", card)
         message = "does not belong to"
     else:
         card.write_text(json.dumps(content))
@@ -117,60 +132,77 @@ def test_weights_and_card_must_belong_together(demo: Path, exported: Path, tmp_p
 
 def test_a_changed_card_is_refused_in_one_line(exported: Path, tmp_path: Path) -> None:
     shutil.copy(exported / "mv.safetensors", tmp_path)
-    content = json.loads((exported / "mv.json").read_text())
+    content = json.loads((exported / "card.json").read_text())
+    entry = content["streams"]["mv"]
+
+    def other(stream: str) -> dict[str, Any]:
+        return {"streams": {"mv": {**entry, "config": {**entry["config"], "stream": stream}}}}
+
     cases: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"classes": content["classes"][:-1]}, CheckpointError, "does not fit the network"),
-        ({"config": {**content["config"], "stream": "residual"}}, CheckpointError, "does not fit the network"),
-        ({"config": {**content["config"], "stream": "sound"}}, ConfigError, "stream"),
+        (other("residual"), CheckpointError, "does not fit the network"),
+        (other("sound"), ConfigError, "stream"),
     ]
     for change, kind, message in cases:
-        (tmp_path / "mv.json").write_text(json.dumps({**content, **change}))
+        (tmp_path / "card.json").write_text(json.dumps({**content, **change}))
         with pytest.raises(kind, match=message) as caught:
             load_stream(tmp_path / "mv.safetensors")
         assert "\n" not in str(caught.value)
 
 
+def test_cards_of_the_first_version_are_read(best: Path, exported: Path, tmp_path: Path) -> None:
+    """A card for each stream, ``STREAM.json``, beside its weights."""
+    shutil.copy(exported / "mv.safetensors", tmp_path)
+    card = json.loads((exported / "card.json").read_text())
+    entry = {key: card["streams"]["mv"][key] for key in ("config", "weights", "rules")}
+    first = {"format": "coviar_mocrop stream", "version": 1, "classes": card["classes"], **entry}
+    (tmp_path / "mv.json").write_text(json.dumps(first))
+    assert load_stream(tmp_path / "mv.safetensors").config == load_stream(best).config
+    (tmp_path / "mv.json").write_text(json.dumps({**first, "weights": {"sha256": "0"}}))
+    with pytest.raises(CheckpointError, match=r"does not belong to .*mv\.json"):
+        load_stream(tmp_path / "mv.safetensors")
+
+
 def test_nothing_of_another_network_stays_beside_the_card(demo: Path, best: Path, tmp_path: Path) -> None:
-    export_stream(best, tmp_path, ["safetensors", "torch_export"])
-    export_stream(best, tmp_path, ["safetensors"])  # of the same network: the program stays, on the card too
-    assert set(json.loads((tmp_path / "mv.json").read_text())["files"]) == {"safetensors", "torch_export"}
+    def files() -> set[str]:
+        return set(json.loads((tmp_path / "card.json").read_text())["streams"]["mv"]["files"])
+
+    export_run([best], tmp_path, ["safetensors", "torch_export"])
+    export_run([best], tmp_path, ["safetensors"])  # of the same network: the program stays, on the card too
+    assert files() == {"safetensors", "torch_export"}
+    before = (tmp_path / "mv.safetensors").read_bytes()
     other = checkpoint(demo, tmp_path / "other.pt", seed=9)
-    export_stream(other, tmp_path, ["safetensors"], overwrite=True)
-    assert set(json.loads((tmp_path / "mv.json").read_text())["files"]) == {"safetensors"}
+    with pytest.raises(ConfigError, match="card of other streams"):
+        export_run([other], tmp_path, ["safetensors"])
+    assert (tmp_path / "mv.safetensors").read_bytes() == before
+    export_run([other], tmp_path, ["safetensors"], overwrite=True)
+    assert (tmp_path / "mv.safetensors").read_bytes() != before
+    assert files() == {"safetensors"}
     assert not (tmp_path / "mv.pt2").exists()
 
 
-def test_another_streams_export_is_not_replaced_unasked(demo: Path, best: Path, tmp_path: Path) -> None:
-    export_stream(best, tmp_path)
-    other = checkpoint(demo, tmp_path / "other.pt", seed=1)
-    before = (tmp_path / "mv.safetensors").read_bytes()
-    with pytest.raises(ConfigError, match="card of another stream"):
-        export_stream(other, tmp_path)
-    assert (tmp_path / "mv.safetensors").read_bytes() == before
-    export_stream(other, tmp_path, overwrite=True)
-    assert (tmp_path / "mv.safetensors").read_bytes() != before
-
-
+@pytest.mark.slow  # traces a network of another family
 @pytest.mark.parametrize(("kind", "backbone"), [("mv", "mobilenet_v3_small"), ("iframe", "squeezenet1_1")])
 def test_programs_take_any_number_of_clips_and_segments(demo: Path, tmp_path: Path, kind: str, backbone: str) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     best = checkpoint(demo, tmp_path / "best.pt", kind, backbone)
-    card = export_stream(best, tmp_path, ("torch_export", "onnx"), ["setting=efficiency"])
-    assert [file["name"] for file in card["files"].values()] == [f"{kind}.pt2", f"{kind}.onnx"]
-    assert all(file["input"][:2] == ("clips", "segments") for file in card["files"].values())
-    assert all(file["max_abs_difference"] < 1e-4 for file in card["files"].values())
-    assert card["input"]["size"] == 48 and card["setting"] == "efficiency"
+    card = export_run([best], tmp_path, ("torch_export", "onnx"), ["setting=efficiency"])
+    entry = card["streams"][kind]
+    assert {file["name"] for file in entry["files"].values()} == {f"{kind}.pt2", f"{kind}.onnx"}
+    assert all(file["input"][:3] == ("clips", 1, "segments") for file in entry["files"].values())
+    assert all(file["max_abs_difference"] < 1e-4 for file in entry["files"].values())
+    assert entry["input"]["shape"][-1] == 48 and card["setting"] == "efficiency"
     assert not (tmp_path / f"{kind}.safetensors").exists()
-    model = cast(StreamNet, load_stream(best).network)
-    clips = torch.randn(3, 7, model.in_channels, 48, 48)
+    stream = load_stream(best)
+    channels = cast(StreamNet, stream.network).in_channels
+    windows = torch.randint(256, (3, 1, 7, channels, 48, 48), dtype=torch.uint8)
     program = torch.export.load(tmp_path / f"{kind}.pt2").module()
     session = onnxruntime.InferenceSession(str(tmp_path / f"{kind}.onnx"))
     with torch.no_grad():
-        expected = model(clips)
-        torch.testing.assert_close(program(clips), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(
-        torch.from_numpy(session.run(["logits"], {"clips": clips.numpy()})[0]), expected, rtol=1e-4, atol=1e-4
-    )
+        expected = ExportedStream(cast(FrameStream, stream))(windows)
+        torch.testing.assert_close(program(windows), expected, rtol=1e-4, atol=1e-4)
+    given = session.run(["logits"], {"windows": windows.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(given), expected, rtol=1e-4, atol=1e-4)
     for name, what in ((f"{kind}.onnx", "an ONNX program"), (f"{kind}.pt2", r"a torch\.export program")):
         # no trace of where it was made
         assert str(Path(__file__).parent.parent).encode() not in (tmp_path / name).read_bytes()
@@ -184,51 +216,54 @@ class OneClip(nn.Module):
     """Goes another way for one clip, so the number of clips cannot stay free."""
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Logits of clips [N, T, C, H, W]."""
-        return clips.sum((1, 2, 3, 4)) if clips.shape[0] == 1 else clips.mean((1, 2, 3, 4))
+        """Logits of windows [N, W, T, C, H, W]."""
+        clips = clips.float().flatten(1)
+        return clips.sum(1) if clips.shape[0] == 1 else clips.mean(1)
 
 
 class ByValue(nn.Module):
     """Cannot be followed at all."""
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Logits of clips [N, T, C, H, W]."""
+        """Logits of windows [N, W, T, C, H, W]."""
         return clips.sum() if clips.max().item() > 0.5 else clips
 
 
 def test_what_cannot_stay_free_is_fixed_and_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("WARNING"):
-        _, shapes, shape = _trace(OneClip(), 4, (2, 8, 8))
-    assert shape == (1, 4, 2, 8, 8) and shapes == [shape]
+        traced = Traced(OneClip(), 1, 4, (2, 8, 8))
+    assert traced.shape == (1, 1, 4, 2, 8, 8) and traced.tried == [traced.shape]
     assert "fixed to 1 x 4" in caplog.text
     with pytest.raises(ModelError, match=r"ByValue: torch\.export cannot follow it") as caught:
-        _trace(ByValue(), 4, (2, 8, 8))
+        Traced(ByValue(), 1, 4, (2, 8, 8))
     assert "\n" not in str(caught.value)
 
 
 def test_a_difference_above_the_tolerance_is_an_error() -> None:
-    model = nn.Flatten()
-    shapes = [(2, 1, 2, 4, 4)]
-    assert _compare(model, model, shapes, 0.0, Path("x.onnx")) == 0
-    for wrong, message in ((0.01, "differ from the stream's by 0.01"), (float("nan"), "differ")):
+    def model(windows: Tensor) -> Tensor:
+        return windows.flatten(1).float()
+
+    shapes, network = [(2, 1, 1, 2, 4, 4)], cast(nn.Module, model)
+    assert compare(network, model, shapes, 0.0, Path("x.onnx")) == 0
+    for wrong, message in ((10.0, "differ from the stream's by 10"), (float("nan"), "differ")):
         with pytest.raises(ModelError, match=message):
-            _compare(model, lambda clips, wrong=wrong: model(clips) + wrong, shapes, 1e-4, Path("x.onnx"))
+            compare(network, lambda w, wrong=wrong: model(w) + wrong, shapes, 1e-4, Path("x.onnx"))
     with pytest.raises(ModelError, match="of shape"):
-        _compare(model, lambda clips: model(clips)[:1], shapes, 1e-4, Path("x.onnx"))
+        compare(network, lambda w: model(w)[:1], shapes, 1e-4, Path("x.onnx"))
 
 
 def test_onnx_without_its_packages_is_one_line(best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(CoviarMocropError, match=r"onnxscript.*\[export\]"):
-        export_stream(best, tmp_path / "out", ("safetensors", "onnx"))
+        export_run([best], tmp_path / "out", ("safetensors", "onnx"))
     assert not (tmp_path / "out").exists()
 
 
 def test_the_tool(best: Path, tmp_path: Path) -> None:
-    told = tool("export", "--checkpoint", best, "--output", tmp_path / "out")
-    assert "mv.safetensors: input clips x segments x 2 x 64 x 64, largest difference 0\n" in told
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"mv.safetensors", "mv.json"}
-    assert "no such file" in tool("export", "--checkpoint", tmp_path / "none.pt", "--output", tmp_path, ok=False)
+    told = tool("export", "--checkpoints", best, "--output", tmp_path / "out", "--format", "safetensors")
+    assert "mv.safetensors: " in told and "largest difference 0\n" in told
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"mv.safetensors", "card.json"}
+    assert "no such file" in tool("export", "--checkpoints", tmp_path / "none.pt", "--output", tmp_path, ok=False)
 
 
 def test_own_safetensors_start_a_stream_too(best: Path, exported: Path) -> None:

@@ -430,17 +430,17 @@ def test_held_out_scores_of_other_weights_are_refused(run: Path, settings: Path,
 
 
 def export(run: Path, output: Path, *formats: str) -> dict[str, Any]:
-    tool("export", "--checkpoint", run / "mv/best.pt", "--output", output, "--format", *formats)
-    card = json.loads((output / "mv.json").read_text())
-    assert card["output"]["what"] == "logits, of the mean and the spread over segments"
-    files: dict[str, Any] = card["files"]
+    tool("export", "--checkpoints", run / "mv/best.pt", "--output", output, "--format", *formats)
+    entry = json.loads((output / "card.json").read_text())["streams"]["mv"]
+    assert entry["output"]["what"] == "logits, of the mean and the spread over segments and windows"
+    files: dict[str, Any] = entry["files"]
     return files
 
 
 def test_an_export_predicts_what_the_checkpoint_does(run: Path, clips: Path, tmp_path: Path) -> None:
     export(run, tmp_path, "safetensors")
     video = next((clips / "videos").rglob("*.mp4"))
-    exported, trained = (Predictor([path])(video) for path in (tmp_path / "mv.safetensors", run / "mv/best.pt"))
+    exported, trained = (Predictor([path])(video) for path in (tmp_path, run / "mv/best.pt"))
     assert np.array_equal(exported.scores["mv"], trained.scores["mv"])
 
 
@@ -450,7 +450,7 @@ def test_programs_are_the_stream_for_any_number_of_clips_and_segments(run: Path,
     files = export(run, tmp_path, "torch_export", "onnx")
     assert files.keys() == {"torch_export", "onnx"}
     for file in files.values():
-        assert file["input"] == ["clips", "segments", 2, 32, 32]
+        assert file["input"] == ["clips", 1, "segments", 2, 32, 32]
         assert file["max_abs_difference"] < 1e-3
 
 

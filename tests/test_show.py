@@ -22,15 +22,16 @@ from torch.utils.tensorboard import SummaryWriter
 from coviar_mocrop.bitstream import MOTION_VECTOR_DTYPE, Video, open_video, transcode
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
 from coviar_mocrop.clips.batch import Batch
-from coviar_mocrop.clips.dataset import ClipDataset, read_streams
+from coviar_mocrop.clips.dataset import ClipDataset
+from coviar_mocrop.clips.reader import read_streams
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import Clip, VideoList
 from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ScoreError
-from coviar_mocrop.inference import predictor as predicting
-from coviar_mocrop.inference import show
+from coviar_mocrop.inference import show, torch_backend
 from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.inference.show import annotate_video, inspect_clip, log_pictures, peak_motion_frame
+from coviar_mocrop.inference.torch_backend import TorchBackend
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box, frames_to_read
 from coviar_mocrop.runtime import Runtime
 from coviar_mocrop.streams.base import create_stream
@@ -181,7 +182,8 @@ def test_prediction_equals_testing(clip: Path, checkpoints: list[Path]) -> None:
     prediction = predictor(clip)
     assert prediction.box is not None
     assert list(prediction.milliseconds) == ["read", "iframe", "mv", "residual"]
-    for name, stream in predictor.streams.items():
+    assert isinstance(predictor.backend, TorchBackend)
+    for name, stream in predictor.backend.streams.items():
         with open_video(clip) as video, torch.inference_mode():
             read, _ = read_streams(video, [stream], prediction.box)
             logits = stream.network(stream.encode(read[name]))[0].numpy()
@@ -205,7 +207,7 @@ def test_predicting_copies_the_next_stream_while_one_is_computed(
     clip: Path, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where there is a GPU; here it is looked at what would be pinned, and who brings it."""
-    predictor = Predictor(checkpoints)
+    backend = TorchBackend(checkpoints)
     brought: list[tuple[str, list[str]]] = []
 
     def bring(device: torch.device, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -213,29 +215,34 @@ def test_predicting_copies_the_next_stream_while_one_is_computed(
         brought.append((device.type, [name for batch in found for name in batch.streams]))
         return iter(found)
 
-    monkeypatch.setattr(predicting, "brought_to", bring)
-    predictor(clip)
-    assert brought == [("cpu", list(predictor.streams))]
+    monkeypatch.setattr(torch_backend, "brought_to", bring)
     with open_video(clip) as video:
-        read, _ = read_streams(video, predictor.streams.values(), None)
+        read, _ = read_streams(video, backend.streams.values(), None)
+    assert [name for name, _ in backend.logits([read])] == list(backend.streams)
+    assert brought == [("cpu", list(backend.streams))]
     pinned: list[Tensor] = []
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
-    predictor.runtime = replace(predictor.runtime, device=torch.device("cuda"))
-    assert len(list(predictor._batches([read]))) == len(predictor.streams)
-    assert len(pinned) == 3 * len(predictor.streams)  # pixels, which are mirrored, and the label
+    backend.runtime = replace(backend.runtime, device=torch.device("cuda"))
+    assert len(list(backend._batches([read]))) == len(backend.streams)
+    assert len(pinned) == 3 * len(backend.streams)  # pixels, which are mirrored, and the label
 
 
 def test_weights_in_half_precision_change_no_bit(
     clip: Path, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     halved = Predictor(checkpoints, ["train.precision=bf16"])
-    kept = {tensor.dtype for tensor in halved.streams["mv"].network.state_dict().values()}
-    assert torch.bfloat16 in kept
+    assert torch.bfloat16 in _types(halved)
     monkeypatch.setattr(Runtime, "halve_weights", lambda *given: None)
     whole = Predictor(checkpoints, ["train.precision=bf16"])
-    assert torch.bfloat16 not in {tensor.dtype for tensor in whole.streams["mv"].network.state_dict().values()}
+    assert torch.bfloat16 not in _types(whole)
     for name, row in whole(clip).scores.items():
         np.testing.assert_array_equal(halved(clip).scores[name], row)
+
+
+def _types(predictor: Predictor) -> set[torch.dtype]:
+    """Of the weights of the motion network."""
+    assert isinstance(predictor.backend, TorchBackend)
+    return {tensor.dtype for tensor in predictor.backend.streams["mv"].network.state_dict().values()}
 
 
 def test_predict_one_video(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from coviar_mocrop.bitstream import Gop, open_video
 from coviar_mocrop.clips import windows as windowing
 from coviar_mocrop.clips.batch import Frames
-from coviar_mocrop.clips.dataset import read_streams
-from coviar_mocrop.clips.reader import ReadViews
+from coviar_mocrop.clips.reader import ReadViews, read_streams
 from coviar_mocrop.clips.resize import resize
 from coviar_mocrop.clips.sampling import middle_frames, motion_frames
 from coviar_mocrop.config import Config

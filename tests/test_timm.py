@@ -14,7 +14,7 @@ from torch import nn
 
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import CheckpointError, CoviarMocropError, ModelError
-from coviar_mocrop.inference.export import FORMATS, export_stream
+from coviar_mocrop.inference.export import export_run
 from coviar_mocrop.inference.testing import load_stream
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.stream_net import StreamNet, create_network
@@ -45,12 +45,13 @@ def test_a_network_of_each_family_trains_resumes_and_exports(
     train({kind: config("twice", 2)}, resume=True)
     assert same(outcome(tmp_path / "once"), outcome(tmp_path / "twice"))
 
-    card = export_stream(tmp_path / "once/best.pt", tmp_path / "exported", FORMATS)
-    assert set(card["files"]) == set(FORMATS)
-    assert all(file["input"][:2] == ("clips", "segments") for file in card["files"].values())
-    assert card["backbone"] == f"timm/{name}" and card["gflops_per_frame"] > 0
+    formats = ("onnx", "safetensors", "torch_export")
+    entry = export_run([tmp_path / "once/best.pt"], tmp_path / "exported", formats)["streams"][kind]
+    assert set(entry["files"]) == set(formats)
+    assert all(file["input"][:3] == ("clips", 1, "segments") for file in entry["files"].values() if "input" in file)
+    assert entry["backbone"] == f"timm/{name}" and entry["gflops_per_frame"] > 0
     mean = timm.get_pretrained_cfg(name).mean
-    assert card["input"]["scaling"].get("mean", mean) == mean
+    assert entry["input"]["scaling"].get("mean", mean) == mean
     network = cast(StreamNet, load_stream(tmp_path / f"exported/{kind}.safetensors").network)
     assert network.stem_names == (*(f"backbone.{part}" for part in stem), *(["data_bn"] * (kind != "iframe")))
     assert network.classifier_name == f"backbone.{classifier}"

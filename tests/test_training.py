@@ -28,7 +28,7 @@ from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError, ListError
 from coviar_mocrop.files import write_json
 from coviar_mocrop.flops import count_flops
-from coviar_mocrop.inference.export import export_stream
+from coviar_mocrop.inference.export import export_run
 from coviar_mocrop.inference.show import log_pictures
 from coviar_mocrop.inference.testing import load_stream, score_checkpoint, score_streams
 from coviar_mocrop.mocrop import MoCropSettings
@@ -278,8 +278,8 @@ def test_what_a_stream_learned_from_travels_with_it(demo: Path, tmp_path: Path) 
     assert rules["videos"] == {**form, "size": (96, 64)}
     assert rules["crop"]["mocrop"] == MoCropSettings().model_dump(mode="json")
     assert (rules["sampling"]["segments"], rules["crop"]["size"], rules["scaling"]["bound"]) == (2, 32, 20)
-    card = export_stream(best, tmp_path / "mv", formats=["safetensors"])
-    assert card["rules"] == load_stream(best).rules()
+    card = export_run([best], tmp_path / "mv", formats=["safetensors"])
+    assert card["streams"]["mv"]["rules"] == load_stream(best).rules()
     assert load_stream(tmp_path / "mv/mv.safetensors").form == load_stream(best).form == Form("mpeg4", (96, 64), 12)
 
 

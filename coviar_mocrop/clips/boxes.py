@@ -9,15 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 from coviar_mocrop.bitstream import open_video
-from coviar_mocrop.bitstream.frames import FrameSequence
 from coviar_mocrop.bitstream.video import Backend
 from coviar_mocrop.clips.cache import Row, compute_rows, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.loading import PARTS, Part, read_videos
+from coviar_mocrop.clips.reader import box_of
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import DataRoot
 from coviar_mocrop.errors import ConfigError, CoviarMocropError
-from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box, frames_to_read
+from coviar_mocrop.mocrop import CropBox, MoCropSettings
 
 
 class ListBoxes(NamedTuple):
@@ -52,12 +52,6 @@ def box_of_file(
     """
     with open_video(path, backend, anchor_every, index_cache=index_cache) as video:
         return box_of(video, settings)
-
-
-def box_of(video: FrameSequence, settings: MoCropSettings) -> CropBox:
-    """The box of an open video; see :func:`box_of_file`."""
-    views = video.visit(vectors=frames_to_read(video.gops, settings))
-    return estimate_box((view.vectors for view in views), (video.info.height, video.info.width), settings)
 
 
 def boxes_of_list(

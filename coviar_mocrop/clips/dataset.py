@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coviar_mocrop.bitstream import Gop, Video, open_video
-from coviar_mocrop.bitstream.frames import FrameSequence
+from coviar_mocrop.bitstream import Video, open_video
 from coviar_mocrop.clips.batch import Features, Sample
 from coviar_mocrop.clips.cache import State, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
-from coviar_mocrop.clips.reader import ReadViews, View, read_views
+from coviar_mocrop.clips.reader import ReadViews, WantsViews, read_streams
 from coviar_mocrop.datasets.lists import DataRoot, VideoList
 from coviar_mocrop.datasets.splits import some
 from coviar_mocrop.errors import CoviarMocropError
@@ -29,21 +28,6 @@ _SHOWN = 5
 logger = logging.getLogger(__name__)
 Key = tuple[int, int, tuple[str, ...] | None]
 """(epoch, index, names of streams; None: all): what a data set is asked for."""
-
-
-class WantsViews(Protocol):
-    """Whoever wants views of a clip: a stream."""
-
-    @property
-    def name(self) -> str:
-        """Of the stream."""
-        ...
-
-    def views(
-        self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None
-    ) -> dict[str, View]:
-        """What to read of a clip, by name; a generator in training, None in testing."""
-        ...
 
 
 class SkipLog:
@@ -237,45 +221,3 @@ class ClipDataset(Dataset[Sample]):
             if row is not None:
                 self._boxes[index] = torch.from_numpy(row.copy())
                 self._kept[index] = True
-
-
-def read_streams(
-    video: FrameSequence,
-    streams: Iterable[WantsViews],
-    box: CropBox | MoCropSettings | None,
-    seed: Sequence[int] | None = None,
-    extra: Mapping[str, View] | None = None,
-) -> tuple[dict[str, ReadViews], ReadViews]:
-    """Read what several streams want of a clip, in one pass.
-
-    Args:
-        video: open.
-        streams: of different names.
-        box: of the clip, or the settings to estimate it with.
-        seed: in training, of the random frames and windows. Every stream draws from a generator of its own with this
-            seed, so that it sees the same whichever streams are read with it.
-        extra: further views, for pictures.
-
-    Returns:
-        What was read, by stream; and the extra views.
-
-    Raises:
-        VideoError: the video cannot be decoded, or lacks motion vectors.
-    """
-    wanted: dict[str, dict[str, View]] = {}
-    for stream in streams:
-        generator = None if seed is None else np.random.default_rng(seed)
-        wanted[stream.name] = stream.views(video.info.num_frames, video.gops, generator)
-    wanted[""] = dict(extra or {})
-    read = read_views(video, {f"{s}/{name}": view for s, views in wanted.items() for name, view in views.items()}, box)
-
-    def part(stream: str) -> ReadViews:
-        names = wanted[stream]
-        return ReadViews(
-            {name: read.pixels[f"{stream}/{name}"] for name in names},
-            {name: read.windows[f"{stream}/{name}"] for name in names},
-            {name: view.kind for name, view in names.items()},
-            read.box,
-        )
-
-    return {stream: part(stream) for stream in wanted if stream}, part("")

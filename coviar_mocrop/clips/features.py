@@ -20,8 +20,8 @@ from torch import Tensor
 from coviar_mocrop.bitstream import Gop
 from coviar_mocrop.clips.batch import Features, Frames
 from coviar_mocrop.clips.cache import ClipCache, compute_rows
-from coviar_mocrop.clips.dataset import ClipDataset, WantsViews
-from coviar_mocrop.clips.reader import ReadViews, View
+from coviar_mocrop.clips.dataset import ClipDataset
+from coviar_mocrop.clips.reader import ReadViews, View, WantsViews
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.runtime import Group

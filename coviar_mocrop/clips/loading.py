@@ -11,10 +11,10 @@ import multiprocessing
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -23,17 +23,17 @@ from torch.utils.data import DataLoader, Sampler
 from coviar_mocrop.bitstream import accumulate
 from coviar_mocrop.clips.batch import Batch, Sample, collate
 from coviar_mocrop.clips.config import DataConfig
-from coviar_mocrop.clips.dataset import ClipDataset, Key, SkipLog, WantsViews
+from coviar_mocrop.clips.dataset import ClipDataset, Key, SkipLog
 from coviar_mocrop.clips.features import WantsFeatures, compute_features
+from coviar_mocrop.clips.reader import WantsViews
 from coviar_mocrop.clips.resize import compile_kernels as compile_resize
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import VideoList, groups_beside, read_classes, read_form, read_list
 from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.interrupt import kill_at_exit, leave_ending_to_the_parent
 from coviar_mocrop.runtime import ALONE, Group
+from coviar_mocrop.shared_settings import require_shared
 
-SHARED = ("setting", "mocrop", "data.root", "data.classes", "data.backend", "data.anchor_every", "data.follow_links")
-"""Settings in which streams must agree that are read together: they share one reading and one box."""
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 logger = logging.getLogger(__name__)
@@ -47,36 +47,6 @@ class ReadStream(WantsFeatures, Protocol):
     def without_network(self) -> WantsViews:
         """The same stream for reading processes."""
         ...
-
-
-def require_shared(configs: Mapping[str, Config], keys: Sequence[str] = SHARED) -> None:
-    """Check that streams which are read together agree in ``keys``.
-
-    Raises:
-        ConfigError: they do not; the first difference is named.
-    """
-    (first, config), *others = configs.items()
-    for key in keys:
-        for name, other in others:
-            mine, theirs = _value_of(config, key), _value_of(other, key)
-            if mine != theirs:
-                raise ConfigError(
-                    f"the {first} and the {name} stream differ in {key} ({_short(mine)} against {_short(theirs)}); "
-                    f"streams that are read together share it: set it for all (--set {key}=...), or run them one by one"
-                )
-
-
-def _value_of(config: Config, key: str) -> Any:
-    """The setting with a dotted name."""
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def read_videos(data: DataConfig, part: Part, shard: tuple[int, int] = (0, 1)) -> VideoList:

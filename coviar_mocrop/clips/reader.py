@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coviar_mocrop.bitstream import FrameView, Kind, open_video
+from coviar_mocrop.bitstream import FrameView, Gop, Kind, open_video
 from coviar_mocrop.bitstream.frames import FrameSequence
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.clips.resize import Resample, resize
 from coviar_mocrop.clips.sampling import middle_frames, motion_frames
 from coviar_mocrop.clips.windows import Window, testing_windows
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.mocrop import BoxEstimator, CropBox, MoCropSettings, frames_to_read
+from coviar_mocrop.mocrop import BoxEstimator, CropBox, MoCropSettings, estimate_box, frames_to_read
 
 CHANNELS: dict[Kind, int] = {"iframe": 3, "frame": 3, "mv": 2, "residual": 3}
 Area = tuple[int, int, int, int]
@@ -59,6 +59,21 @@ class ReadViews(NamedTuple):
     def mirrored(self, name: str) -> NDArray[np.bool_]:
         """Whether each window of a view is mirrored: bool [windows]."""
         return np.array([window.mirrored for window in self.windows[name]])
+
+
+class WantsViews(Protocol):
+    """Whoever wants views of a clip: a stream."""
+
+    @property
+    def name(self) -> str:
+        """Of the stream."""
+        ...
+
+    def views(
+        self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None
+    ) -> dict[str, View]:
+        """What to read of a clip, by name; a generator in training, None in testing."""
+        ...
 
 
 def read_views(
@@ -110,6 +125,58 @@ def read_views(
             canvas.add(name, number, raw[top:bottom, left:right])
     kinds = {name: view.kind for name, view in views.items()}
     return ReadViews(canvas.pixels, canvas.windows, kinds, found)
+
+
+def read_streams(
+    video: FrameSequence,
+    streams: Iterable[WantsViews],
+    box: CropBox | MoCropSettings | None,
+    seed: Sequence[int] | None = None,
+    extra: Mapping[str, View] | None = None,
+) -> tuple[dict[str, ReadViews], ReadViews]:
+    """Read what several streams want of a clip, in one pass.
+
+    Args:
+        video: open.
+        streams: of different names.
+        box: of the clip, or the settings to estimate it with.
+        seed: in training, of the random frames and windows. Every stream draws from a generator of its own with this
+            seed, so that it sees the same whichever streams are read with it.
+        extra: further views, for pictures.
+
+    Returns:
+        What was read, by stream; and the extra views.
+
+    Raises:
+        VideoError: the video cannot be decoded, or lacks motion vectors.
+    """
+    wanted: dict[str, dict[str, View]] = {}
+    for stream in streams:
+        generator = None if seed is None else np.random.default_rng(seed)
+        wanted[stream.name] = stream.views(video.info.num_frames, video.gops, generator)
+    wanted[""] = dict(extra or {})
+    read = read_views(video, {f"{s}/{name}": view for s, views in wanted.items() for name, view in views.items()}, box)
+
+    def part(stream: str) -> ReadViews:
+        names = wanted[stream]
+        return ReadViews(
+            {name: read.pixels[f"{stream}/{name}"] for name in names},
+            {name: read.windows[f"{stream}/{name}"] for name in names},
+            {name: view.kind for name, view in names.items()},
+            read.box,
+        )
+
+    return {stream: part(stream) for stream in wanted if stream}, part("")
+
+
+def box_of(video: FrameSequence, settings: MoCropSettings) -> CropBox:
+    """The box of an open video; from the vectors of all its frames, or of a few if ``settings.sparse``.
+
+    Raises:
+        VideoError: it cannot be read, or has no motion vectors.
+    """
+    views = video.visit(vectors=frames_to_read(video.gops, settings))
+    return estimate_box((view.vectors for view in views), (video.info.height, video.info.width), settings)
 
 
 def load_clip(

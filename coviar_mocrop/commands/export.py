@@ -1,8 +1,11 @@
-"""Export a trained stream for other programs, as safetensors, torch.export program or ONNX.
+"""Export the streams of a run for other programs, into one folder.
 
-Writes STREAM.safetensors, STREAM.pt2 or STREAM.onnx, and STREAM.json, a card that describes the stream: classes, input,
-scaling, settings, GFLOPs, parameters, checksum and versions. Each file is read back and checked: weights by their
-checksum, programs by their logits. The .safetensors file goes wherever a checkpoint goes. ONNX needs the packages of
+Writes STREAM.onnx and STREAM.int8.onnx, networks that take windows as they are read (8 bits) and return logits, and
+card.json, which says how videos are sampled, cropped and fused. coviar predict --onnx and coviar watch --onnx run the
+folder without PyTorch. Other formats: safetensors (goes wherever a checkpoint goes) and torch_export (.pt2).
+
+Every file is read back and checked: weights by their checksum, programs by their logits. int8 is calibrated on clips of
+the validation list. Its accuracy stands on the card, beside that of fp32. ONNX needs the packages of
 pip install 'coviar_mocrop[export]'.
 """
 
@@ -10,56 +13,72 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from coviar_mocrop.cli import add_set_argument
 from coviar_mocrop.files import require_writable
 
 EXAMPLES = """\
-  coviar export --checkpoint runs/demo/mv/best.pt --output exported
-  coviar export --checkpoint best.pt --output exported --format safetensors torch_export onnx
-  coviar export --checkpoint best.pt --output exported --format onnx --set setting=efficiency
+  coviar export --checkpoints runs/mine --output exported
+  coviar export --checkpoints runs/mine --output exported --format onnx --set setting=efficiency
+  coviar export --checkpoints best.pt --output exported --format safetensors torch_export
+  coviar predict clip.mp4 --onnx exported --precision int8
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="best.pt of a run, or .safetensors")
+    parser.add_argument(
+        "--checkpoints", nargs="+", required=True, metavar="FILE", help="folder of a run, or best.pt of each stream"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write to")
     parser.add_argument(
         "--format",
         nargs="+",
-        choices=("safetensors", "torch_export", "onnx"),
-        default=["safetensors"],
-        help="formats to write (default: safetensors)",
+        choices=("onnx", "int8", "safetensors", "torch_export"),
+        help="formats to write (default: onnx, and int8 if the run has a validation list)",
     )
     parser.add_argument(
         "--tolerance",
         type=_tolerance,
         default=1e-4,
         metavar="SHARE",
-        help="largest difference of the logits allowed, as a share of the largest logit (default: 1e-4)",
+        help="largest difference of the logits allowed in fp32, as a share of the largest logit (default: 1e-4)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace another stream's export in the folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace the export of other streams in the folder")
     add_set_argument(parser)
 
 
 def main(given: argparse.Namespace) -> None:
     """Export, and say what was written."""
-    from coviar_mocrop.inference.export import export_stream
+    from coviar_mocrop.inference.export import export_run
 
     require_writable(given.output, folder=True)
-    card = export_stream(
-        given.checkpoint, given.output, given.format, given.set, tolerance=given.tolerance, overwrite=given.overwrite
+    card = export_run(
+        given.checkpoints, given.output, given.format, given.set, tolerance=given.tolerance, overwrite=given.overwrite
     )
-    print(
-        f"{card['stream']}, {card['backbone']}, {len(card['classes'])} classes: {card['parameters']} parameters, "
-        f"{card['gflops_per_frame']:.3f} GFLOPs per frame at {card['input']['size']} pixels"
-    )
-    for kind in given.format:
-        file = card["files"][kind]
-        shape, difference = " x ".join(map(str, file["input"])), file["max_abs_difference"]
-        print(f"wrote {given.output / file['name']}: input {shape}, largest difference {difference:.2g}")
-    print(f"wrote {given.output / card['stream']}.json")
+    for name, entry in card["streams"].items():
+        print(
+            f"{name}, {entry['backbone']}, {len(card['classes'])} classes: {entry['parameters']} parameters, "
+            f"{entry['gflops_per_frame']:.3f} GFLOPs per frame at {entry['input']['shape'][-1]} pixels"
+        )
+        for file in entry["files"].values():
+            what = f"largest difference {file['max_abs_difference']:.2g}"
+            print(f"  {given.output / file['name']}: {file['bytes'] / 1e6:.1f} MB, {what}")
+    print(f"wrote {given.output / 'card.json'}")
+    if card["accuracy"]:
+        print(_accuracy_table(card["accuracy"]))
+    if "onnx" in next(iter(card["streams"].values()))["files"]:
+        print(f"\nnext: coviar predict VIDEO --onnx {given.output}")
+
+
+def _accuracy_table(accuracy: dict[str, Any]) -> str:
+    from coviar_mocrop.viz.tables import markdown_table
+
+    top1 = accuracy["top1"]
+    rows = [[name, *(f"{100 * top1[precision][name]:.1f}" for precision in top1)] for name in top1["fp32"]]
+    title = f"top-1 on {accuracy['clips']} clips of the {accuracy['list']} list, %:"
+    return f"\n{title}\n{markdown_table([['stream', *top1], *rows])}"
 
 
 def _tolerance(text: str) -> float:

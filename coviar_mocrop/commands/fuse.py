@@ -89,7 +89,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(given: argparse.Namespace) -> None:
     """Fuse, and print the table."""
-    from coviar_mocrop.clips.loading import require_shared
     from coviar_mocrop.fusion import common_clips
     from coviar_mocrop.fusion_weights import rescale
     from coviar_mocrop.inference.stored_fusion import fusion_file, store_fusion
@@ -97,6 +96,7 @@ def main(given: argparse.Namespace) -> None:
     from coviar_mocrop.inference.validation import validation_scores
     from coviar_mocrop.runtime import process_group
     from coviar_mocrop.scores import load_scores
+    from coviar_mocrop.shared_settings import require_shared
     from coviar_mocrop.viz.compare import compare
     from coviar_mocrop.viz.results import results_table, weights_lines
 

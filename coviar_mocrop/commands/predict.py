@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coviar_mocrop.cli import add_set_argument, output_paths, parse_weights
+from coviar_mocrop.cli import add_set_argument, output_paths
+from coviar_mocrop.commands.networks import add_networks_arguments, open_predictor
 from coviar_mocrop.errors import DataError, NoMotionVectorsError, VideoError
 from coviar_mocrop.viz.pictures import PICTURES, require_picture, save_figure
 
@@ -26,6 +27,7 @@ EXAMPLES = """\
   coviar predict clip.mp4 --checkpoints runs/demo --output clip.png
   coviar predict clip.mp4 --checkpoints best.pt --set setting=efficiency
   coviar predict phone.mov --transcode --checkpoints runs/mine
+  coviar predict clip.mp4 --onnx exported --precision int8
   coviar predict videos/ more.mp4 --checkpoints a/best.pt b/best.pt --json > predictions.jsonl
 """
 _BAR = 30
@@ -35,9 +37,7 @@ _BAR = 30
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("input", nargs="+", metavar="VIDEO", help="videos, addresses of videos (http), or folders")
-    parser.add_argument(
-        "--checkpoints", nargs="+", required=True, metavar="FILE", help="folder of a run, or best.pt of each stream"
-    )
+    add_networks_arguments(parser)
     parser.add_argument(
         "--output", type=Path, metavar="PICTURE", help="picture of the prediction; for several videos, a folder of them"
     )
@@ -61,13 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(given: argparse.Namespace) -> None:
     """Classify the videos and print what they show."""
     from coviar_mocrop.datasets.transcoding import find_videos
-    from coviar_mocrop.inference.predictor import Predictor
 
     videos = find_videos(given.input)
     pictures = output_paths(videos, given.output, "--output", PICTURES) if given.output else []
     for picture in pictures:
         require_picture(picture)
-    predictor = Predictor(given.checkpoints, given.set, parse_weights(given.weights), transcode=given.transcode)
+    predictor = open_predictor(given)
     many = len(videos) > 1
     width = max(len(str(path)) for path in videos)
     done, warned = 0, False

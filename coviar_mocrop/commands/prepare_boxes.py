@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(given: argparse.Namespace) -> None:
     """Compute the boxes, and print how many."""
     from coviar_mocrop.clips.boxes import extract_boxes
-    from coviar_mocrop.clips.loading import require_shared
     from coviar_mocrop.config import load_configs
+    from coviar_mocrop.shared_settings import require_shared
 
     configs = load_configs(given.config, given.streams, given.set)
     require_shared(configs)  # all streams of a clip share its box

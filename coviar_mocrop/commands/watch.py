@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coviar_mocrop.cli import add_set_argument, output_paths, parse_weights
+from coviar_mocrop.cli import add_set_argument, output_paths
+from coviar_mocrop.commands.networks import add_networks_arguments, open_predictor
 from coviar_mocrop.messages import clock
 from coviar_mocrop.viz.pictures import PICTURES, require_picture
 
@@ -59,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add = parser.add_argument
     add("source", nargs="+", metavar="SOURCE", help="files, addresses, cameras, or -")
-    add("--checkpoints", nargs="+", required=True, metavar="FILE", help="folder of a run, or best.pt of each stream")
+    add_networks_arguments(parser)
     add("--weights", nargs="+", metavar="STREAM=NUMBER", help="fusion weights, or coviar, as in coviar predict")
     add_set_argument(parser)
 
@@ -128,13 +129,12 @@ def _watch(given: argparse.Namespace, timelines: dict[str, Path], videos: dict[s
     from coviar_mocrop.bitstream.addresses import source_name
     from coviar_mocrop.clips.time_windows import TimeWindow
     from coviar_mocrop.inference.events import EventFinder
-    from coviar_mocrop.inference.predictor import Predictor
     from coviar_mocrop.inference.source_reader import Notice, StreamOptions
     from coviar_mocrop.inference.watching import watch
     from coviar_mocrop.viz.live_table import LiveTable
     from coviar_mocrop.viz.watch_outputs import WatchOutputs
 
-    predictor = Predictor(given.checkpoints, given.set, parse_weights(given.weights), transcode=given.transcode)
+    predictor = open_predictor(given)
     finder = None
     if given.events is not None:
         finder = EventFinder(given.events or predictor.classes, predictor.classes, given.threshold, given.release)

@@ -1,239 +1,279 @@
-"""Export of streams for other programs: safetensors, ``torch.export``, ONNX, and a card that describes them."""
+"""Export of a run for other programs: ONNX, ``torch.export`` and safetensors, and a card that describes them."""
 
 from __future__ import annotations
 
-import copy
-import io
+import hashlib
 import logging
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from tqdm import tqdm
 
-from coviar_mocrop.checkpoint import CARD_FORMAT, CARD_VERSION, digest, read_card, read_tensors, write_safetensors
+from coviar_mocrop import card as cards
+from coviar_mocrop.bitstream import Gop
+from coviar_mocrop.checkpoint import digest, read_tensors, write_safetensors
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, ModelError
 from coviar_mocrop.files import atomic_write, write_json
-from coviar_mocrop.inference.testing import load_stream
-from coviar_mocrop.messages import first_line, quiet
-from coviar_mocrop.networks.stream_net import StreamNet
+from coviar_mocrop.fusion_weights import LearnedFusion
+from coviar_mocrop.inference.exported_stream import INPUT, OUTPUT, ExportedStream, Traced, compare, read_onnx
+from coviar_mocrop.inference.int8 import ValidationClips, accuracies, quantise
+from coviar_mocrop.inference.stored_fusion import fusion_file, stored_fusion
+from coviar_mocrop.inference.testing import find_checkpoints, load_streams
+from coviar_mocrop.shared_settings import require_shared
 from coviar_mocrop.streams.base import Stream
+from coviar_mocrop.streams.frames import FrameStream
 
-ExportFormat = Literal["safetensors", "torch_export", "onnx"]
-logger = logging.getLogger(__name__)
-SUFFIXES: dict[ExportFormat, str] = {"safetensors": ".safetensors", "torch_export": ".pt2", "onnx": ".onnx"}
+ExportFormat = Literal["onnx", "int8", "safetensors", "torch_export"]
+SUFFIXES: dict[ExportFormat, str] = {
+    "onnx": ".onnx",
+    "int8": ".int8.onnx",
+    "safetensors": ".safetensors",
+    "torch_export": ".pt2",
+}
 FORMATS = tuple(SUFFIXES)
-OPSET = 20
+_SHARED = ("setting", "mocrop", "data.backend", "data.anchor_every")
+logger = logging.getLogger(__name__)
 
 
-def export_stream(
-    checkpoint: str | os.PathLike[str],
+def export_run(
+    checkpoints: Iterable[str | os.PathLike[str]],
     output: str | os.PathLike[str],
-    formats: Sequence[ExportFormat] = ("safetensors",),
+    formats: Sequence[ExportFormat] | None = None,
     overrides: Sequence[str] = (),
     *,
     tolerance: float = 1e-4,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write a stream to ``STREAM.safetensors``, ``.pt2`` or ``.onnx``, and its card to ``STREAM.json``.
+    """Write the streams of a run to ``STREAM.onnx`` and so on, and one card for all of them, ``card.json``.
 
-    Before a program gets its name, it is read back and compared with the stream, on the CPU in fp32.
+    Before a program gets its name, it is read back and compared with the stream, on the CPU in fp32. An int8 program is
+    measured on clips of the validation list, beside the fp32 one.
 
     Args:
-        checkpoint: of the stream, or safetensors with a card.
+        checkpoints: of the streams, or the folder of a run, or safetensors with a card.
         output: folder.
-        formats: some of ``FORMATS``.
+        formats: some of ``FORMATS``; None: onnx, and int8 where there is a validation list.
         overrides: ``a.b=value`` items on top of the settings; they choose the input size (``setting=efficiency``).
         tolerance: of the logits; relative to the largest, absolute where that is below 1.
-        overwrite: replace the export of another stream of that name.
+        overwrite: replace the export of other streams.
 
     Returns:
-        The content of the card. Its ``files`` hold, by format, the ``name``, the shape of the ``input`` (``clips`` and
-        ``segments`` stand for any number) and ``max_abs_difference``: the largest difference of the logits from those
-        of the stream, over the inputs tried.
+        The content of the card.
 
     Raises:
-        CheckpointError: the checkpoint cannot be used.
-        ConfigError: the folder holds another stream's export.
+        CheckpointError: a checkpoint cannot be used.
+        ConfigError: the folder holds another export, or int8 is wanted and there is no validation list.
         CoviarMocropError: a format needs packages that are not there, or the result differs from the stream.
     """
-    if "onnx" in formats:
+    if formats is None or {"onnx", "int8"} & set(formats):
         _require_onnx()
-    stream = load_stream(checkpoint, overrides)
-    config = stream.config
-    if stream.scaling is None:
-        raise ModelError(
-            f"{os.fspath(checkpoint)}: the {config.stream} stream cannot be exported, as it does not say how other "
-            "programs make its input (Stream.scaling); iframe, mv and residual do"
-        )
-    model = cast(StreamNet, stream.network)
-    segments = config.input.test_segments * config.input.test_crops
-    frame = (model.in_channels, config.size, config.size)
-    target = Path(output) / config.stream
-    state = model.state_dict()
-    card_path = target.with_suffix(".json")
-    if card_path.exists() and not overwrite and read_card(card_path)["weights"].get("sha256") != digest(state):
-        raise ConfigError(
-            f"{card_path}: is the card of another stream; choose another --output, or replace it (--overwrite)"
-        )
-    traced = _trace(model, segments, frame) if {"torch_export", "onnx"} & set(formats) else None
-    files: dict[str, dict[str, Any]] = {}
-    for kind in (kind for kind in FORMATS if kind in formats):
-        path = target.with_suffix(SUFFIXES[kind])
-        if kind == "safetensors" or traced is None:
-            write_safetensors(path, state)
-            read_tensors(path, "export anew")  # compares the checksum
-            shape: tuple[int | str, ...] = ("clips", "segments", *frame)
-            difference = 0.0
-        else:
-            program, shapes, shape = traced
-            with atomic_write(path) as temporary:
-                run = (_write_program if kind == "torch_export" else _write_onnx)(program, temporary, shape)
-                difference = _compare(model, run, shapes, tolerance, path)
-        files[kind] = {"name": path.name, "input": shape, "max_abs_difference": difference}
-    card = {**_describe(stream, state, Path(checkpoint).name), "files": files}
-    _settle_older_files(card_path, card)
-    write_json(card_path, card)
+    paths = find_checkpoints(checkpoints)
+    streams = _exportable(load_streams(paths, overrides))
+    wanted = set(formats or _usual_formats(next(iter(streams.values()))))
+    if "int8" in wanted:
+        wanted.add("onnx")
+    require_shared({name: stream.config for name, stream in streams.items()}, _SHARED)
+    file = fusion_file(paths, streams) if len(streams) == len(paths) else None
+    card = _describe(streams, paths, stored_fusion(file, streams))
+    folder = Path(output)
+    older = _older_card(folder, card, overwrite)
+    clips = ValidationClips(list(streams.values())) if "int8" in wanted else None
+    calibration = clips.for_calibration() if clips else {}
+    with tqdm(total=len(streams) * len(wanted), desc="export", unit="file", leave=False) as bar:
+        for name, stream in streams.items():
+            files = card["streams"][name]["files"]
+            traced: Traced | None = None
+            for kind in (kind for kind in FORMATS if kind in wanted):
+                bar.set_postfix_str(f"{name}{SUFFIXES[kind]}")
+                path = folder / f"{name}{SUFFIXES[kind]}"
+                if kind == "safetensors":
+                    files[kind] = _write_weights(stream, path)
+                elif kind == "int8":
+                    files[kind] = _write_int8(folder / files["onnx"]["name"], path, calibration[name])
+                else:
+                    traced = traced or _trace(stream)
+                    files[kind] = _write_program(stream, traced, kind, path, tolerance)
+                bar.update()
+    _settle_older_files(folder, card, older)
+    if clips is not None:
+        write_json(folder / cards.NAME, card)  # by which the networks are opened
+        card["accuracy"] = accuracies(folder, clips)
+    write_json(folder / cards.NAME, card)
     return card
 
 
-def _settle_older_files(card_path: Path, card: dict[str, Any]) -> None:
-    """Keep the files of an earlier export on the card if they are of the same network and input; else remove them."""
-    older = read_card(card_path) if card_path.exists() else {}
-    if older.get("weights", {}).get("sha256") == card["weights"]["sha256"] and older.get("input") == card["input"]:
-        card["files"] = {**older.get("files", {}), **card["files"]}
-    for kind in SUFFIXES.keys() - card["files"].keys():
-        card_path.with_suffix(SUFFIXES[kind]).unlink(missing_ok=True)
+def _usual_formats(stream: Stream) -> Sequence[ExportFormat]:
+    videos = stream.config.data.val_list
+    return ("onnx", "int8") if videos and Path(videos).exists() else ("onnx",)
 
 
-def _describe(stream: Stream, state: dict[str, Tensor], source: str) -> dict[str, Any]:
-    model, config, cost = cast(StreamNet, stream.network), stream.config, stream.cost()
-    how = "of the mean and the spread" if stream.fitted else "the mean"
+def _exportable(streams: Mapping[str, Stream]) -> dict[str, FrameStream]:
+    """The streams that can be exported; a warning names the others.
+
+    Raises:
+        ModelError: there is none.
+    """
+    kept: dict[str, FrameStream] = {}
+    for name, stream in streams.items():
+        if isinstance(stream, FrameStream) and stream.scaling is not None and _samples_as_said(stream):
+            kept[name] = stream
+        else:
+            logger.warning(
+                "warning: the %s stream is left out; only streams over frames of one kind, sampled as the settings "
+                "say, are exported",
+                name,
+            )
+    if not kept:
+        raise ModelError(
+            f"the {', '.join(streams)} stream cannot be exported: it looks at more than frames of one kind; iframe, mv "
+            "and residual can"
+        )
+    return kept
+
+
+def _samples_as_said(stream: FrameStream) -> bool:
+    """Whether the stream takes the frames that its settings say, as far as an example tells."""
+    gops = [Gop(start, 12) for start in range(0, 300, 12)]
+    return stream.sample(300, gops) == stream.wants.sample(300, gops)
+
+
+def _trace(stream: FrameStream) -> Traced:
+    config, model = stream.config, stream.network
+    windows = 5 if config.input.test_crops == 10 else 1
+    frame = (int(model.in_channels), config.size, config.size)  # type: ignore[arg-type]
+    return Traced(ExportedStream(stream).eval(), windows, config.input.test_segments, frame)
+
+
+def _write_program(
+    stream: FrameStream, traced: Traced, kind: ExportFormat, path: Path, tolerance: float
+) -> dict[str, Any]:
+    with atomic_write(path) as temporary:
+        run = (traced.write_torch_export if kind == "torch_export" else traced.write_onnx)(temporary)
+        difference = compare(ExportedStream(stream).eval(), run, traced.tried, tolerance, path)
+    return {**_file(path), "input": traced.shape, "max_abs_difference": difference}
+
+
+def _write_weights(stream: FrameStream, path: Path) -> dict[str, Any]:
+    write_safetensors(path, stream.network.state_dict())
+    read_tensors(path, "export anew")  # compares the checksum
+    return {**_file(path), "max_abs_difference": 0.0}
+
+
+def _write_int8(source: Path, path: Path, clips: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
+    with atomic_write(path) as temporary:
+        quantise(source, temporary, clips)
+        run, exact = read_onnx(temporary), read_onnx(source)
+        differences = [float((run(w) - exact(w)).abs().max()) for w in map(torch.from_numpy, clips[:4])]
+    return {**_file(path), "max_abs_difference": max(differences)}
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _older_card(folder: Path, card: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """The card of an earlier export of the same streams.
+
+    Raises:
+        ConfigError: it is of others, and they are not to be replaced.
+    """
+    path = folder / cards.NAME
+    if not path.exists():
+        return None
+    older = cards.read_card(path)
+    if not overwrite and _identity(older) != _identity(card):
+        raise ConfigError(
+            f"{path}: is the card of other streams or settings; choose another --output, or replace it (--overwrite)"
+        )
+    return older
+
+
+def _identity(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the files of an export."""
+    return {name: (entry["weights"].get("sha256"), entry["input"]) for name, entry in card["streams"].items()}
+
+
+def _settle_older_files(folder: Path, card: dict[str, Any], older: Mapping[str, Any] | None) -> None:
+    """Keep the files of an earlier export of the same streams on the card; remove those of others."""
+    if older is None:
+        return
+    if _identity(older) == _identity(card):
+        card["accuracy"] = older.get("accuracy")
+        for name, entry in card["streams"].items():
+            entry["files"] = {**older["streams"][name]["files"], **entry["files"]}
+        return
+    kept = {file["name"] for entry in card["streams"].values() for file in entry["files"].values()}
+    for entry in older["streams"].values():
+        for file in entry["files"].values():
+            if file["name"] not in kept:
+                (folder / file["name"]).unlink(missing_ok=True)
+
+
+def _describe(
+    streams: Mapping[str, FrameStream], paths: Sequence[Path], learned: LearnedFusion | None
+) -> dict[str, Any]:
+    first = next(iter(streams.values()))
+    weights = learned.weights if learned else {name: stream.fusion_weight for name, stream in streams.items()}
     return {
-        "format": CARD_FORMAT,
-        "version": CARD_VERSION,
-        "stream": config.stream,
-        "backbone": config.model.backbone,
-        "setting": config.setting,
-        "input": {
-            "shape": ["clips", "segments", model.in_channels, config.size, config.size],
-            "dtype": "float32",
-            "channels": model.in_channels,
-            "size": config.size,
-            "segments": config.input.test_segments,
-            "crops": config.input.test_crops,
-            "scaling": stream.scaling,
+        "format": cards.FORMAT,
+        "version": cards.VERSION,
+        "setting": first.config.setting,
+        "videos": None if first.form is None else first.form._asdict(),
+        "fusion": {
+            "formula": "softmax(sum over streams of weight * logits / (sum of weights * temperature))",
+            "weights": weights,
+            "temperature": learned.temperature if learned else 1.0,
+            "learned": asdict(learned) if learned else None,
         },
-        "output": {"shape": ["clips", len(stream.classes)], "what": f"logits, {how} over segments"},
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "gflops_per_frame": cost.gflops_per_frame,
-        "gflops_per_clip": cost.gflops_per_clip,
-        "weights": {"sha256": digest(state), "checkpoint": source},
-        "rules": stream.rules(),
+        "accuracy": None,
+        "streams": {name: _describe_stream(stream) for name, stream in streams.items()},
+        "checkpoints": [path.name if len(path.parts) < 2 else "/".join(path.parts[-2:]) for path in paths],
         "versions": _versions(),
-        "classes": list(stream.classes),
-        "config": config.model_dump(mode="json"),
+        "classes": list(first.classes),
     }
 
 
-def _trace(
-    model: nn.Module, segments: int, frame: tuple[int, int, int]
-) -> tuple[torch.export.ExportedProgram, list[tuple[int, ...]], tuple[int | str, ...]]:
-    """The program, input shapes to try it on, and its input, with any number of clips and segments if possible."""
-    dimensions = {0: torch.export.Dim("clips"), 1: torch.export.Dim("segments")}
-    any_number: list[tuple[int, ...]] = [(2, 3, *frame), (1, 5, *frame), (3, 1, *frame)]
-    fixed = (1, segments, *frame)
-    try:
-        program = _export(model, torch.zeros(any_number[0]), (dimensions,))
-        # the path that a program takes for two clips need not be the one for one
-        _compare(model, program.module(), any_number, 1e-3, Path("torch.export"))
-        return program, any_number, ("clips", "segments", *frame)
-    except Exception as error:  # what torch.export cannot keep free it reports in many ways
-        logger.warning("the number of clips and segments is fixed to 1 x %d: %s", segments, first_line(error))
-    try:
-        return _export(model, torch.zeros(fixed), None), [fixed], fixed
-    except Exception as error:
-        raise ModelError(f"{type(model).__name__}: torch.export cannot follow it ({first_line(error)})") from error
-
-
-def _export(model: nn.Module, example: Tensor, dynamic_shapes: Any) -> torch.export.ExportedProgram:
-    with quiet(), torch.no_grad():
-        program = torch.export.export(model, (example,), dynamic_shapes=dynamic_shapes)
-    for module in program.graph_module.modules():
-        if isinstance(module, torch.fx.GraphModule):
-            for node in module.graph.nodes:  # it would carry the paths of this machine into the file
-                node.meta.pop("stack_trace", None)
-    return program
-
-
-Run = Callable[[Tensor], Tensor]
-
-
-def _write_program(program: torch.export.ExportedProgram, path: Path, shape: tuple[int | str, ...]) -> Run:
-    with quiet():
-        buffer = io.BytesIO()  # given a path, it would keep the temporary name inside
-        torch.export.save(program, buffer)
-        path.write_bytes(buffer.getbuffer())
-        module = torch.export.load(path).module()
-    return lambda clips: module(clips)
-
-
-def _write_onnx(program: torch.export.ExportedProgram, path: Path, shape: tuple[int | str, ...]) -> Run:
-    import onnxruntime
-
-    names = {axis: name for axis, name in enumerate(shape) if isinstance(name, str)}
-    with quiet():
-        converted = torch.onnx.export(
-            copy.deepcopy(program),
-            input_names=["clips"],
-            output_names=["logits"],
-            opset_version=OPSET,
-            dynamic_shapes=(names,) if names else None,
-            verbose=False,
-        )
-    assert converted is not None
-    for node in converted.model.graph:
-        node.metadata_props.clear()  # names and traces of Python code, with paths
-    converted.save(os.fspath(path), external_data=False)
-    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
-
-    def run(clips: Tensor) -> Tensor:
-        logits: NDArray[np.float32] = session.run(["logits"], {"clips": clips.numpy()})[0]
-        return torch.from_numpy(logits)
-
-    return run
-
-
-def _compare(model: nn.Module, run: Run, shapes: Sequence[tuple[int, ...]], tolerance: float, path: Path) -> float:
-    """Largest absolute difference of logits.
-
-    Raises:
-        ModelError: it is above the tolerance, or not a number.
-    """
-    generator = torch.Generator().manual_seed(0)
-    largest = 0.0
-    with torch.no_grad():
-        for shape in shapes:
-            clips = torch.randn(shape, generator=generator)
-            expected, given = model(clips), run(clips)
-            if given.shape != expected.shape:
-                raise ModelError(f"{path}: gives logits of shape {tuple(given.shape)}, not {tuple(expected.shape)}")
-            difference = float((given - expected).abs().max())
-            if not difference <= tolerance * max(1.0, float(expected.abs().max())):
-                raise ModelError(
-                    f"{path}: its logits differ from the stream's by {difference:.2g}, more than the tolerance "
-                    f"{tolerance:g}; nothing is written, allow more with --tolerance"
-                )
-            largest = max(largest, difference)
-    return largest
+def _describe_stream(stream: FrameStream) -> dict[str, Any]:
+    model, config, cost = stream.network, stream.config, stream.cost()
+    how = "of the mean and the spread" if stream.fitted else "the mean"
+    windows = 5 if config.input.test_crops == 10 else 1
+    return {
+        "title": stream.title,
+        "fusion_weight": stream.fusion_weight,
+        "backbone": config.model.backbone,
+        "input": {
+            "name": INPUT,
+            "shape": ["clips", windows, "segments", model.in_channels, config.size, config.size],
+            "dtype": "uint8",
+            "kind": stream.kind,
+            "segments": config.input.test_segments,
+            "crops": config.input.test_crops,
+            "scaling": stream.scaling,
+            "scaled_inside": True,
+        },
+        "output": {
+            "name": OUTPUT,
+            "shape": ["clips", len(stream.classes)],
+            "what": f"logits, {how} over segments and windows",
+        },
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "gflops_per_frame": cost.gflops_per_frame,
+        "gflops_per_clip": cost.gflops_per_clip,
+        "weights": {"sha256": digest(model.state_dict())},
+        "rules": stream.rules(),
+        "config": config.model_dump(mode="json"),
+        "files": {},
+    }
 
 
 def _require_onnx() -> None:
@@ -242,7 +282,7 @@ def _require_onnx() -> None:
             import_module(package)
         except ImportError as error:
             raise CoviarMocropError(
-                f"ONNX needs the package {package}; pip install -e '.[export]' installs it"
+                f"ONNX needs the package {package}; pip install 'coviar_mocrop[export]' installs it"
             ) from error
 
 

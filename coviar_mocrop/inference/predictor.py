@@ -10,28 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream import VideoInfo, open_video, transcode
 from coviar_mocrop.bitstream.frames import FrameSequence
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE
 from coviar_mocrop.bitstream.types import Source
-from coviar_mocrop.clips.batch import Batch, Sample, collate
-from coviar_mocrop.clips.boxes import box_of
 from coviar_mocrop.clips.config import DataConfig
-from coviar_mocrop.clips.dataset import read_streams
-from coviar_mocrop.clips.loading import brought_to, require_shared
-from coviar_mocrop.clips.reader import ReadViews, View
+from coviar_mocrop.clips.reader import ReadViews, View, box_of, read_streams
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import whole_frame
 from coviar_mocrop.datasets.lists import Form
+from coviar_mocrop.errors import CheckpointError
 from coviar_mocrop.fusion import fuse, resolve_weights
+from coviar_mocrop.inference.backend import Backend, Precision, PredictingStream
 from coviar_mocrop.inference.prediction import Prediction, WindowPrediction
-from coviar_mocrop.inference.stored_fusion import fusion_file, stored_fusion
-from coviar_mocrop.inference.testing import find_checkpoints, load_streams
 from coviar_mocrop.mocrop import CropBox, MoCropSettings
-from coviar_mocrop.runtime import choose_runtime
 from coviar_mocrop.scores import Scores
 
 _SHOWN = 4
@@ -42,12 +36,11 @@ class Predictor:
     """Trained streams, ready for videos.
 
     Attributes:
-        streams: by name.
+        backend: what computes the networks.
         classes: names.
         weights: of the fusion, by stream.
         weights_from: how they were found: given, default, or learned on how many clips.
         setting: baseline, efficiency or attention.
-        runtime: where and how the networks compute.
         form: what the videos that the streams learned from were transcoded to, as their checkpoints say; None where
             they were not.
         transcode_to: what videos are transcoded to before they are classified; None: they are not.
@@ -55,20 +48,25 @@ class Predictor:
 
     def __init__(
         self,
-        checkpoints: Sequence[str | os.PathLike[str]],
+        checkpoints: Sequence[str | os.PathLike[str]] = (),
         overrides: Sequence[str] = (),
         weights: Mapping[str, float] | None = None,
         *,
+        onnx: str | os.PathLike[str] | None = None,
+        precision: Precision = "fp32",
         transcode: bool = False,
     ) -> None:
-        """Load the streams.
+        """Load the streams: from ``checkpoints`` for PyTorch, or from an ``onnx`` export, which needs no PyTorch.
 
         Args:
             checkpoints: files made by training, one a stream; or the folder of a run.
-            overrides: ``a.b=value`` items on top of every stream's settings, such as ``setting=efficiency``.
+            overrides: ``a.b=value`` items on top of every stream's settings, such as ``setting=efficiency``. An export
+                has its settings built in, so of these only ``data`` and ``train.threads`` can change.
             weights: of the fusion, by stream; a stream that is not named has its default weight (iframe 2, others 1).
-                None takes the weights that ``tools/fuse.py`` learned with these checkpoints and stored in the folder
-                of their run (``fusion.json``), and without such a file the default ones.
+                None takes the weights that ``coviar fuse`` learned with these checkpoints and stored in the folder
+                of their run (``fusion.json``), and without such a file the default ones. An export holds its own.
+            onnx: folder made by ``coviar export``.
+            precision: of the export: ``fp32``, or ``int8`` where it was exported.
             transcode: bring each video to ``form`` first (the usual canonical form where it is None), in a
                 temporary file; what is watched over time, on its way. Any codec will do then.
 
@@ -77,27 +75,21 @@ class Predictor:
             ConfigError: a setting is wrong, or one that the streams share differs.
             ScoreError: a weight is for no stream, negative or not finite, or ``fusion.json`` is damaged.
         """
-        checkpoints = find_checkpoints(checkpoints)
-        self.streams = load_streams(checkpoints, overrides)
-        configs = {name: stream.config for name, stream in self.streams.items()}
-        require_shared(configs, ("setting", "mocrop", "data.backend", "data.anchor_every"))
-        learned = stored_fusion(fusion_file(checkpoints, self.streams), self.streams) if weights is None else None
-        first = next(iter(self.streams.values()))
-        self._config, self.classes, self.setting = first.config, first.classes, first.config.setting
-        self.runtime = choose_runtime(self._config.train)
-        for stream in self.streams.values():
-            self.runtime.place(stream.network)
-            if not stream.feature_dims:  # what makes features has a precision of its own
-                self.runtime.halve_weights(stream.network)
-            if self.runtime.device.type == "cpu":  # as in testing
-                stream.network.frames_at_once = self.runtime.frames_at_once  # type: ignore[assignment]
-        self.form = next((stream.form for stream in self.streams.values() if stream.form), None)
+        self.backend = _load(checkpoints, overrides, onnx, precision, learned=weights is None)
+        self._config, self.classes, self.form = self.backend.config, self.backend.classes, self.backend.form
+        self.setting = self._config.setting
         self.transcode_to = (self.form or Form("h264", CANONICAL_SIZE, 12)) if transcode else None
+        learned = self.backend.learned if weights is None else None
         zeros = np.zeros((1, len(self.classes)), np.float32)
         self.weights_from = learned.found if learned else "given" if weights else "default"
         self._temperature = learned.temperature if learned else 1.0
         weights = learned.weights if learned else weights
         self.weights = resolve_weights({name: self._as_scores(name, zeros) for name in self.streams}, weights)
+
+    @property
+    def streams(self) -> Mapping[str, PredictingStream]:
+        """By name."""
+        return self.backend.streams
 
     def __call__(self, path: str | os.PathLike[str]) -> Prediction:
         """Classify a video.
@@ -155,7 +147,7 @@ class Predictor:
         """
         boxes = [box_of(clip, self._box) if self._box else None for clip in clips]
         read = [read_streams(clip, self.streams.values(), box)[0] for clip, box in zip(clips, boxes, strict=True)]
-        scores, _ = self._score(read)
+        scores, _ = self.score(read)
         return list(zip(scores, boxes, strict=True))
 
     @property
@@ -171,7 +163,7 @@ class Predictor:
             read, pictures = read_streams(video, self.streams.values(), self._box, extra=iframes)
             damaged = video.damaged_frames
         reading = 1e3 * (time.perf_counter() - start)
-        (scores,), spent = self._score([read])
+        (scores,), spent = self.score([read])
         seen: dict[str, NDArray[np.uint8]] = {}
         for name, views in read.items():
             for view, pixels in views.pixels.items():
@@ -189,31 +181,24 @@ class Predictor:
             as_trained=self.has_form(info),
         )
 
-    def _score(
+    def score(
         self, clips: Sequence[Mapping[str, ReadViews]]
     ) -> tuple[list[dict[str, NDArray[np.float32]]], dict[str, float]]:
-        """Logits of clips by stream and ``fused``; and the milliseconds that each stream took."""
+        """Logits of clips by stream and ``fused``; and the milliseconds that each stream took.
+
+        Args:
+            clips: what was read of each, by stream.
+        """
         rows: dict[str, NDArray[np.float32]] = {}
         spent: dict[str, float] = {}
         start = time.perf_counter()
-        for batch in brought_to(self.runtime.device, self._batches(clips)):
-            ((name, part),) = batch.streams.items()
-            stream = self.streams[name]
-            with torch.inference_mode(), self.runtime.autocast():
-                inputs = stream.inputs(part.to(self.runtime.device).inputs)
-                rows[name] = stream.network(inputs).float().cpu().numpy()
+        for name, logits in self.backend.logits(clips):
+            rows[name] = logits
             spent[name] = 1e3 * (time.perf_counter() - start)
             start = time.perf_counter()
         fused = fuse({name: self._as_scores(name, logits) for name, logits in rows.items()}, self.weights).scores
         rows["fused"] = fused / np.float32(sum(self.weights.values()) * self._temperature)
         return [{name: logits[clip] for name, logits in rows.items()} for clip in range(len(clips))], spent
-
-    def _batches(self, clips: Sequence[Mapping[str, ReadViews]]) -> Iterator[Batch]:
-        """The clips as each stream sees them, one stream a batch."""
-        for name in self.streams:
-            samples = [Sample(number, 0, {name: clip[name]}, {}, 0.0) for number, clip in enumerate(clips)]
-            part = collate(samples).streams[name]
-            yield Batch({name: part.pinned() if self.runtime.device.type == "cuda" else part}, {}, 0.0)
 
     def has_form(self, info: VideoInfo) -> bool:
         """Whether a video has the form of those that the streams learned from; True where that is not known."""
@@ -230,6 +215,25 @@ class Predictor:
         facts = {"stream": name, "fusion_weight": self.streams[name].fusion_weight}
         names = np.array([str(number) for number in range(len(logits))])
         return Scores(names, np.zeros(len(logits), np.int64), logits, np.array(self.classes), facts)
+
+
+def _load(
+    checkpoints: Sequence[str | os.PathLike[str]],
+    overrides: Sequence[str],
+    onnx: str | os.PathLike[str] | None,
+    precision: Precision,
+    *,
+    learned: bool,
+) -> Backend:
+    if onnx is None:
+        from coviar_mocrop.inference.torch_backend import TorchBackend
+
+        return TorchBackend(checkpoints, overrides, learned=learned)
+    from coviar_mocrop.inference.onnx_backend import OnnxBackend
+
+    if checkpoints:
+        raise CheckpointError(f"{os.fspath(onnx)}: an export and checkpoints are given; give one of the two")
+    return OnnxBackend(onnx, precision, overrides)
 
 
 def _distinct(pictures: ReadViews) -> list[NDArray[np.uint8]]:

@@ -12,18 +12,21 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from coviar_mocrop.card import NAME, read_card
 from coviar_mocrop.checkpoint import load_checkpoint, load_model_state
-from coviar_mocrop.clips.loading import ClipLoader, Part, create_testing_loader, read_videos, require_shared
+from coviar_mocrop.clips.loading import ClipLoader, Part, create_testing_loader, read_videos
 from coviar_mocrop.config import build_config, load_config
 from coviar_mocrop.datasets.lists import form_of, read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
 from coviar_mocrop.runtime import ALONE, Group, Runtime, choose_runtime
 from coviar_mocrop.scores import Scores
+from coviar_mocrop.shared_settings import require_shared
 from coviar_mocrop.streams.base import Stream, create_stream, stream_class, stream_names
 
 
 def find_checkpoints(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Checkpoint files: files as they are; of a folder its ``best.pt``, or those of its folders named like streams.
+    """Checkpoint files: files as they are; of a folder its ``best.pt``, those of its folders named like streams, or the
+    safetensors of an export.
 
     Raises:
         CheckpointError: a folder holds none.
@@ -35,6 +38,12 @@ def find_checkpoints(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             continue
         inside = [path / "best.pt", *(path / name / "best.pt" for name in stream_names())]
         files = [file for file in inside if file.is_file()]
+        if not files and (path / NAME).is_file():
+            exported = [entry["files"].get("safetensors") for entry in read_card(path / NAME)["streams"].values()]
+            if not any(exported):
+                raise CheckpointError(f"{path}: holds an export without safetensors; --onnx reads its networks")
+            found += [path / file["name"] for file in exported if file]
+            continue
         if not files:
             raise CheckpointError(f"{path}: holds no best.pt, nor STREAM/best.pt; give the folder of a run")
         found += files[:1] if files[0] == inside[0] else files
@@ -49,7 +58,7 @@ def load_stream(
     """Load a trained stream, in evaluation mode.
 
     Args:
-        checkpoint: made by training; or ``.safetensors`` with its card beside it, made by ``tools/export.py``.
+        checkpoint: made by training; or ``.safetensors`` with its card beside it, made by ``coviar export``.
         overrides: ``a.b=value`` items on top of the settings, such as ``setting=efficiency``.
         config_file: settings to use in place of those in the checkpoint; they must describe the same network.
 

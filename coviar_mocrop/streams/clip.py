@@ -230,7 +230,7 @@ class CLIPStream(CLIPPictures):
             return MotionStream(config.model_copy(update={"model": model}), self.classes, weights=False)
         if path is None:
             raise ConfigError(
-                "clip.motion is not set; train a motion stream (tools/train_stream.py) and name its best.pt, or leave "
+                "clip.motion is not set; train a motion stream (coviar train) and name its best.pt, or leave "
                 "motion out with clip.parts=image"
             )
         content = load_checkpoint(path)

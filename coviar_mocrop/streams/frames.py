@@ -14,13 +14,11 @@ from torch import Tensor
 from coviar_mocrop.bitstream import Gop, Kind
 from coviar_mocrop.clips.batch import FEATURES, Frames, Inputs
 from coviar_mocrop.clips.cache import boxes_made_by
+from coviar_mocrop.clips.frame_views import FrameViews
 from coviar_mocrop.clips.reader import CHANNELS, View
-from coviar_mocrop.clips.sampling import motion_frames, sampled_frames
-from coviar_mocrop.clips.windows import Window, testing_windows, training_window
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.flops import StreamCost, count_flops
-from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.networks.frozen import FrozenNet
 from coviar_mocrop.networks.stream_net import StreamNet, create_network
 from coviar_mocrop.runtime import precision_of
@@ -119,21 +117,18 @@ class FrameStream(Stream):
         self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None
     ) -> dict[str, View]:
         """See :meth:`Stream.views`."""
-        inputs = self.config.input
         generator = None if self.config.model.freeze else generator  # features are those of testing
-
-        def windows(frame_size: tuple[int, int], box: CropBox | None) -> list[Window]:
-            if generator is None:
-                return testing_windows(frame_size, box, inputs.test_crops)
-            return [training_window(frame_size, box, inputs.scales, inputs.flip, generator)]
-
         frames = self.sample(num_frames, gops, generator)
-        return {"frames": View(self.kind, frames, windows, self.config.size)}
+        return {"frames": self.wants.view(frames, generator)}
 
     def sample(self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None) -> list[int]:
         """The frames to read, in order of time: one from each segment (TSN). Arguments: see :meth:`Stream.views`."""
-        frames = sampled_frames(num_frames, self.config.input, self.kind, generator)
-        return motion_frames(gops, frames) if self.kind in ("mv", "residual") else frames
+        return self.wants.sample(num_frames, gops, generator)
+
+    @property
+    def wants(self) -> FrameViews:
+        """Sampling, windows and size, as the settings say."""
+        return FrameViews(self.name, self.kind, self.config.input, self.config.size)
 
     def inputs(self, batch: Inputs) -> Tensor:
         """Network input float32 [N, V, T, C, size, size], V views of each clip (windows, plain and mirrored).
@@ -146,6 +141,15 @@ class FrameStream(Stream):
         if self.frozen:
             return self.view_features("frames", frames)
         return self.normalise(both_ways(frames, self.mirror))
+
+    def logits(self, windows: Tensor) -> Tensor:
+        """Logits float32 [N, classes] of a test clip's windows as they are read, uint8 [N, W, T, C, size, size].
+
+        This is what is exported: one precision, and all frames together.
+        """
+        if self.config.input.test_crops == 10:  # the corners and the middle; mirrored, they have no pixels of their own
+            windows = torch.cat([windows, self.mirror(windows)], dim=1)
+        return cast(Tensor, self.network(self.normalise(windows)))
 
     @abstractmethod
     def normalise(self, pixels: Tensor) -> Tensor:

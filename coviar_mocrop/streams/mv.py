@@ -44,6 +44,6 @@ def mirror_motion(pixels: Tensor) -> Tensor:
     """8-bit motion uint8 [..., 2, H, W] flipped left to right, x negated: 128 is zero, 0 and 255 are the ends."""
     flipped = pixels.flip(-1)
     x = flipped[..., 0, :, :]
-    negated = (256 - x.short()).clamp_(max=255).masked_fill_(x == 255, 0)
+    negated = (256 - x.int()).clamp_(max=255).masked_fill_(x == 255, 0)
     flipped[..., 0, :, :] = negated.to(torch.uint8)
     return flipped

@@ -21,13 +21,13 @@ from coviar_mocrop.clips.loading import (
     create_testing_loader,
     create_training_loader,
     read_videos,
-    require_shared,
 )
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.files import require_writable
 from coviar_mocrop.runtime import Group, Runtime, choose_runtime
+from coviar_mocrop.shared_settings import require_shared
 from coviar_mocrop.streams.base import Stream, create_stream, stream_class
 from coviar_mocrop.training.optim import create_optimizer, create_schedule
 from coviar_mocrop.training.run_folder import RunFolder
@@ -125,7 +125,7 @@ def prepare(configs: Mapping[str, Config], group: Group) -> Run:
             raise ConfigError(f"two {config.stream} streams cannot be trained together; train them one by one")
         if not stream_class(config.stream).trainable:
             raise ConfigError(
-                f"the {config.stream} stream has nothing to train; score it: tools/test_stream.py --config FILE "
+                f"the {config.stream} stream has nothing to train; score it: coviar test --config FILE "
                 f"--streams {config.stream} --scores OUT.npz"
             )
         if config.train.patience and not (validation_videos and config.train.val_every):

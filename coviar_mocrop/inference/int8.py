@@ -1,0 +1,129 @@
+"""Networks in 8 bits: static quantisation with clips of the validation list, and what it costs in accuracy."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from coviar_mocrop.clips.dataset import ClipDataset
+from coviar_mocrop.clips.loading import read_videos
+from coviar_mocrop.clips.reader import ReadViews
+from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError
+from coviar_mocrop.inference.backend import Precision
+from coviar_mocrop.inference.exported_stream import INPUT
+from coviar_mocrop.inference.predictor import Predictor
+from coviar_mocrop.messages import quiet
+from coviar_mocrop.streams.base import Stream
+
+_CALIBRATION_CLIPS = 32
+_TESTED_CLIPS = 512
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+_QUANTISED = ("Conv", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
+"""Kinds of layers. The classifier stays as it is: it costs nothing, and its logits are what is compared."""
+
+
+class ValidationClips:
+    """Clips of the validation list, spread over it, as the streams are tested on them."""
+
+    def __init__(self, streams: Sequence[Stream]) -> None:
+        """Read the list.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        config = streams[0].config
+        if not config.data.val_list:
+            raise ConfigError(
+                "int8 needs clips of a validation list, and data.val_list is not set; name one with --set, or leave "
+                "int8 out (--format onnx)"
+            )
+        light = [stream.without_network() for stream in streams]
+        videos = read_videos(config.data, "val")
+        self._data = ClipDataset(videos, light, config.data, mocrop=config.mocrop if config.crops else None)
+        self._streams = light
+        self.labels = np.array([clip.label for clip in videos.clips])
+
+    def read(self, most: int, title: str) -> Iterator[tuple[int, Mapping[str, ReadViews]]]:
+        """At most so many clips, each with its number in the list. Those that cannot be read are left out."""
+        chosen = np.unique(np.linspace(0, len(self.labels) - 1, min(most, len(self.labels))).astype(int))
+        for number in tqdm(chosen.tolist(), desc=title, unit="clip", leave=False):
+            try:
+                yield number, self._data.read(number, self._streams)
+            except CoviarMocropError:
+                continue
+
+    def for_calibration(self) -> dict[str, list[NDArray[np.uint8]]]:
+        """Windows of some clips by stream, each uint8 [1, W, T, C, size, size].
+
+        Raises:
+            DataError: no clip can be read.
+        """
+        found: dict[str, list[NDArray[np.uint8]]] = {stream.name: [] for stream in self._streams}
+        for _, clip in self.read(_CALIBRATION_CLIPS, "calibrate"):
+            for name, views in clip.items():
+                found[name].append(views.pixels["frames"][None])
+        if not all(found.values()):
+            raise DataError("int8 needs clips of the validation list, and none of them can be read")
+        return found
+
+
+def quantise(source: Path, target: Path, clips: Sequence[NDArray[np.uint8]]) -> None:
+    """Write a program in 8 bits (QDQ, a scale for each channel of the weights).
+
+    Args:
+        source: the program in fp32.
+        target: file to write.
+        clips: what its layers' ranges are found with.
+    """
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):
+        """The clips, one by one."""
+
+        def __init__(self) -> None:
+            self.rest = iter(clips)
+
+        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+            """The next clip; None after the last."""
+            clip = next(self.rest, None)
+            return None if clip is None else {INPUT: clip}
+
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder, "prepared.onnx")
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(prepared),
+            str(target),
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=list(_QUANTISED),
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+
+
+def accuracies(folder: Path, clips: ValidationClips) -> dict[str, Any]:
+    """Top-1 of an export in fp32 and in int8, by stream and ``fused``, on the same validation clips."""
+    predictors = {precision: Predictor(onnx=folder, precision=precision) for precision in _PRECISIONS}
+    hits: dict[Precision, list[dict[str, bool]]] = {precision: [] for precision in _PRECISIONS}
+    for number, clip in clips.read(_TESTED_CLIPS, "test fp32 and int8"):
+        for precision, predictor in predictors.items():
+            (scores,), _ = predictor.score([clip])
+            label = clips.labels[number]
+            hits[precision].append({name: bool(logits.argmax() == label) for name, logits in scores.items()})
+    return {
+        "list": "validation",
+        "clips": len(hits["fp32"]),
+        "top1": {
+            precision: {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+            for precision, rows in hits.items()
+        },
+    }

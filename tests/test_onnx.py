@@ -1,0 +1,238 @@
+"""Prediction from an ONNX export: what PyTorch says, without PyTorch; what does not belong together is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clips import record, wandering
+from demo import demo_settings
+from tool import run_tool, tool
+from torch import nn
+
+from coviar_mocrop.checkpoint import save_checkpoint
+from coviar_mocrop.config import Config
+from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ScoreError
+from coviar_mocrop.fusion_weights import LearnedFusion
+from coviar_mocrop.inference.export import export_run
+from coviar_mocrop.inference.predictor import Predictor
+from coviar_mocrop.inference.stored_fusion import store_fusion
+from coviar_mocrop.inference.testing import load_streams
+from coviar_mocrop.streams.base import create_stream
+
+pytest.importorskip("onnxruntime")
+STREAMS = ("iframe", "mv", "residual")
+LEARNED = LearnedFusion({"iframe": 0.5, "mv": 0.2, "residual": 0.3}, 2.0, 8, 0.5, 0.75, dict.fromkeys(STREAMS, 0.5))
+
+
+@pytest.fixture(scope="module")
+def run(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as training leaves it, without training it."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    classes = (demo / "lists/classes.txt").read_text().split()
+    for name in STREAMS:
+        values = demo_settings(
+            demo, folder / name, stream=name, setting="attention", model={"backbone": "squeezenet1_1"}
+        )
+        values["input"] = {"full_size": 32, "reduced_size": 32, "test_segments": 3}
+        values["train"] = {"device": "cpu", "precision": "fp32", "threads": 1}
+        config = Config.model_validate(values)
+        network = create_stream(config, classes, weights=False).network
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):  # statistics that are not 0 and 1
+                nn.init.uniform_(module.running_mean, -0.1, 0.1)  # type: ignore[arg-type]
+                nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+        content = {"model": network.state_dict(), "config": config.model_dump(mode="json"), "classes": classes}
+        (folder / name).mkdir()
+        save_checkpoint(folder / name / "best.pt", content)
+    store_fusion(folder / "fusion.json", load_streams([folder]), LEARNED)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    export_run([run], folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record(wandering(100, 96, 64, 5, seed=3), tmp_path_factory.mktemp("clip") / "clip.mp4")
+
+
+def test_the_default_export_holds_fp32_and_int8_and_says_what_both_are_worth(exported: Path) -> None:
+    card = json.loads((exported / "card.json").read_text())
+    files = {f"{name}{suffix}" for name in STREAMS for suffix in (".onnx", ".int8.onnx")}
+    assert {path.name for path in exported.iterdir()} == files | {"card.json"}
+    assert (card["accuracy"]["list"], card["accuracy"]["clips"]) == ("validation", 8)
+    for top1 in card["accuracy"]["top1"].values():
+        assert top1.keys() == {*STREAMS, "fused"} and all(0 <= share <= 1 for share in top1.values())
+    assert card["fusion"]["weights"] == LEARNED.weights and card["fusion"]["temperature"] == 2.0
+    for entry in card["streams"].values():
+        assert entry["files"]["int8"]["bytes"] < 0.4 * entry["files"]["onnx"]["bytes"]
+        assert entry["files"]["onnx"]["max_abs_difference"] < 1e-4 < entry["files"]["int8"]["max_abs_difference"]
+
+
+def test_onnx_says_what_pytorch_says(run: Path, exported: Path, clip: Path) -> None:
+    ours, theirs = Predictor(onnx=exported), Predictor([run])
+    assert (ours.weights, ours.weights_from, ours.classes) == (theirs.weights, theirs.weights_from, theirs.classes)
+    first, second = ours(clip), theirs(clip)
+    assert first.box == second.box and first.scores.keys() == second.scores.keys()
+    for name, scores in second.scores.items():
+        np.testing.assert_allclose(first.scores[name], scores, atol=1e-4)
+        np.testing.assert_array_equal(first.seen.get(name, 0), second.seen.get(name, 0))
+    for one, other in zip(ours.over_time(clip), theirs.over_time(clip), strict=True):
+        assert (one.start, one.end, one.motion, one.box) == (other.start, other.end, other.motion, other.box)
+        np.testing.assert_allclose(one.scores["fused"], other.scores["fused"], atol=1e-4)
+
+
+def test_int8_is_near(exported: Path, clip: Path) -> None:
+    exact, near = Predictor(onnx=exported)(clip), Predictor(onnx=exported, precision="int8")(clip)
+    for name in STREAMS:
+        difference = float(np.abs(exact.scores[name] - near.scores[name]).max())
+        assert 0 < difference < 0.5 * float(np.abs(exact.scores[name]).max())
+
+
+def test_a_clip_scores_the_same_whatever_is_beside_it(exported: Path, clip: Path) -> None:
+    alone = list(Predictor(onnx=exported).over_time(clip))
+    again = Predictor(onnx=exported)(clip).scores, Predictor(onnx=exported)(clip).scores
+    assert len(alone) > 1
+    np.testing.assert_array_equal(again[0]["fused"], again[1]["fused"])
+
+
+def test_settings_that_are_built_in_cannot_change(exported: Path) -> None:
+    predictor = Predictor(onnx=exported, overrides=["data.max_frame_pixels=1000000", "train.threads=2"])
+    assert predictor.data.max_frame_pixels == 1_000_000
+    with pytest.raises(ConfigError, match=r"setting=baseline: is built into the exported networks"):
+        Predictor(onnx=exported, overrides=["setting=baseline"])
+    with pytest.raises(ScoreError, match="clip"):
+        Predictor(onnx=exported, weights={"clip": 1})
+    assert Predictor(onnx=exported, weights={"iframe": 1}).weights_from == "given"
+
+
+def damage(folder: Path, what: str) -> str:
+    """Damage an export; what the error must say."""
+    card, network = folder / "card.json", folder / "mv.onnx"
+    content = json.loads(card.read_text())
+    files = content["streams"]["mv"]["files"]
+    if what == "flipped bit":
+        whole = bytearray(network.read_bytes())
+        whole[len(whole) // 2] ^= 1
+        network.write_bytes(whole)
+        return r"mv\.onnx: is damaged"
+    if what == "no network":
+        network.unlink()
+        return r"mv\.onnx: no such file, though card\.json names it"
+    if what == "no card":
+        card.unlink()
+        return r"card\.json: no such file"
+    if what == "way out":
+        files["onnx"]["name"] = "../mv.onnx"
+    if what == "other precision":
+        del files["onnx"]
+    if what == "weights":
+        content["fusion"]["learned"] = {"weights": 1}
+    if what == "settings":
+        content["streams"]["mv"]["config"]["input"]["test_segments"] = -1
+    if what == "no streams":
+        content["streams"] = {}
+    card.write_text(json.dumps(content))
+    return {
+        "way out": "lacks config, weights, input or files of the mv stream",
+        "other precision": "no network in fp32",
+        "weights": "weights of the fusion are damaged",
+        "settings": "test_segments",
+        "no streams": "names no stream",
+    }[what]
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["flipped bit", "no network", "no card", "way out", "other precision", "weights", "settings", "no streams"],
+)
+def test_what_does_not_belong_together_is_one_line(exported: Path, tmp_path: Path, what: str) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "copy"))
+    message = damage(folder, what)
+    with pytest.raises((CheckpointError, ConfigError), match=message) as caught:
+        Predictor(onnx=folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_is_none_is_one_line(exported: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "copy"))
+    content = json.loads((folder / "card.json").read_text())
+    (folder / "mv.onnx").write_bytes(b"no network")
+    import hashlib
+
+    content["streams"]["mv"]["files"]["onnx"]["sha256"] = hashlib.sha256(b"no network").hexdigest()
+    (folder / "card.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"mv\.onnx: ONNX Runtime cannot use it") as caught:
+        Predictor(onnx=folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_of_two_sources(run: Path, exported: Path, clip: Path) -> None:
+    with pytest.raises(CheckpointError, match="give one of the two"):
+        Predictor([run], onnx=exported)
+    failed = tool("predict", clip, "--checkpoints", run, "--precision", "int8", ok=False)
+    assert "--precision is for networks of an export" in failed
+    assert "not allowed with" in run_tool("predict", clip, "--checkpoints", run, "--onnx", exported, check=False).stderr
+    with pytest.raises(CheckpointError, match="export without safetensors; --onnx reads"):
+        Predictor([exported])
+
+
+def test_int8_needs_clips(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"int8 needs clips of a validation list.*--format onnx"):
+        export_run([run], tmp_path, ["int8"], ["data.val_list=null"])
+    with pytest.raises(DataError, match=r"no such folder|none of them can be read"):
+        export_run([run], tmp_path, ["int8"], [f"data.root={tmp_path}"])
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "timm", "safetensors", "tensorboard"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+sys.argv = ["coviar", *sys.argv[1:]]
+from coviar_mocrop.__main__ import main
+main()
+"""
+
+
+def without_torch(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run ``coviar`` in a process in which PyTorch cannot be imported."""
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_prediction_needs_no_pytorch(run: Path, exported: Path, clip: Path, tmp_path: Path) -> None:
+    done = without_torch("predict", clip, "--onnx", exported, "--json", "--output", tmp_path / "clip.png")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["class"] == Predictor([run])(clip).best(1)[0][0]
+    assert (tmp_path / "clip.png").exists()
+    done = without_torch("watch", clip, "--onnx", exported, "--precision", "int8", "--timeline", tmp_path / "time.png")
+    assert done.returncode == 0 and "0:00.0 to 0:02.0" in done.stdout, done.stderr
+    done = without_torch("show", clip, "--output", tmp_path / "show.png")
+    assert done.returncode == 0 and (tmp_path / "show.png").exists(), done.stderr
+    failed = without_torch("predict", clip, "--checkpoints", run)
+    assert failed.returncode == 2 and failed.stderr.count("\n") == 1 and "pip install" in failed.stderr, failed.stderr
+
+
+@pytest.mark.slow  # a further export
+def test_ten_crops_are_exported_as_they_are_tested(run: Path, clip: Path, tmp_path: Path) -> None:
+    export_run([run], tmp_path, ["onnx"], ["input.test_crops=10"])
+    ours, theirs = Predictor(onnx=tmp_path)(clip), Predictor([run], ["input.test_crops=10"])(clip)
+    for name in STREAMS:
+        np.testing.assert_allclose(ours.scores[name], theirs.scores[name], atol=1e-4)
