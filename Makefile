@@ -13,8 +13,8 @@ help:
 	@echo "make demo REAL=DIR   the same on your own videos, a folder for each class in DIR"
 	@echo "make figures FOOTAGE=DIR VIDEO=FILE   all figures of README and docs (hours); each of the two may be left out:"
 	@echo "            FOOTAGE: a folder of clips with groups.csv and action_boxes.csv; VIDEO: any video"
-	@echo "make test   run the test suite (minutes, 2 cores)"
-	@echo "make test-all   run the slow tests too: many processes, kills, fuzzing"
+	@echo "make test   run the test suite (3 minutes, 2 cores)"
+	@echo "make test-all   run the slow tests too: processes, kills, fuzzing, exports, long trainings; ONLY=slow: those alone"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   the documentation as a site in build/site"
 	@echo "make setup  only the virtual environment ($(VENV), about 6 GB)"
@@ -54,7 +54,7 @@ test: setup
 	$(PYTEST) -m "not slow"
 
 test-all: setup
-	$(PYTEST) $(if $(ONLY),-m $(ONLY))
+	$(PYTEST) --hypothesis-profile thorough $(if $(ONLY),-m $(ONLY))
 
 lint: setup
 	$(BIN)/ruff check .
