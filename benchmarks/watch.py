@@ -42,6 +42,7 @@ from coviar_mocrop.clips.time_windows import TimeWindow, WindowCutter
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.videos import videos_below
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.inference.export import export_run
 from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.inference.source_reader import StreamOptions
 from coviar_mocrop.inference.torch_backend import TorchBackend
@@ -269,9 +270,13 @@ def measure_cameras(clip: Path, checkpoints: list[Path], repeats: int) -> dict[s
     torch.set_num_threads(1)
     predictor = Predictor(checkpoints)
     plain = ("train.precision=fp32", "train.channels_last=false", "train.frames_at_once=null")
+    with tempfile.TemporaryDirectory() as folder:
+        export_run(checkpoints, folder, ["onnx"], ["train.threads=1"])
+        exported = Predictor(onnx=folder)
     ways: dict[str, Callable[[], int]] = {
-        "watch.py": lambda: sum(1 for _ in watch(predictor, [clip])),
-        "watch.py, no gate": lambda: sum(1 for _ in watch(predictor, [clip], gate=0.0)),
+        "coviar watch": lambda: sum(1 for _ in watch(predictor, [clip])),
+        "coviar watch, ONNX Runtime in fp32": lambda: sum(1 for _ in watch(exported, [clip])),
+        "coviar watch, no gate": lambda: sum(1 for _ in watch(predictor, [clip], gate=0.0)),
     }
     for name, settings in (("as one writes it", plain), ("in our precision", ())):
         networks = TorchBackend(checkpoints, settings)
@@ -372,12 +377,21 @@ def measure_latency(clip: Path, checkpoints: list[Path], seconds: int = 30) -> d
 
 
 def measure_memory(clip: Path, checkpoints: list[Path], lengths: Sequence[float]) -> list[dict[str, Any]]:
-    """Resident megabytes of ``tools/watch.py`` on files and on pipes: early on, at the end, and the peak."""
+    """Resident megabytes of ``coviar watch`` on files and on pipes, early on and the peak.
+
+    ONNX Runtime computes the networks; for the first length PyTorch does, too.
+    """
     found = []
     tool = str(Path(__file__).parent.parent / "tools/watch.py")
-    options = ["--json", "--checkpoints", *map(str, checkpoints)]
     with tempfile.TemporaryDirectory() as folder:
-        for minutes, kind in product(lengths, ("file", "pipe")):
+        export_run(checkpoints, Path(folder, "exported"), ["onnx"])
+        networks = {
+            "ONNX Runtime": ["--onnx", str(Path(folder, "exported"))],
+            "PyTorch": ["--checkpoints", *map(str, checkpoints)],
+        }
+        for minutes, kind, backend in product(lengths, ("file", "pipe"), networks):
+            if backend == "PyTorch" and minutes != lengths[0]:
+                continue
             loops = max(round(60 * minutes / LENGTH), 1)
             source = Path(folder, f"long_{kind}.ts")
             if kind == "file":
@@ -385,7 +399,7 @@ def measure_memory(clip: Path, checkpoints: list[Path], lengths: Sequence[float]
                     out.writelines(packets(clip, loops))
             start = time.monotonic()
             process = subprocess.Popen(
-                [sys.executable, tool, str(source) if kind == "file" else "-", *options],
+                [sys.executable, tool, str(source) if kind == "file" else "-", "--json", *networks[backend]],
                 stdin=subprocess.DEVNULL if kind == "file" else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -395,7 +409,8 @@ def measure_memory(clip: Path, checkpoints: list[Path], lengths: Sequence[float]
             assert process.stdout is not None
             resident = [_resident(process.pid) for _ in process.stdout]
             process.wait()
-            facts = {"": kind, "minutes": round(loops * LENGTH / 60), "windows": len(resident)}
+            facts = {"source": kind, "networks": backend, "minutes": round(loops * LENGTH / 60)}
+            facts |= {"windows": len(resident)}
             facts |= {
                 "MB at a tenth": round(resident[max(len(resident) // 10, 1) - 1]),
                 "MB peak": round(max(resident)),
@@ -477,9 +492,9 @@ def _reading_table(found: dict[str, float]) -> str:
 
 def _camera_table(found: dict[str, Any]) -> str:
     seconds: dict[str, float] = found["seconds"]
-    ours = seconds["watch.py"]
+    ours = seconds["coviar watch"]
     rows = [[name, f"{1e3 * value:.0f}", f"{1 / value:.1f}", f"{value / ours:.1f}"] for name, value in seconds.items()]
-    head = ["one core", "CPU ms a second of video", "cameras a core", "of watch.py"]
+    head = ["one core", "CPU ms a second of video", "cameras a core", "of coviar watch"]
     return f"{found['moving']:.0%} of the windows move; {found['compute']}\n\n" + markdown_table([head, *rows])
 
 

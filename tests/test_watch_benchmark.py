@@ -48,14 +48,19 @@ def test_what_is_measured(camera: Path, tmp_path: Path) -> None:
     assert len(found) == 6 and min(found.values()) > 0
     seconds = watch.measure_cameras(camera, checkpoints, 1)
     assert 7 / 31 <= seconds["moving"] <= 1
-    assert len(seconds["seconds"]) == 4 and min(seconds["seconds"].values()) > 0
+    assert len(seconds["seconds"]) == 5 and min(seconds["seconds"].values()) > 0
     assert "bare decoding" in watch._reading_table(found) and "OpenCV" in watch._camera_table(seconds)
 
 
 @pytest.mark.slow  # processes of their own
 def test_memory_and_a_day(camera: Path, tmp_path: Path) -> None:
     rows = watch.measure_memory(camera, watch.make_checkpoints(tmp_path, 32), [0.5])
-    assert [row[""] for row in rows] == ["file", "pipe"]
+    assert [(row["source"], row["networks"][:4]) for row in rows] == [
+        ("file", "ONNX"),
+        ("file", "PyTo"),
+        ("pipe", "ONNX"),
+        ("pipe", "PyTo"),
+    ]
     assert all(row["windows"] == 31 and row["MB peak"] > 100 for row in rows)
     (tmp_path / "day").mkdir()
     found = watch.measure_day(tmp_path / "day", 4000)
