@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import signal
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from coviar_mocrop.cli import add_set_argument, output_paths
 from coviar_mocrop.commands.networks import add_networks_arguments, open_predictor
+from coviar_mocrop.interrupt import StopRequest
 from coviar_mocrop.messages import clock
 from coviar_mocrop.viz.pictures import PICTURES, require_picture
 
@@ -121,7 +121,6 @@ def main(given: argparse.Namespace) -> None:
         print(unit(given.source, given.words), end="")
         return
     timelines, videos = _outputs(given)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _watch(given, timelines, videos)
 
 
@@ -181,20 +180,25 @@ def _watch(given: argparse.Namespace, timelines: dict[str, Path], videos: dict[s
         tell(events)
         outputs.add(prediction, window, events)
 
-    windows = watch(predictor, given.source, gate=given.gate, options=options, on_notice=notice, on_window=show)
-    interrupted = False
-    try:
-        for _ in windows:
-            pass
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        windows.close()  # type: ignore[attr-defined]
-        left = finder.finish() if finder else []
-        tell(left)
-        outputs.close(left)
-        print("\n".join([str(summary), *(f"wrote {path}" for path in outputs.written)]), file=sys.stderr)
-    if interrupted:
+    # a flag, as an exception out of a signal is lost where it meets a library's callback
+    with StopRequest(quiet=True) as stop:
+        windows = watch(
+            *(predictor, given.source),
+            gate=given.gate,
+            options=options,
+            on_notice=notice,
+            on_window=show,
+            should_stop=lambda: stop.made,
+        )
+        try:
+            for _ in windows:
+                pass
+        finally:
+            left = finder.finish() if finder else []
+            tell(left)
+            outputs.close(left)
+            print("\n".join([str(summary), *(f"wrote {path}" for path in outputs.written)]), file=sys.stderr)
+    if stop.made:
         raise SystemExit(130)
 
 

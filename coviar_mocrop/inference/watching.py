@@ -36,6 +36,7 @@ def watch(
     options: StreamOptions | None = None,
     on_notice: Callable[[Notice], None] | None = None,
     on_window: Callable[[WindowPrediction, TimeWindow], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[WindowPrediction]:
     """Classify windows of several sources as they come.
 
@@ -46,6 +47,7 @@ def watch(
         options: how the sources are read, and how long windows are; None: the defaults.
         on_notice: is told what happens to a source; None: a warning is logged.
         on_window: is given each window with its prediction, for its frames.
+        should_stop: is asked at least once a second whether to end.
 
     Raises:
         VideoError: none of the sources could be opened, or the last one that was left ended in an error.
@@ -60,7 +62,7 @@ def watch(
         raise ConfigError(f"{source_name(STANDARD_INPUT)} can be read once; name it once")
     if predictor.data.anchor_every is None:
         raise ConfigError("data.anchor_every is null: a GOP could fill the memory; set data.anchor_every=12")
-    return _watch(predictor, sources, gate, options, on_notice or _warn, on_window)
+    return _watch(predictor, sources, gate, options, on_notice or _warn, on_window, should_stop)
 
 
 def _watch(
@@ -70,6 +72,7 @@ def _watch(
     options: StreamOptions,
     on_notice: Callable[[Notice], None],
     on_window: Callable[[WindowPrediction, TimeWindow], None] | None,
+    should_stop: Callable[[], bool],
 ) -> Iterator[WindowPrediction]:
     changed = threading.Condition()
     readers = [SourceReader(source, predictor.data, options, changed) for source in sources]
@@ -77,7 +80,7 @@ def _watch(
         reader.start()
     known: set[str] = set()
     try:
-        while True:
+        while not should_stop():
             with changed:
                 changed.wait_for(lambda: _has_news(readers), timeout=1.0)
                 notices = [notice for reader in readers for notice in reader.take_notices()]
