@@ -155,6 +155,7 @@ def digest(path: str) -> str:
     return found.hexdigest()
 
 
+@pytest.mark.slow  # processes of their own
 def test_vectors_of_b_frames_never_vary(with_b_frames: Path) -> None:
     found = {digest(str(with_b_frames)) for _ in range(4)}
     command = [sys.executable, "-c", PRINT_DIGEST, str(Path(__file__).parent), str(with_b_frames)]

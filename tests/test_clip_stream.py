@@ -249,6 +249,7 @@ def test_a_clip_without_features_is_an_error_or_left_out_never_zeros(demo: Path,
     assert not any(torch.isnan(value).any() for value in weights_of(train({"clip": skipping})["clip"]).values())
 
 
+@pytest.mark.slow
 def test_shards_and_an_interrupted_run_give_the_same_features(
     demo: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +340,7 @@ def test_training_changes_the_head_alone_and_learns(demo: Path, motion: Path, tm
     }
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_bits(demo: Path, motion: Path, trained: Path, tmp_path: Path) -> None:
     data = {"cache": str(tmp_path / "fresh"), "workers": 2}
     again = train({"clip": clip_config(demo, tmp_path, motion, data=data)})["clip"]
