@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from demo import BACKBONE, demo_settings, outcome, same
+from demo import demo_settings, outcome, same
 
 from coviar_mocrop.clips.loading import TestingSampler, TrainingSampler
 from coviar_mocrop.config import Config
@@ -64,7 +64,7 @@ def settings_of(demo: Path, output: Path, **train_settings: Any) -> dict[str, An
         output,
         setting="attention",
         input={"full_size": 48, "segments": 1, "test_segments": 2},
-        model={"backbone": BACKBONE},  # no dropout, which differs by process
+        model={"backbone": "shufflenet_v2_x0_5"},  # no dropout, which differs by process
         # 16 clips in steps of 6: the last step has 4
         train={**_OPTIMIZER, "epochs": 3, "batch_size": 6, "test_batch_size": 2, "precision": "fp32", **train_settings},
     )
