@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib
 import inspect
@@ -123,13 +124,24 @@ def words_of(line: str) -> list[str]:
     return words[: next((at for at, word in enumerate(words) if word in ("|", ">", "&&")), len(words))]
 
 
-@pytest.mark.parametrize(("page", "line"), list(command_lines()))
+@pytest.mark.parametrize(
+    ("page", "line"),
+    [
+        pytest.param(page, line, marks=[pytest.mark.slow] if " benchmark " in line else [])  # they import everything
+        for page, line in command_lines()
+    ],
+)
 def test_every_command_that_is_printed_is_understood(page: str, line: str) -> None:
     words = words_of(line)
     name = words.pop(0)
     if name.startswith("-"):
         return
     given = commands.build_parser(name, f"coviar {name}").parse_args(words)
+    if name == "benchmark":  # its options are added when it runs
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f"benchmarks.{given.name}").add_arguments(parser)
+        parser.add_argument("--json")
+        parser.parse_args(given.options)
     settings = getattr(given, "config", None)
     if settings and "difference" not in settings:  # which the page has its reader write
         one = [given.streams] if isinstance(given.streams, str) else given.streams
