@@ -348,6 +348,7 @@ def test_two_runs_give_the_same_bits(demo: Path, motion: Path, trained: Path, tm
     np.testing.assert_array_equal(score_checkpoint(trained).scores, score_checkpoint(again).scores)
 
 
+@pytest.mark.slow
 def test_trained_together_with_a_frame_stream_or_alone(demo: Path, motion: Path, tmp_path: Path) -> None:
     """The motion stream reads frames and the CLIP stream features, of the same clips in the same steps."""
     changes: dict[str, Any] = {"data": {"cache": str(tmp_path / "cache"), "workers": 2}}

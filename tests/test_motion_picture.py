@@ -122,6 +122,7 @@ def test_show_crop_writes_the_motion_beside_the_box(demo: Path, trained: Path, t
     assert imread(tmp_path / "crop_motion.png").std() > 0.1
 
 
+@pytest.mark.slow
 def test_benchmark_measures_both_forms_and_marks_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"pairs on 4 x 4 cells does not run here: .*nowhere") as caught:
         squeeze.run_cases([4], device="nowhere")
