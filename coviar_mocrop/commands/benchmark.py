@@ -10,6 +10,7 @@ benchmarks:
   squeeze  time and memory of MotionSqueeze's correlation
   tables   the accuracies on synthetic clips in README and docs, over several seeds
   footage  recognition on real clips, cross-validated
+  backends  time of a network in PyTorch and in ONNX Runtime
   watch    watching long videos and cameras: CPU, latency, memory
 """
 
@@ -32,10 +33,11 @@ EXAMPLES = """\
   coviar benchmark scale clip.mp4 --entries 100000 --batches 10000
   coviar benchmark squeeze --json runs/benchmark/squeeze.json
   coviar benchmark tables
+  coviar benchmark backends --threads 1
   coviar benchmark watch --minutes 60
   coviar benchmark footage surveillance_fights --figure footage.png
 """
-NAMES = ("reading", "mocrop", "testing", "scale", "squeeze", "tables", "footage", "watch")
+NAMES = ("reading", "mocrop", "testing", "scale", "squeeze", "tables", "footage", "backends", "watch")
 _CLONE = Path(__file__).resolve().parents[2]
 
 

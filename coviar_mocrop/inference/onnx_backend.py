@@ -150,6 +150,24 @@ def _open(
     if hashlib.sha256(content).hexdigest() != file.get("sha256"):
         raise CheckpointError(f"{path}: is damaged or not the file that {NAME} names (checksums differ); export anew")
     try:
+        return open_session(content, threads)
+    except CoviarMocropError:
+        raise
+    except Exception as error:  # ONNX Runtime has a class of its own for each kind
+        raise CheckpointError(f"{path}: ONNX Runtime cannot use it ({first_line(error)}); export anew") from error
+
+
+def open_session(content: bytes, threads: int | None) -> InferenceSession:
+    """A network, ready to run.
+
+    Args:
+        content: of an ONNX file. From memory, so that it can refer to no other file.
+        threads: of the processor; None: all cores.
+
+    Raises:
+        CoviarMocropError: ONNX Runtime is not installed.
+    """
+    try:
         import onnxruntime
     except ImportError as error:
         raise CoviarMocropError(
@@ -162,11 +180,7 @@ def _open(
     options.log_severity_level = 4  # errors are raised as well
     # what waits in a loop takes processor time from the readers
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        # from memory, so that it can refer to no other file
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has a class of its own for each kind
-        raise CheckpointError(f"{path}: ONNX Runtime cannot use it ({first_line(error)}); export anew") from error
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 @cache
