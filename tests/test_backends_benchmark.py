@@ -18,6 +18,6 @@ def test_all_ways_agree(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["way"].split(",")[0] for row in rows] == ["PyTorch"] * 3 + ["ONNX Runtime"] * 2
     assert all(row["ms"] > 0 for row in rows)
     exact = {row["way"]: row["difference"] for row in rows}
-    assert exact["PyTorch, fp32"] == 0 and exact["ONNX Runtime, fp32"] < 1e-5
+    assert exact["PyTorch, fp32"] == 0 and exact["ONNX Runtime, fp32"] < 1e-3
     assert 0 < exact["ONNX Runtime, int8"] < 0.5
     assert "| ONNX Runtime, int8 |" in capsys.readouterr().out
