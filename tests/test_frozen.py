@@ -392,7 +392,9 @@ def test_two_processes_fit_what_one_does(together: tuple[Path, str], settings: P
         "from functools import partial\n"
         "from coviar_mocrop.config import load_configs\n"
         "from coviar_mocrop.networks import frozen\n"
+        "from coviar_mocrop.training import fitting\n"
         "from coviar_mocrop.training.fitting import train_streams as train\n"
+        "fitting.DIVISIONS = 2\n"
         "frozen.cross_validate = partial(frozen.cross_validate, strengths=(1.0, 0.1))\n"
         "train(load_configs(sys.argv[1], overrides=[f'data.cache={sys.argv[2]}/cache'], output=sys.argv[2]))\n"
     )
