@@ -246,7 +246,7 @@ def test_classes_of_another_order_are_told(runs: Path, tmp_path: Path) -> None:
     assert f"(label 0 is '{second}' against '{first}')" in refused
 
 
-@pytest.mark.parametrize("options", [[], ["--resume"]])
+@pytest.mark.parametrize("options", [[], pytest.param(["--resume"], marks=pytest.mark.slow)])
 def test_the_demo_from_clips_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
     """In small; once more it starts anew, or goes on."""
     small = ["input.full_size=32", "input.reduced_size=24", "model.backbone=shufflenet_v2_x0_5", "train.epochs=1"]

@@ -163,6 +163,7 @@ def test_cards_of_the_first_version_are_read(best: Path, exported: Path, tmp_pat
         load_stream(tmp_path / "mv.safetensors")
 
 
+@pytest.mark.slow  # traces a network
 def test_nothing_of_another_network_stays_beside_the_card(demo: Path, best: Path, tmp_path: Path) -> None:
     def files() -> set[str]:
         return set(json.loads((tmp_path / "card.json").read_text())["streams"]["mv"]["files"])

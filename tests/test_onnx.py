@@ -217,6 +217,7 @@ def without_torch(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow  # processes of their own
 def test_prediction_needs_no_pytorch(run: Path, exported: Path, clip: Path, tmp_path: Path) -> None:
     done = without_torch("predict", clip, "--onnx", exported, "--json", "--output", tmp_path / "clip.png")
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ from coviar_mocrop.inference.testing import load_stream
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.stream_net import StreamNet, create_network
 from coviar_mocrop.streams.base import create_stream
+from coviar_mocrop.training.setup import convert_batch_norms
 from coviar_mocrop.training.trainer import train
 
 timm = pytest.importorskip("timm")
@@ -171,3 +172,15 @@ def test_without_a_network_or_without_timm_one_line_says_so(monkeypatch: pytest.
         create_network(3, 5, ModelConfig(backbone="timm/resnet18"))
     with pytest.raises(ModelError, match="did you mean resnet18"):
         create_network(3, 5, ModelConfig(backbone="resnet_18"))
+
+
+def test_batch_norms_over_several_gpus_keep_their_activations() -> None:
+    """timm's BatchNorms may hold one, which ``train.sync_bn`` must not lose."""
+    torch.manual_seed(0)
+    network = create_network(3, 4, ModelConfig(backbone="timm/test_efficientnet")).eval()
+    frames = torch.randn(1, 2, 3, 64, 64)
+    with torch.inference_mode():
+        before = network(frames)
+        convert_batch_norms(network, torch.device("cuda"))
+        assert any(isinstance(module, nn.SyncBatchNorm) for module in network.modules())
+        torch.testing.assert_close(network(frames), before)

@@ -252,6 +252,8 @@ def stream_class(name: str) -> type[Stream]:
     Raises:
         ConfigError: there is no such stream.
     """
+    if name in _registry:  # looking for streams takes a while
+        return _registry[name]
     names = stream_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, 1)

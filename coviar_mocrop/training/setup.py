@@ -193,5 +193,8 @@ def convert_batch_norms(network: nn.Module, device: torch.device) -> None:
     """Let the BatchNorms of ``network`` compute their statistics over all processes, in place (``train.sync_bn``)."""
     if device.type == "cpu":
         raise ConfigError("train.sync_bn needs GPUs; leave it out on CPUs")
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    if any(type(module).__module__.startswith("timm.") for module in network.modules()):
+        from timm.layers import convert_sync_batchnorm as convert  # PyTorch's would lose the activations within
     for name, child in network.named_children():
-        setattr(network, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        setattr(network, name, convert(child))
