@@ -101,14 +101,14 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
 # -- what is watched -------------------------------------------------------------------------------------
 
 
-def make_camera(path: Path, width: int, height: int, seconds: int = LENGTH) -> Path:
+def make_camera(path: Path, width: int, height: int, seconds: int = LENGTH, noise: float = NOISE) -> Path:
     """A still scene with noise; a textured square crosses it in the first second of every ``PERIOD``."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
     scene = np.kron(coarse, np.ones((16, 16, 1), np.uint8))[:height, :width]
     side = height // 4
     square = np.kron(generator.integers(0, 256, (side // 8, side // 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
-    noise = [generator.normal(0, NOISE, (height, width, 1)) for _ in range(7)]
+    grain = [generator.normal(0, noise, (height, width, 1)) for _ in range(7)]
     with av.open(str(path), "w") as container:
         stream = _h264(container, width, height)
         for number in range(seconds * RATE):
@@ -117,7 +117,7 @@ def make_camera(path: Path, width: int, height: int, seconds: int = LENGTH) -> P
             if step < RATE - 1:  # it is gone within the second, too
                 left = width // 4 + width // 128 * step  # as fast as somebody who runs
                 picture[side : side + len(square), left : left + square.shape[1]] = square
-            noisy = np.clip(picture + noise[number % len(noise)], 0, 255).astype(np.uint8)
+            noisy = np.clip(picture + grain[number % len(grain)], 0, 255).astype(np.uint8)
             container.mux(stream.encode(VideoFrame.from_ndarray(noisy, format="rgb24")))
         container.mux(stream.encode(None))
     return path
@@ -142,7 +142,7 @@ def make_checkpoints(folder: Path, size: int = 224) -> list[Path]:
                 "stream": name,
                 "setting": "efficiency",
                 "data": {"root": str(folder), "classes": str(folder / "classes.txt")},
-                "input": {"full_size": size, "test_segments": 8},
+                "input": {"full_size": size, "reduced_size": min(size, 192), "test_segments": 8},
                 "model": {"backbone": "resnet18", "weights": None},
                 "train": {"device": "cpu"},
             }
@@ -431,10 +431,11 @@ def _feed(out: Any, pieces: Iterator[bytes]) -> None:
 
 def measure_day(folder: Path, frames: int) -> dict[str, Any]:
     """Many small frames, with damage in them, through a pipe and the live path."""
-    clip = make_camera(folder / "small.ts", 160, 128)
+    clip = make_camera(folder / "small.ts", 160, 128, noise=NOISE / 5)  # more would move the blocks of small pictures
     small = folder / "small"
     small.mkdir()
-    predictor = Predictor(make_checkpoints(small, 32))
+    export_run(make_checkpoints(small, 32), small, ["onnx"])
+    predictor = Predictor(onnx=small)
     loops = -(-frames // (LENGTH * RATE))
     generator = np.random.default_rng(0)
     pipe = folder / "day"
