@@ -34,6 +34,7 @@ demo: setup
 
 # the accuracies, then compute and times
 figures: setup
+	$(BIN)/python docs/figures.py
 	OMP_NUM_THREADS=1 $(BIN)/python tools/benchmark.py tables
 	$(if $(FOOTAGE),OMP_NUM_THREADS=1 $(BIN)/python tools/benchmark.py footage $(FOOTAGE) --figure docs/real_footage.png)
 	$(BIN)/python tools/compute_table.py --latency --repeats 25

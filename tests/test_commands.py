@@ -15,6 +15,7 @@ import pytest
 import torch
 import torchvision
 from demo import small_config, small_settings
+from matplotlib.image import imread
 from tool import TOOLS, run_tool, tool
 from tqdm import tqdm
 
@@ -263,6 +264,7 @@ def test_the_demo_from_clips_to_the_table(tmp_path: Path, monkeypatch: pytest.Mo
     before = tool("demo", "--output", "run")
     told = tool("demo", "--output", "run", *options)
     assert ("iframe epoch 1/1" in told) is not bool(options)
+    assert imread(tmp_path / "run/crop.png").std() > 0.1
     rows = [line for line in told.splitlines() if "**fused**" in line]
     assert [row.split(" | ")[0] for row in rows] == ["| baseline", "| efficiency", "| attention"]
     tops = [[row.split(" | ")[2] for row in said.splitlines() if "**fused**" in row] for said in (before, told)]
@@ -274,6 +276,7 @@ def test_an_interrupted_demo_names_the_command_that_goes_on(tmp_path: Path, monk
         raise Interrupted("stopped in epoch 1, after step 2: everything is in last.pt; go on with the same command")
 
     monkeypatch.setattr("coviar_mocrop.datasets.demo.make_demo", lambda *_, **__: None)
+    monkeypatch.setattr("coviar_mocrop.commands.demo._show_a_clip", lambda *_: None)
     monkeypatch.setattr("coviar_mocrop.training.trainer.train", stop)
     monkeypatch.chdir(tmp_path)
     done = run_tool("demo", "--seed", "1", "--output", "a run", check=False)

@@ -80,6 +80,7 @@ def _synthetic(output: Path, seed: int, *, clip: bool, resume: bool) -> None:
     name = "demo" if seed == 0 else f"demo_seed{seed}"
     root, lists = Path("data") / name, Path("data_lists") / name
     make_demo(root, lists, seed=seed, overwrite=True)
+    _show_a_clip(root, output / "crop.png")
     common = [
         f"seed={seed}",
         f"data.root={root}",
@@ -109,6 +110,22 @@ def _synthetic(output: Path, seed: int, *, clip: bool, resume: bool) -> None:
         print(f"{markdown_table(rows, align='lr')}\n")
     print(f"done in {time.perf_counter() - start:.0f} s; the same as JSON: {output}/results.json")
     print(f"open TensorBoard on it: tensorboard --logdir {output}")
+
+
+def _show_a_clip(root: Path, picture: Path) -> None:
+    """Draw one of the clips with its box, so that there is something to look at while the networks train."""
+    from coviar_mocrop.bitstream import open_video
+    from coviar_mocrop.datasets.videos import videos_below
+    from coviar_mocrop.inference.show import inspect_clip
+    from coviar_mocrop.mocrop import MoCropSettings
+    from coviar_mocrop.viz.pictures import save_figure
+
+    clip = videos_below(root)[0]
+    with open_video(clip) as video:
+        view = inspect_clip(video, MoCropSettings())
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(view.figure(f"{clip.name}: what the streams see, and the box they share"), picture)
+    print(f"a clip, its streams and its box: {picture}", flush=True)
 
 
 def _real(videos: Path, output: Path | None, seed: int, *, resume: bool) -> None:
