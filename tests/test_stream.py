@@ -530,3 +530,16 @@ def test_an_open_file_is_read_too(tmp_path: Path) -> None:
     path = record(camera_pictures(), tmp_path / "clip.mkv", gop=10)
     with path.open("rb") as file:
         np.testing.assert_array_equal(pictures_of(take(file)), decode(path))
+
+
+@pytest.mark.parametrize("codec", ["h264", "mpeg4"])
+def test_key_frames_only(tmp_path: Path, codec: str) -> None:
+    """They are the key frames of the whole stream, at the same time, and what lies between them is not missing."""
+    path = record(wandering(60, 96, 64, 5), tmp_path / "clip.ts", codec={"h264": "libx264"}.get(codec, codec), gop=12)
+    every = list(VideoStream(path))
+    keys = list(VideoStream(path, key_frames_only=True))
+    starts = [frame for frame in every if frame.starts_gop]
+    assert len(keys) == len(starts) == 5
+    for frame, whole in zip(keys, starts, strict=True):
+        assert (frame.time, frame.missing, frame.is_damaged) == (pytest.approx(whole.time), 0, False)
+        assert (frame.rgb() == whole.rgb()).all() and len(frame.vectors()) == 0

@@ -56,6 +56,16 @@ def test_a_line_a_window(clip: Path, streams: list[Path]) -> None:
     assert "3 windows in 3.6 s of video: 1 idle, 0 with damaged frames, 0 dropped" in done.stderr
 
 
+def test_key_frames_alone_are_for_the_iframe_stream_alone(clip: Path, streams: list[Path]) -> None:
+    said = tool("watch", clip, "--checkpoints", *streams, "--key-frames", ok=False)
+    assert "give the I-frame stream alone, with setting=baseline" in said
+    assert "setting=baseline" in tool("watch", clip, "--checkpoints", streams[0], "--key-frames", ok=False)
+    alone = ["--checkpoints", streams[0], "--set", "setting=baseline", "--json"]
+    seen = windows(tool("watch", clip, *alone, "--key-frames"))
+    assert [(window["start"], window["frames"]) for window in seen] == [(0.0, 5), (1.0, 4), (2.0, 3)]
+    assert not any(window["idle"] or window["missing_frames"] for window in seen)
+
+
 def test_json_lines_are_what_over_time_gives(clip: Path, streams: list[Path]) -> None:
     done = run_tool("watch", clip, "--checkpoints", *streams, "--json", "--gate", "0", "--stride", "0.5")
     printed = windows(done.stdout)

@@ -101,6 +101,7 @@ class VideoStream:
         timeout: float = TIMEOUT,
         start: float = 0.0,
         since: float | None = None,
+        key_frames_only: bool = False,
     ) -> None:
         """Open a source.
 
@@ -112,6 +113,7 @@ class VideoStream:
             timeout: seconds without data after which a server is given up.
             start: stream time of the first frame.
             since: where a source is opened again: when stream time was ``start``, ``time.monotonic()``.
+            key_frames_only: decode key frames alone. The others are not frames of the stream then, and not missing.
 
         Raises:
             VideoError: it cannot be opened, or holds no video.
@@ -133,7 +135,8 @@ class VideoStream:
             self._container.close()
             raise
         self.codec = context.codec.name
-        self.has_vectors = self.codec in VECTOR_CODECS
+        self._keys_only = key_frames_only
+        self.has_vectors = self.codec in VECTOR_CODECS and not key_frames_only
         self.reordered = bool(context.has_b_frames)
         rate = stream.average_rate or stream.guessed_rate
         self.frame_rate = float(rate) if rate and 0.01 <= rate <= 1000 else DEFAULT_RATE
@@ -168,6 +171,7 @@ class VideoStream:
                 self.start += 0.0 if self._since is None else max(sent.arrived - self._since, 0.0)
                 clock = StreamClock(self.start, self.frame_rate, is_live=self.is_live)
             clock.advance(sent.time, sent.arrived)
+            clock.missing = 0 if self._keys_only else clock.missing
             shown = StreamFrame(number, frame, self._decoding, sent, clock)
             if number and shown.size != size:
                 shown.broken = f"the frames change from {size[1]}x{size[0]} to {frame.width}x{frame.height} pixels"
@@ -221,8 +225,10 @@ class VideoStream:
             if self._stopped:
                 return
             if packet.stream_index == self._stream.index and packet.size:
-                yield packet
                 latest = time.monotonic()
+                if packet.is_keyframe or not self._keys_only:
+                    yield packet
+                    latest = time.monotonic()
             elif self.is_live and time.monotonic() - latest > self._timeout:
                 raise VideoError(f"{self.path}: sent no picture for {self._timeout:g} s")
 

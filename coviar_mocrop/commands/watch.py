@@ -95,6 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bring the frames to the form of the training videos on their way; also for codecs without motion vectors "
         "(HEVC, VP9, AV1)",
     )
+    add(
+        "--key-frames",
+        action="store_true",
+        help="decode key frames only, which costs next to nothing; for the I-frame stream alone, with --set "
+        "setting=baseline",
+    )
     add("--transport", choices=("tcp", "udp"), default="tcp", help="transport of RTSP (default: %(default)s)")
     add(
         "--timeout",
@@ -145,6 +151,7 @@ def _watch(given: argparse.Namespace, timelines: dict[str, Path], videos: dict[s
         given.timeout,
         reconnect=not given.once,
         form=predictor.transcode_to,
+        key_frames_only=given.key_frames,
     )
     outputs = WatchOutputs(
         predictor.classes,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from coviar_mocrop.bitstream import VideoInfo, open_video, transcode
+from coviar_mocrop.bitstream import Gop, VideoInfo, open_video, transcode
 from coviar_mocrop.bitstream.frames import FrameSequence
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE
 from coviar_mocrop.bitstream.types import Source
@@ -130,6 +130,12 @@ class Predictor:
         from coviar_mocrop.inference.watching import watch
 
         return watch(self, [source], gate=gate, options=StreamOptions(window, stride, form=self.transcode_to))
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether a stream, or the box, needs motion vectors."""
+        views = [view for stream in self.streams.values() for view in stream.views(12, [Gop(0, 12)]).values()]
+        return self._config.crops or any(view.kind in ("mv", "residual") for view in views)
 
     @property
     def data(self) -> DataConfig:

@@ -48,6 +48,7 @@ class StreamOptions:
         timeout: seconds without data after which a server is given up.
         reconnect: whether a live source that breaks is opened again.
         form: what frames are transcoded to on their way; None: they are not.
+        key_frames_only: see :class:`~coviar_mocrop.bitstream.stream.VideoStream`.
     """
 
     window: float = 2.0
@@ -57,6 +58,7 @@ class StreamOptions:
     timeout: float = TIMEOUT
     reconnect: bool = True
     form: Form | None = None
+    key_frames_only: bool = False
 
 
 class Waiting(NamedTuple):
@@ -179,6 +181,7 @@ class SourceReader(threading.Thread):
             timeout=options.timeout,
             start=self._time,
             since=self._lost or None,
+            key_frames_only=options.key_frames_only,
         )
         stream = opened if options.form is None else TranscodedStream(opened, *options.form)
         try:

@@ -60,6 +60,11 @@ def watch(
     require_lengths(options.window, options.stride)
     if sources.count(STANDARD_INPUT) > 1:
         raise ConfigError(f"{source_name(STANDARD_INPUT)} can be read once; name it once")
+    if options.key_frames_only and (predictor.needs_vectors or options.form is not None):
+        raise ConfigError(
+            "key frames alone have no motion vectors and are not transcoded: give the I-frame stream alone, with "
+            "setting=baseline and without --transcode"
+        )
     if predictor.data.anchor_every is None:
         raise ConfigError("data.anchor_every is null: a GOP could fill the memory; set data.anchor_every=12")
     return _watch(predictor, sources, gate, options, on_notice or _warn, on_window, should_stop)
