@@ -70,8 +70,8 @@ class Config(BaseConfig):
     )
     setting: Setting = Field(
         "baseline",
-        description="Input of the network. baseline: the whole frame at full size. efficiency: the MoCrop box at "
-        "reduced size. attention: the MoCrop box at full size.",
+        description="Input of the network. baseline: the centre square of the frame at full size (random crops in "
+        "training). efficiency: the MoCrop box at reduced size. attention: the MoCrop box at full size.",
     )
     output: str = Field("runs/unnamed", description="Output folder of the run.")
     seed: int = Field(

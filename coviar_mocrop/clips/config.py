@@ -39,8 +39,8 @@ class DataConfig(BaseConfig):
     )
     backend: Literal["auto", "pyav", "mvextractor"] = Field(
         "auto",
-        description="Library that reads the bitstream. auto: PyAV. mvextractor gives the same vectors for sound "
-        "videos without B-frames.",
+        description="Library that reads the bitstream. auto: PyAV. mvextractor gives the same vectors for "
+        "undamaged videos without B-frames.",
     )
     anchor_every: int | None = Field(
         12, ge=1, description="Maximum GOP length in frames. Longer GOPs are split into virtual ones (null: never)."
@@ -90,8 +90,8 @@ class InputConfig(BaseConfig):
     )
     test_crops: Literal[1, 10] = Field(
         1,
-        description="Number of crops in tests. 1: the centre crop. 10: the four corners and the centre, each also "
-        "mirrored.",
+        description="Number of crops in tests. 1: the MoCrop box, or the centre square where there is none. 10: the "
+        "four corners and the centre, each also mirrored.",
     )
     scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (1.0, 0.875, 0.75, 0.66),

@@ -56,8 +56,8 @@ class MoCropSettings(BaseConfig):
 
     preset: Preset = Field(
         "default",
-        description="Values of all fields that are not given. default: best on real footage. paper_v1, paper_v2: the "
-        "two published versions.",
+        description="Values of all fields that are not given. default: ours, chosen on real footage. paper_v1, "
+        "paper_v2: the two published versions.",
     )
     area_ratio: float = Field(
         0.75, gt=0, le=1, description="Share of the frame that the box covers, within area_tolerance."
