@@ -51,8 +51,8 @@ COMMANDS_HEAD = """\
 # Commands
 
 `pip install` brings the command `coviar`. `coviar COMMAND --help` prints what stands here. In a clone,
-`python tools/NAME.py` does the same for the older names. Every error that a user can cause is one line, with exit
-code 2. Ctrl-C ends a command with exit code 130.
+the scripts `tools/*.py` run the same commands under their older names. Every error that a user can cause is one line,
+with exit code 2. Ctrl-C ends a command with exit code 130.
 """
 
 

@@ -1,17 +1,17 @@
-"""Measure this package beside other ways, on the same files in the same run.
+"""Measure speed, memory and accuracy of this package, beside alternatives in the same run.
 
 Prints tables; --json also writes the numbers. Needs a clone of the project. Each benchmark has its own --help.
 
 benchmarks:
-  reading  reading speed on one core, beside bare decoding of the same packets
-  mocrop   how much of what moves lies in the box, on clips made here and on real ones
-  testing  testing a stream with the defaults, beside a plain loop in fp32
-  scale    how soon training starts on a very long list, and how memory grows
-  squeeze  time and memory of MotionSqueeze's correlation
-  tables   the accuracies on synthetic clips in README and docs, over several seeds
-  footage  recognition on real clips, cross-validated
+  reading   reading speed on one core, beside bare decoding of the same packets
+  mocrop    how much of what moves lies in the box, on synthetic and on real clips
+  testing   testing a stream with the defaults, beside a plain loop in fp32
+  scale     how soon training starts on a very long list, and how memory grows
+  squeeze   time and memory of MotionSqueeze's correlation
+  tables    the accuracies on synthetic clips in the docs, over several seeds
+  footage   accuracy on real clips, cross-validated
   backends  time of a network in PyTorch and in ONNX Runtime
-  watch    watching long videos and cameras: CPU, latency, memory
+  watch     watching long videos and cameras: CPU, latency, memory
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Print the compute table: what every published network of this field costs.
+"""Print the compute table: the multiply-adds of the networks in the papers.
 
 Prints, as Markdown, the multiply-adds of the networks in the settings baseline, efficiency and attention, and those of
 CoViAR's three streams per frame and per clip. Writes compute.json and one TensorBoard run per setting with the same

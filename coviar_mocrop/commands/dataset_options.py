@@ -44,7 +44,7 @@ def add_workers(arguments: argparse._ActionsContainer) -> None:
 def add_overwrite(arguments: argparse._ActionsContainer) -> None:
     """Add ``--overwrite``."""
     arguments.add_argument(
-        "--overwrite", action="store_true", help="replace lists of this name that differ; for the demo, its clips too"
+        "--overwrite", action="store_true", help="replace existing lists that differ (prepare demo: and its clips)"
     )
 
 
@@ -56,7 +56,7 @@ def add_common(arguments: argparse.ArgumentParser, *, codec: str) -> None:
         type=Path,
         default=Path("data_lists"),
         metavar="DIR",
-        help="folder of all list folders (default: %(default)s)",
+        help="folder in which each data set has a folder of lists (default: %(default)s)",
     )
     add_overwrite(lists)
     form = arguments.add_argument_group("canonical form")
@@ -64,8 +64,8 @@ def add_common(arguments: argparse.ArgumentParser, *, codec: str) -> None:
         "--transcode",
         type=Path,
         metavar="DIR",
-        help="write the canonical form of the videos there (a key frame every 12 frames, no B-frames) and list that; "
-        "videos from an earlier run are kept. One folder per data set",
+        help="folder to write the canonical form of the videos to (a key frame every 12 frames, no B-frames), which "
+        "the lists then name; videos from an earlier run are kept; one folder per data set",
     )
     add_form(form, codec=codec)
     add_workers(form)
@@ -74,7 +74,8 @@ def add_common(arguments: argparse.ArgumentParser, *, codec: str) -> None:
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="when videos cannot be used: name them and stop, or name them and leave them out (default: %(default)s)",
+        help="what to do about videos that cannot be used: name them and stop, or name them and leave them out "
+        "(default: %(default)s)",
     )
     videos.add_argument("--no-check", action="store_true", help="do not check that each video has motion vectors")
     videos.add_argument(

@@ -2,9 +2,9 @@
 
 Late fusion is the weighted sum of the streams' clip scores. With --checkpoints the weights are learned on the
 validation list of the settings (data.val_list) and stored in the folder of the run (fusion.json), where coviar predict
-finds them. For frozen networks they are learned on the scores that each clip got when the fit did not see it. Then the
-test list, if there is one, is scored; each clip is read once for all streams. Without validation clips the weights are
-those of CoViAR: iframe 2, all others 1.
+finds them. For frozen networks they are learned in training, on the scores of clips that cross-validation held out.
+Then the test list, if there is one, is scored; each clip is read once for all streams. If there is nothing to learn on,
+the weights are those of CoViAR: iframe 2, all others 1.
 
 Writes to the output folder: results.json (settings already there stay), fused scores, accuracy per class (CSV), the
 confusion matrix and accuracy against GFLOPs (PNG), and one TensorBoard run per setting with the same tags, so that
@@ -66,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fusion.add_argument(
         "--tune",
         action="store_true",
-        help="with --checkpoints: insist on learning the weights; it is an error if there is no validation list, or if "
-        "it shares clips with the test list",
+        help="with --checkpoints: learn the weights or stop with an error, if there is no validation list or if it "
+        "shares clips with the test list",
     )
     fusion.add_argument(
         "--tune-weights",
@@ -84,7 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     results = parser.add_argument_group("results")
     results.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
-    results.add_argument("--setting", help="name of the results (default: the setting of the scores)")
+    results.add_argument(
+        "--setting", help="name under which the results are stored (default: the setting of the scores)"
+    )
 
 
 def main(given: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """Bring single videos, or folders of them, to the canonical form.
 
-The canonical form has a key frame every 12 frames, no B-frames and one size; sound is dropped. The source may have any
+The canonical form has a key frame every 12 frames, no B-frames and one size; audio is dropped. The source may have any
 codec that FFmpeg decodes, including those without motion vectors (HEVC, VP9, AV1). For data sets see coviar prepare
 folder.
 """

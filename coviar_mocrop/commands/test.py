@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", metavar="FILE", help="best.pt or last.pt of a run")
     parser.add_argument("--scores", required=True, metavar="OUT.npz", help="score file to write")
     add_config_argument(parser, of="to use in place of the checkpoint's")
-    parser.add_argument("--streams", metavar="NAME", help="run of the settings, without --checkpoint")
+    parser.add_argument("--streams", metavar="NAME", help="run of --config to test, if there is no --checkpoint")
     add_set_argument(parser)
 
 

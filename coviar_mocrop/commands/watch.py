@@ -2,8 +2,8 @@
 
 Sources are files of any length, cameras (rtsp://, /dev/video0), servers (http://, udp://, tcp://) and - for MPEG-TS,
 Matroska or raw H.264 on standard input. Several sources are read side by side and share the networks. A window in which
-hardly anything moves is idle: no network sees it. A camera that breaks is opened again. Ctrl-C ends the command; what
-was seen is written.
+hardly anything moves is idle: no network sees it. A connection that breaks is opened again. Ctrl-C ends the command,
+and all output files are finished.
 
 Prints a line for each window; with --events also a line when a class begins and when it ends.
 """
@@ -66,25 +66,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add = parser.add_argument_group("windows").add_argument
     add("--window", type=float, default=2.0, metavar="S", help="length of a window, seconds (default: %(default)g)")
-    add("--stride", type=float, default=1.0, metavar="S", help="from one window to the next (default: %(default)g)")
+    add("--stride", type=float, default=1.0, metavar="S", help="seconds between windows (default: %(default)g)")
     add(
         "--gate",
         type=float,
         default=0.01,
         metavar="MOTION",
-        help="windows with less motion are idle; 0: none is; docs/watch.md says what is missed (default: %(default)g)",
+        help="windows with less motion (0 to 1) are idle; 0: none is; docs/watch.md tells more (default: %(default)g)",
     )
 
     add = parser.add_argument_group("events").add_argument
-    add("--events", nargs="*", metavar="CLASS", help="say when these classes begin and end (none named: all classes)")
-    add("--threshold", type=float, default=0.5, metavar="P", help="an event begins here (default: %(default)g)")
-    add("--release", type=float, default=0.3, metavar="P", help="and ends below this (default: %(default)g)")
+    add("--events", nargs="*", metavar="CLASS", help="say when these classes begin and end (no class: all)")
+    add(
+        "--threshold",
+        type=float,
+        default=0.5,
+        metavar="P",
+        help="probability at which an event begins (default: %(default)g)",
+    )
+    add(
+        "--release", type=float, default=0.3, metavar="P", help="probability below which it ends (default: %(default)g)"
+    )
 
-    add = parser.add_argument_group("what is written").add_argument
+    add = parser.add_argument_group("outputs").add_argument
     add("--json", action="store_true", help="print one JSON object per window or event and nothing else")
-    add("--csv", type=Path, metavar="FILE", help="table of all windows; a table that exists is continued")
-    add("--timeline", type=Path, metavar="PICTURE", help="picture over time; for several sources, a folder of them")
-    add("--no-frames", action="store_true", help="timelines without frames of the video")
+    add("--csv", type=Path, metavar="FILE", help="table of all windows; rows are added to a table that exists")
+    add("--timeline", type=Path, metavar="PICTURE", help="probabilities over time; for several sources, a folder")
+    add("--no-frames", action="store_true", help="draw timelines without frames of the video")
     add("--video", type=Path, metavar="FILE", help="video with box and class; for several sources, a folder of them")
     add("--tensorboard", type=Path, metavar="DIR", help="TensorBoard run to add the probabilities over time to")
 
@@ -92,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--transcode",
         action="store_true",
-        help="bring the frames to the form of the training videos on their way; also for codecs without motion vectors "
+        help="bring the frames to the form of the training videos as they come; also for codecs without motion vectors "
         "(HEVC, VP9, AV1)",
     )
     add(
@@ -112,7 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--live",
         action=argparse.BooleanOptionalAction,
-        help="whether windows may be dropped when computing is too slow (default: yes for cameras and endless servers; "
+        help="drop windows when computing is too slow (default: yes for cameras and endless servers; "
         "files and pipes wait)",
     )
     add("--once", action="store_true", help="do not open a source again that has ended or broken")
