@@ -2,7 +2,7 @@
 
 Late fusion is the weighted sum of the streams' clip scores. With --checkpoints the weights are learned on the
 validation list of the settings (data.val_list) and stored in the folder of the run (fusion.json), where coviar predict
-finds them. For frozen networks they are learned in training, on the scores of clips that cross-validation held out.
+finds them. For frozen networks they are learned on the scores of clips that cross-validation held out in training.
 Then the test list, if there is one, is scored; each clip is read once for all streams. If there is nothing to learn on,
 the weights are those of CoViAR: iframe 2, all others 1.
 
@@ -66,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fusion.add_argument(
         "--tune",
         action="store_true",
-        help="with --checkpoints: learn the weights or stop with an error, if there is no validation list or if it "
-        "shares clips with the test list",
+        help="with --checkpoints: stop with an error if the weights cannot be learned (there is no validation list, or "
+        "it shares clips with the test list)",
     )
     fusion.add_argument(
         "--tune-weights",
