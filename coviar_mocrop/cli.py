@@ -10,9 +10,14 @@ import sys
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn
 
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, Interrupted, ScoreError
 from coviar_mocrop.messages import first_line
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _OTHERS = "another process hangs or has ended; see what it said, and go on with --resume"
 _REMEDIES = {
@@ -71,6 +76,39 @@ class LinesAboveBars(logging.Handler):
             tqdm.write(self.format(record), file=sys.stderr)
         else:  # no bar without tqdm, which takes long to import
             print(self.format(record), file=sys.stderr)
+
+
+class FrameBar:
+    """A progress bar over the frames of a video, for ``progress=``. It shows itself once a video takes two seconds."""
+
+    def __init__(self, title: str) -> None:
+        """``title``: what stands before the bar."""
+        self._title = title
+        self._bar: tqdm[NoReturn] | None = None
+
+    def __enter__(self) -> FrameBar:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many frames are done; fewer than before: another pass has begun."""
+        if self._bar is not None and done < self._bar.n:
+            self.close()
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=self._title, unit="frame", leave=False, delay=2)
+        self._bar.update(done - self._bar.n)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 def is_main_process() -> bool:

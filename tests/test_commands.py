@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from clips import record, wandering
 from demo import small_config, small_settings
 from matplotlib.image import imread
 from tool import TOOLS, run_tool, tool
@@ -21,8 +22,9 @@ from tqdm import tqdm
 
 import coviar_mocrop.clips.dataset as dataset_module
 import coviar_mocrop.inference.predictor as predictor_module
+from coviar_mocrop.bitstream import open_video, transcode
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
-from coviar_mocrop.cli import LinesAboveBars
+from coviar_mocrop.cli import FrameBar, LinesAboveBars
 from coviar_mocrop.config import load_configs
 from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import Interrupted
@@ -304,3 +306,28 @@ def test_messages_stand_on_lines_of_their_own(capsys: pytest.CaptureFixture[str]
         bar.refresh()
         LinesAboveBars().emit(logging.makeLogRecord({"msg": "skipped a.mp4"}))
     assert "skipped a.mp4" in re.split(r"[\r\n]", capsys.readouterr().err)
+
+
+def test_a_long_video_has_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tells of every frame; of a short video nothing is shown."""
+    with FrameBar("hour.mp4") as bar:
+        bar(1, 100)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("tqdm.tqdm", lambda **options: tqdm(**{**options, "delay": 0, "mininterval": 0}))
+    with FrameBar("hour.mp4") as bar:
+        for done in (1, 50, 100, 1, 30):  # transcoded, then read
+            bar(done, 100)
+    told = capsys.readouterr().err
+    assert "hour.mp4:  50%" in told and "30/100" in told and told.count("100/100") == 1
+
+
+def test_progress_is_of_every_frame(tmp_path: Path) -> None:
+    path = record(wandering(30, 96, 64, 5), tmp_path / "clip.mp4")
+    told: list[tuple[int, int]] = []
+    transcode(path, tmp_path / "canonical.mp4", size=None, progress=lambda done, total: told.append((done, total)))
+    assert told == [(number, 30) for number in range(1, 31)]
+    told.clear()
+    with open_video(path) as video:
+        video.progress = lambda done, total: told.append((done, total))
+        video.get_motion_vectors_at()
+    assert told == [(number, 30) for number in range(1, 31)]

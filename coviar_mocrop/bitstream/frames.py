@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream.decoding import VECTOR_CODECS
 from coviar_mocrop.bitstream.frame_view import FrameView, Pass
-from coviar_mocrop.bitstream.types import KINDS, DecodedFrame, Gop, Kind, VideoInfo
+from coviar_mocrop.bitstream.types import KINDS, DecodedFrame, Gop, Kind, Progress, VideoInfo
 from coviar_mocrop.errors import NoMotionVectorsError, VideoError
 
 
@@ -29,7 +29,10 @@ class FrameSequence(ABC):
         gops: the GOPs, virtual ones included, in display order; a GOP's frames are start to start + length - 1. The
             first one of a window of a stream can start before its frame 0, that is, at a negative number.
         path: what the video was opened from, as messages name it.
+        progress: is told how many frames have been passed, and how many there are; None: nobody is.
     """
+
+    progress: Progress | None = None
 
     def __init__(self, path: str, info: VideoInfo, gops: Sequence[Gop]) -> None:
         """See the attributes; ``gops`` holds at least one."""
@@ -239,6 +242,8 @@ class FrameSequence(ABC):
             if not gop.start <= number < gop.start + gop.length:
                 gop = self._gop_of(number)
             now.advance(frame, starts_gop=number == gop.start, follow=number <= last.get(gop, -1))
+            if self.progress is not None:
+                self.progress(number + 1, self.info.num_frames)
             if number in union:
                 yield FrameView(number, now)
 

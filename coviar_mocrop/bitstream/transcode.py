@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream.container import MAX_FRAME_PIXELS
-from coviar_mocrop.bitstream.types import Source, Span, picture_of
+from coviar_mocrop.bitstream.types import Progress, Source, Span, picture_of
 from coviar_mocrop.errors import VideoError
 from coviar_mocrop.files import atomic_write
 
@@ -151,6 +151,7 @@ def transcode(
     gop: int = 12,
     quality: int | None = None,
     max_frame_pixels: int = MAX_FRAME_PIXELS,
+    progress: Progress | None = None,
 ) -> Transcoded:
     """Transcode any video to the canonical form; sound is dropped, rotation metadata is applied.
 
@@ -162,6 +163,7 @@ def transcode(
         gop: frames from one key frame to the next.
         quality: see :func:`encode`.
         max_frame_pixels: larger frames are refused; see :func:`~coviar_mocrop.bitstream.open_video`.
+        progress: is told how many frames are done, and how many there are.
 
     Returns:
         How many frames were written, and how many were damaged.
@@ -180,8 +182,10 @@ def transcode(
 
         def pictures() -> Iterator[NDArray[np.uint8]]:
             nonlocal sound
-            for frame in reader.frames(spans):
+            for done, frame in enumerate(reader.frames(spans), 1):
                 sound += not frame.is_damaged
+                if progress is not None:
+                    progress(done, reader.index.num_frames)
                 yield np.ascontiguousarray(rotate_picture(picture_of(frame.rgb(), reader.width), reader.rotation))
 
         rate = reader.frame_rate or 25.0

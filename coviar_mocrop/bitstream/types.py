@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Literal, NamedTuple, Protocol
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Source = str | os.PathLike[str] | IO[bytes]
 """A path, an address, or a file opened for reading bytes (also ``io.BytesIO``)."""
 
+Progress = Callable[[int, int], None]
+"""Is told how much is done, and how much there is."""
 Kind = Literal["iframe", "mv", "residual", "frame"]
 KINDS: tuple[Kind, ...] = ("iframe", "mv", "residual", "frame")
 

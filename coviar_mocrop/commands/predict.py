@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coviar_mocrop.cli import add_set_argument, output_paths
+from coviar_mocrop.cli import FrameBar, add_set_argument, output_paths
 from coviar_mocrop.commands.networks import add_networks_arguments, open_predictor
 from coviar_mocrop.errors import DataError, NoMotionVectorsError, VideoError
 from coviar_mocrop.viz.pictures import PICTURES, require_picture, save_figure
@@ -72,7 +72,8 @@ def main(given: argparse.Namespace) -> None:
     done, warned = 0, False
     for number, path in enumerate(videos):
         try:
-            prediction = predictor(path)
+            with FrameBar(Path(path).name) as bar:
+                prediction = predictor(path, progress=bar)
         except VideoError as problem:
             error = _with_remedy(problem)
             if not many:

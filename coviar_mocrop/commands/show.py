@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from coviar_mocrop.cli import FrameBar
 from coviar_mocrop.errors import VideoError
 from coviar_mocrop.files import require_writable
 from coviar_mocrop.viz.pictures import require_picture, save_figure
@@ -70,7 +71,8 @@ def main(given: argparse.Namespace) -> None:
         from coviar_mocrop.inference.testing import load_stream
 
         stream = load_stream(given.checkpoint)
-    with open_video(given.input) as video:
+    with open_video(given.input) as video, FrameBar(short_name(given.input)) as bar:
+        video.progress = bar
         view = inspect_clip(video, settings, iframes=given.iframes)
         title = f"{short_name(given.input)}: MoCrop {settings.preset}, box of {view.box.area:.0%} of the frame"
         save_figure(view.figure(title), output)

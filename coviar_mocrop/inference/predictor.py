@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from coviar_mocrop.bitstream import Gop, VideoInfo, open_video, transcode
 from coviar_mocrop.bitstream.frames import FrameSequence
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE
-from coviar_mocrop.bitstream.types import Source
+from coviar_mocrop.bitstream.types import Progress, Source
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.reader import ReadViews, View, box_of, read_streams
 from coviar_mocrop.clips.sampling import middle_frames
@@ -91,21 +91,25 @@ class Predictor:
         """By name."""
         return self.backend.streams
 
-    def __call__(self, path: str | os.PathLike[str]) -> Prediction:
+    def __call__(self, path: str | os.PathLike[str], progress: Progress | None = None) -> Prediction:
         """Classify a video.
+
+        Args:
+            path: of the video.
+            progress: is told how many frames have been read, and how many there are; first of the transcoding.
 
         Raises:
             VideoError: it cannot be read, or lacks motion vectors that the setting needs.
         """
         if (form := self.transcode_to) is None:
-            return self._predict(path)
+            return self._predict(path, progress)
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             canonical = Path(folder, "canonical.mp4")
             limit = self._config.data.max_frame_pixels
-            done = transcode(path, canonical, codec=form.codec, size=form.size, gop=form.gop, max_frame_pixels=limit)
+            done = transcode(path, canonical, **form._asdict(), max_frame_pixels=limit, progress=progress)
             spent = 1e3 * (time.perf_counter() - start)
-            prediction = self._predict(canonical)
+            prediction = self._predict(canonical, progress)
             times = {"transcode": spent, **prediction.milliseconds}
             damaged = done.damaged_frames
             return replace(prediction, path=os.fspath(path), milliseconds=times, damaged_frames=damaged)
@@ -160,10 +164,10 @@ class Predictor:
     def _box(self) -> MoCropSettings | None:
         return self._config.mocrop if self._config.crops else None
 
-    def _predict(self, path: str | os.PathLike[str]) -> Prediction:
+    def _predict(self, path: str | os.PathLike[str], progress: Progress | None) -> Prediction:
         data, start = self._config.data, time.perf_counter()
         with open_video(path, data.backend, data.anchor_every, max_frame_pixels=data.max_frame_pixels) as video:
-            info, gops = video.info, video.gops
+            info, gops, video.progress = video.info, video.gops, progress
             shown = middle_frames(info.num_frames, min(_SHOWN, len(gops)), "iframe")
             iframes = {"iframes": View("iframe", shown, whole_frame, None)}
             read, pictures = read_streams(video, self.streams.values(), self._box, extra=iframes)
