@@ -99,7 +99,7 @@ import sys
 
 class Missing:
     def find_spec(self, name, *others):
-        if name.partition(".")[0] in ("torch", "torchvision", "tensorboard", "tqdm"):
+        if name.partition(".")[0] in ("torch", "torchvision", "tensorboard"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())
@@ -107,7 +107,7 @@ sys.meta_path.insert(0, Missing())
 
 
 def coviar_without_torch(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run ``coviar WORDS`` in ``folder`` as on a machine that has no torch, torchvision, tensorboard or tqdm."""
+    """Run ``coviar WORDS`` in ``folder`` as on a machine that has no torch, torchvision or tensorboard."""
     code = f"{_WITHOUT}sys.argv = {['coviar', *words]}\nfrom coviar_mocrop.__main__ import main\nmain()"
     return python(code, cwd=folder)
 
