@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 from benchmarks.watch import make_checkpoints
+from coviar_mocrop.card import INPUT, OUTPUT
 from coviar_mocrop.checkpoint import load_checkpoint
 from coviar_mocrop.config import build_config
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.inference.exported_stream import INPUT, OUTPUT, ExportedStream, Traced
+from coviar_mocrop.inference.exported_stream import ExportedStream, Traced
 from coviar_mocrop.inference.int8 import quantise
 from coviar_mocrop.inference.onnx_backend import open_session
 from coviar_mocrop.runtime import Runtime

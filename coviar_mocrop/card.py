@@ -10,6 +10,8 @@ from typing import Any
 from coviar_mocrop.errors import CheckpointError
 
 NAME = "card.json"
+INPUT, OUTPUT = "windows", "logits"
+"""Names in an ONNX program."""
 FORMAT = "coviar_mocrop export"
 VERSION = 2
 _FIRST_FORMAT = "coviar_mocrop stream"
@@ -29,7 +31,9 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is not the card of an export; coviar export makes one")
     if card.get("version") != VERSION:
-        raise CheckpointError(f"{path}: is a card of version {card.get('version')}, this version reads {VERSION}")
+        raise CheckpointError(
+            f"{path}: is a card of version {card.get('version')}, this version reads {VERSION}; export anew"
+        )
     streams = card.get("streams")
     if not (are_names(card.get("classes")) and isinstance(card.get("fusion"), dict) and isinstance(streams, dict)):
         raise CheckpointError(f"{path}: lacks classes, fusion or streams; export anew")

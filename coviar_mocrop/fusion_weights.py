@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,23 @@ class LearnedFusion:
     before: float
     after: float
     alone: dict[str, float]
+
+    @classmethod
+    def from_json(cls, values: Any, streams: Iterable[str]) -> LearnedFusion:
+        """Weights of these streams, from what a file says.
+
+        Raises:
+            ValueError: it says something else, or of other streams.
+        """
+        try:
+            learned = cls(**{field.name: values[field.name] for field in fields(cls)})
+            numbers = [learned.temperature, *learned.weights.values()]
+            sound = all(math.isfinite(number) and number >= 0 for number in numbers)
+            if sound and learned.temperature and any(numbers[1:]) and learned.weights.keys() == set(streams):
+                return learned
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError("are no fusion weights") from error
+        raise ValueError("are no fusion weights of these streams")
 
     @property
     def found(self) -> str:

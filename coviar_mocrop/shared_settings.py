@@ -9,7 +9,9 @@ from coviar_mocrop.config import Config
 from coviar_mocrop.errors import ConfigError
 
 SHARED = ("setting", "mocrop", "data.root", "data.classes", "data.backend", "data.anchor_every", "data.follow_links")
-"""They share one reading and one box."""
+"""In training and testing they share one list, one reading and one box."""
+READING = ("setting", "mocrop", "data.backend", "data.anchor_every")
+"""Wherever the video comes from, they share one reading and one box."""
 
 
 def require_shared(configs: Mapping[str, Config], keys: Sequence[str] = SHARED) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,13 +23,14 @@ from torch import nn
 
 from coviar_mocrop.checkpoint import save_checkpoint
 from coviar_mocrop.config import Config
-from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ScoreError
+from coviar_mocrop.datasets.lists import form_of
+from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError, ScoreError
 from coviar_mocrop.fusion_weights import LearnedFusion
 from coviar_mocrop.inference.export import export_run
 from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.inference.stored_fusion import store_fusion
 from coviar_mocrop.inference.testing import load_streams
-from coviar_mocrop.streams.base import create_stream
+from coviar_mocrop.streams.base import Stream, create_stream
 
 pytest.importorskip("onnxruntime")
 STREAMS = ("iframe", "mv", "residual")
@@ -166,17 +172,120 @@ def test_what_does_not_belong_together_is_one_line(exported: Path, tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
+FUSION = {**asdict(LEARNED), "weights": dict.fromkeys(STREAMS, 0.5)}
+WRONG: dict[str, Any] = {
+    # what the card says of the mv stream; None: nothing
+    "title": [None, 3],
+    "fusion_weight": [None, "x", float("nan"), -1, 10**400],
+    "input.kind": [None, "sound", ["mv"], "residual", "frame"],
+    "files.onnx.name": ["a\0b", "folder", "a" * 3000, "card.json", "loop"],
+    "config.setting": ["baseline"],
+    "config.stream": ["iframe", "fused"],
+    "config.input.full_size": [48],
+    # and of the export
+    "/classes": [["one"], ["one", "two"] * 9],
+    "/fusion.learned": [
+        *({**FUSION, "temperature": value} for value in (0, -1, float("nan"), "2", 10**400)),
+        *({**FUSION, "weights": value} for value in (1, {}, {"mv": 1.0}, dict.fromkeys((*STREAMS, "clip"), 1.0))),
+        {**FUSION, "weights": dict.fromkeys(STREAMS, 0.0)},
+    ],
+}
+
+
+@pytest.mark.parametrize("where", WRONG)
+def test_a_card_that_was_tampered_with_is_one_line(exported: Path, tmp_path: Path, where: str) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "copy"))
+    (folder / "folder").mkdir()
+    (folder / "loop").symlink_to("loop")
+    for value in WRONG[where]:
+        card = json.loads((exported / "card.json").read_text())
+        *sections, key = where.removeprefix("/").split(".")
+        values = card if where.startswith("/") else card["streams"]["mv"]
+        for section in sections:
+            values = values[section]
+        values.pop(key) if value is None else values.update({key: value})
+        (folder / "card.json").write_text(json.dumps(card))
+        with pytest.raises(CheckpointError, match=re.escape(str(folder))) as caught:
+            Predictor(onnx=folder)
+        assert str(caught.value).endswith("; export anew") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "fused", "a/b"])
+def test_names_of_streams_that_mean_something_else_are_refused(exported: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(exported, tmp_path / "copy"))
+    card = json.loads((folder / "card.json").read_text())
+    card["streams"][name] = card["streams"].pop("mv")
+    card["streams"][name]["config"]["stream"] = name
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match=r"card\.json: .* stream"):
+        Predictor(onnx=folder)
+
+
+def test_a_form_without_end_is_none() -> None:
+    assert form_of({"codec": "h264", "size": None, "gop": float("inf")}) is None
+
+
+def replace_network(folder: Path, content: bytes) -> None:
+    """Put another file in the place of ``mv.onnx``, with its checksum on the card."""
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "mv.onnx").write_bytes(content)
+    card["streams"]["mv"]["files"]["onnx"]["sha256"] = hashlib.sha256(content).hexdigest()
+    (folder / "card.json").write_text(json.dumps(card))
+
+
 def test_a_network_that_is_none_is_one_line(exported: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(exported, tmp_path / "copy"))
-    content = json.loads((folder / "card.json").read_text())
-    (folder / "mv.onnx").write_bytes(b"no network")
-    import hashlib
-
-    content["streams"]["mv"]["files"]["onnx"]["sha256"] = hashlib.sha256(b"no network").hexdigest()
-    (folder / "card.json").write_text(json.dumps(content))
+    replace_network(folder, b"no network")
     with pytest.raises(CheckpointError, match=r"mv\.onnx: ONNX Runtime cannot use it") as caught:
         Predictor(onnx=folder)
     assert "\n" not in str(caught.value)
+    replace_network(folder, (folder / "iframe.onnx").read_bytes())
+    with pytest.raises(CheckpointError, match=r"mv\.onnx: .*does not take .*; export anew"):
+        Predictor(onnx=folder)
+
+
+def test_logits_that_are_no_numbers_are_refused(run: Path, exported: Path, clip: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    folder = Path(shutil.copytree(exported, tmp_path / "copy"))
+    network = onnx.load(folder / "mv.onnx")
+    for tensor in network.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = onnx.numpy_helper.to_array(tensor) * np.float32("nan")
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    replace_network(folder, network.SerializeToString())
+    predictor = Predictor(onnx=folder)
+    with pytest.raises(CheckpointError, match=r"mv stream .*not finite"):
+        predictor(clip)
+    streams = Predictor([run])
+    network = cast(Stream, streams.streams["mv"]).network
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+    with pytest.raises(CheckpointError, match=r"mv stream .*not finite"):
+        streams(clip)
+
+
+def test_what_is_no_folder_of_an_export(run: Path, exported: Path) -> None:
+    for path in (exported / "mv.onnx", exported / "card.json"):
+        with pytest.raises(CheckpointError, match=r"is a file; give the folder that coviar export made"):
+            Predictor(onnx=path)
+    with pytest.raises(CheckpointError, match=r"none/card\.json: no such file"):
+        Predictor(onnx=exported / "none")
+    with pytest.raises(ConfigError, match=r"int4.*fp32, int8"):
+        Predictor(onnx=exported, precision="int4")  # type: ignore[arg-type]
+
+
+def test_without_onnx_runtime_one_line_says_what_to_install(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(CoviarMocropError, match="pip install onnxruntime"):
+        Predictor(onnx=exported)
+
+
+def test_threads_may_share_a_predictor(exported: Path, clip: Path) -> None:
+    predictor = Predictor(onnx=exported)
+    expected = predictor(clip).scores["fused"]
+    with ThreadPoolExecutor(4) as threads:
+        for prediction in threads.map(predictor, [clip] * 8):
+            np.testing.assert_array_equal(prediction.scores["fused"], expected)
 
 
 def test_one_of_two_sources(run: Path, exported: Path, clip: Path) -> None:

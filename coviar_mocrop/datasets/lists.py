@@ -182,7 +182,7 @@ def form_of(values: Any) -> Form | None:
     try:
         size = None if values["size"] is None else (int(values["size"][0]), int(values["size"][1]))
         return Form(values["codec"], size, int(values["gop"])) if values["codec"] in get_args(Codec) else None
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError):
         return None
 
 

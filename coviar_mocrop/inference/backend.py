@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from coviar_mocrop.clips.reader import ReadViews, WantsViews
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import Form
+from coviar_mocrop.errors import CheckpointError
 from coviar_mocrop.fusion_weights import LearnedFusion
 
 Precision = Literal["fp32", "int8"]
@@ -59,8 +60,22 @@ class Backend(ABC):
 
         Args:
             clips: what was read of each, by stream.
+
+        Raises:
+            CheckpointError: the logits of a network are not finite, or it cannot be computed.
         """
 
     @abstractmethod
     def __str__(self) -> str:
         """Where and how precisely the networks compute."""
+
+
+def require_finite(stream: str, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logits.
+
+    Raises:
+        CheckpointError: some are infinite or no numbers.
+    """
+    if not np.isfinite(logits).all():
+        raise CheckpointError(f"the {stream} stream gives scores that are not finite; train it again")
+    return logits

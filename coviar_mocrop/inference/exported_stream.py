@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from coviar_mocrop.card import INPUT, OUTPUT
 from coviar_mocrop.errors import ModelError
+from coviar_mocrop.inference.onnx_backend import open_session
 from coviar_mocrop.messages import first_line, quiet
 from coviar_mocrop.streams.frames import FrameStream
 
-INPUT, OUTPUT = "windows", "logits"
-"""Names in an ONNX program."""
 OPSET = 20
 Shape = tuple[int | str, ...]
 Run = Callable[[Tensor], Tensor]
@@ -106,9 +106,7 @@ class Traced:
 
 def read_onnx(path: Path) -> Run:
     """Open an ONNX program, for comparisons."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
+    session = open_session(path.read_bytes(), None)
 
     def run(windows: Tensor) -> Tensor:
         logits: NDArray[np.float32] = session.run([OUTPUT], {INPUT: windows.numpy()})[0]

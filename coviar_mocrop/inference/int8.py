@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from coviar_mocrop.card import INPUT
 from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.loading import read_videos
 from coviar_mocrop.clips.reader import ReadViews
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError
 from coviar_mocrop.inference.backend import Precision
-from coviar_mocrop.inference.exported_stream import INPUT
 from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.messages import quiet
 from coviar_mocrop.streams.base import Stream

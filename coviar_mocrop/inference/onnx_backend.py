@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream import Gop
-from coviar_mocrop.card import NAME, read_card
+from coviar_mocrop.card import INPUT, NAME, OUTPUT, read_card
 from coviar_mocrop.clips.frame_views import FrameViews
-from coviar_mocrop.clips.reader import ReadViews, View
+from coviar_mocrop.clips.reader import CHANNELS, ReadViews, View
 from coviar_mocrop.config import Config, build_config
 from coviar_mocrop.datasets.lists import form_of
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError
 from coviar_mocrop.fusion_weights import LearnedFusion
-from coviar_mocrop.inference.backend import Backend, Precision
+from coviar_mocrop.inference.backend import Backend, Precision, require_finite
 from coviar_mocrop.messages import first_line
+from coviar_mocrop.shared_settings import READING, require_shared
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -59,10 +60,19 @@ class OnnxStream:
         return self.wants.views(num_frames, gops, generator)
 
     def logits(self, clip: ReadViews) -> NDArray[np.float32]:
-        """Logits [classes] of a clip."""
-        (row,) = self.session.run(["logits"], {"windows": clip.pixels["frames"][None]})[0]
+        """Logits [classes] of a clip.
+
+        Raises:
+            CheckpointError: the network cannot be computed, or gives something else.
+        """
+        try:
+            (row,) = self.session.run([OUTPUT], {INPUT: clip.pixels["frames"][None]})[0]
+        except Exception as error:  # ONNX Runtime has a class of its own for each kind
+            raise CheckpointError(
+                f"the {self.name} stream: ONNX Runtime cannot compute it ({first_line(error)}); export anew"
+            ) from error
         logits: NDArray[np.float32] = row
-        return logits
+        return require_finite(self.name, logits)
 
 
 class OnnxBackend(Backend):
@@ -87,25 +97,37 @@ class OnnxBackend(Backend):
 
         Raises:
             CheckpointError: a file is missing, damaged, or does not belong to the card.
-            ConfigError: a setting is built into the networks, or wrong.
+            ConfigError: a setting or the precision is wrong, or a setting is built into the networks.
             CoviarMocropError: ONNX Runtime is not installed.
         """
+        if precision not in FORMAT_OF:
+            raise ConfigError(f"precision is {precision!r}; choose from {', '.join(FORMAT_OF)}")
+        if os.path.isfile(folder):
+            raise CheckpointError(f"{os.fspath(folder)}: is a file; give the folder that coviar export made")
         path = Path(folder, NAME)
         card = read_card(path)
         self.precision = precision
         self.classes, self._streams = tuple(card["classes"]), dict[str, OnnxStream]()
-        for name, entry in card["streams"].items():
-            config = _config(entry["config"], overrides, path)
-            session = _open(Path(folder), name, entry, precision, config.train.threads)
-            kind, inputs = entry["input"]["kind"], config.input
-            wants = FrameViews(name, kind, inputs, config.size)
-            self._streams[name] = OnnxStream(entry["title"], float(entry["fusion_weight"]), wants, session)
-            if len(self._streams) == 1:
-                self.config = config
-        if not self._streams:
+        configs = {name: _config(entry["config"], overrides, path) for name, entry in card["streams"].items()}
+        if not configs:
             raise CheckpointError(f"{path}: names no stream; export anew")
+        try:
+            require_shared(configs, READING)
+        except ConfigError as error:  # its remedy is for streams that can still change
+            raise CheckpointError(f"{path}: {str(error).partition('; ')[0]}; export anew") from error
+        self.config = next(iter(configs.values()))
+        for name, entry in card["streams"].items():
+            title, weight, wants = _facts(name, entry, configs[name], path)
+            file, session = _open(Path(folder), name, entry, precision, self.config.train.threads)
+            _require_fitting(session, wants, len(self.classes), file)
+            self._streams[name] = OnnxStream(title, weight, wants, session)
         self.form = form_of(card.get("videos"))
-        self.learned = _learned(card["fusion"].get("learned"), path)
+        self.learned = None
+        if (learned := card["fusion"].get("learned")) is not None:
+            try:
+                self.learned = LearnedFusion.from_json(learned, configs)
+            except ValueError as error:
+                raise CheckpointError(f"{path}: the weights of the fusion are damaged; export anew") from error
 
     @property
     def streams(self) -> Mapping[str, OnnxStream]:
@@ -133,9 +155,44 @@ def _config(values: dict[str, Any], overrides: Sequence[str], path: Path) -> Con
     return config
 
 
+def _facts(name: str, entry: Mapping[str, Any], config: Config, path: Path) -> tuple[str, float, FrameViews]:
+    """Title, fusion weight, and sampling, windows and size."""
+    try:
+        title, kind, weight = entry["title"], entry["input"]["kind"], float(entry["fusion_weight"])
+        sound = isinstance(title, str) and kind in CHANNELS and 0 <= weight < float("inf")
+    except (KeyError, TypeError, ValueError, OverflowError):
+        sound = False
+    # scores are kept by stream and "fused", views by "stream/view"
+    if not sound or config.stream != name or name in ("", "fused") or "/" in name:
+        raise CheckpointError(f"{path}: what it says of the {name} stream is damaged; export anew")
+    return title, weight, FrameViews(name, kind, config.input, config.size)
+
+
+def _require_fitting(session: InferenceSession, wants: FrameViews, classes: int, path: Path) -> None:
+    """Check that a network takes one clip as it is read, and gives a logit for each class."""
+    windows = 5 if wants.input.test_crops == 10 else 1  # mirrored ones have no pixels of their own
+    taken = (1, windows, wants.input.test_segments, CHANNELS[wants.kind], wants.size, wants.size)
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if not (
+        len(inputs) == len(outputs) == 1
+        and (inputs[0].name, inputs[0].type, outputs[0].name) == (INPUT, "tensor(uint8)", OUTPUT)
+        and _allows(inputs[0].shape, taken)
+        and _allows(outputs[0].shape, (1, classes))
+    ):
+        raise CheckpointError(
+            f"{path}: it does not take {INPUT} {list(taken)} or give {classes} {OUTPUT}, as {NAME} says; export anew"
+        )
+
+
+def _allows(shape: Sequence[int | str | None], needed: tuple[int, ...]) -> bool:
+    """Whether a shape is ``needed``, or free where it differs."""
+    sides = zip(shape, needed, strict=False)
+    return len(shape) == len(needed) and all(side == size or not isinstance(side, int) for side, size in sides)
+
+
 def _open(
     folder: Path, name: str, entry: Mapping[str, Any], precision: Precision, threads: int | None
-) -> InferenceSession:
+) -> tuple[Path, InferenceSession]:
     file = entry["files"].get(FORMAT_OF[precision])
     if file is None:
         raise CheckpointError(
@@ -147,10 +204,12 @@ def _open(
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file, though {NAME} names it; export anew") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise CheckpointError(f"{path}: cannot be read ({error}); export anew") from error
     if hashlib.sha256(content).hexdigest() != file.get("sha256"):
         raise CheckpointError(f"{path}: is damaged or not the file that {NAME} names (checksums differ); export anew")
     try:
-        return open_session(content, threads)
+        return path, open_session(content, threads)
     except CoviarMocropError:
         raise
     except Exception as error:  # ONNX Runtime has a class of its own for each kind
@@ -190,12 +249,3 @@ def _share_memory() -> None:
 
     memory = OrtMemoryInfo("Cpu", OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, OrtMemType.DEFAULT)
     create_and_register_allocator(memory, None)
-
-
-def _learned(values: Any, path: Path) -> LearnedFusion | None:
-    if values is None:
-        return None
-    try:
-        return LearnedFusion(**{field.name: values[field.name] for field in fields(LearnedFusion)})
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: the weights of the fusion are damaged; export anew") from error

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ def stored_fusion(file: Path | None, streams: Mapping[str, Stream]) -> LearnedFu
     elif changed := [name for name, stream in streams.items() if known[name] != digest(stream.network.state_dict())]:
         reason = f"are older than the checkpoints ({', '.join(changed)} trained again since)"
     else:
-        return _learned(entry)
+        return LearnedFusion.from_json(entry, streams)
     logger.warning(
         "warning: %s: its fusion weights %s; the default ones are used, coviar fuse learns new ones", file, reason
     )
@@ -120,12 +119,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["settings"]
         for entry in settings.values():
-            learned = _learned(entry)
-            numbers = [learned.temperature, *learned.weights.values()]
-            if not all(math.isfinite(number) and number >= 0 for number in numbers) or not all(
-                (learned.temperature, any(numbers[1:]), learned.weights.keys() == entry["checkpoints"].keys())
-            ):
-                raise ValueError
+            LearnedFusion.from_json(entry, entry["checkpoints"].keys())
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -133,10 +127,6 @@ def _read(file: Path) -> dict[str, Any]:
             f"{file}: does not hold fusion weights; remove it, or make it again with coviar fuse"
         ) from error
     return settings
-
-
-def _learned(entry: Mapping[str, Any]) -> LearnedFusion:
-    return LearnedFusion(**{field.name: entry[field.name] for field in fields(LearnedFusion)})
 
 
 def _setting(streams: Mapping[str, Stream]) -> str:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from coviar_mocrop.clips.batch import Batch, Sample, collate
 from coviar_mocrop.clips.loading import brought_to
 from coviar_mocrop.clips.reader import ReadViews
-from coviar_mocrop.inference.backend import Backend
+from coviar_mocrop.inference.backend import Backend, require_finite
 from coviar_mocrop.inference.stored_fusion import fusion_file, stored_fusion
 from coviar_mocrop.inference.testing import find_checkpoints, load_streams
 from coviar_mocrop.runtime import choose_runtime
-from coviar_mocrop.shared_settings import require_shared
+from coviar_mocrop.shared_settings import READING, require_shared
 from coviar_mocrop.streams.base import Stream
 
 
@@ -40,7 +40,7 @@ class TorchBackend(Backend):
         checkpoints = find_checkpoints(checkpoints)
         self._streams = load_streams(checkpoints, overrides)
         configs = {name: stream.config for name, stream in self._streams.items()}
-        require_shared(configs, ("setting", "mocrop", "data.backend", "data.anchor_every"))
+        require_shared(configs, READING)
         self.learned = stored_fusion(fusion_file(checkpoints, self._streams), self._streams) if learned else None
         first = next(iter(self._streams.values()))
         self.config, self.classes = first.config, first.classes
@@ -66,7 +66,7 @@ class TorchBackend(Backend):
             with torch.inference_mode(), self.runtime.autocast():
                 inputs = stream.inputs(part.to(self.runtime.device).inputs)
                 rows = stream.network(inputs).float().cpu().numpy()
-            yield name, rows
+            yield name, require_finite(name, rows)
 
     def _batches(self, clips: Sequence[Mapping[str, ReadViews]]) -> Iterator[Batch]:
         """The clips as each stream sees them, one stream a batch."""
