@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -16,16 +18,23 @@ from tool import tool
 from torch import Tensor, nn
 
 from coviar_mocrop.checkpoint import read_tensors, save_checkpoint, write_safetensors
+from coviar_mocrop.clips.reader import View
+from coviar_mocrop.clips.windows import Window
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, ModelError
 from coviar_mocrop.flops import count_flops
+from coviar_mocrop.fusion_weights import LearnedFusion
+from coviar_mocrop.inference import export, export_folder
 from coviar_mocrop.inference.export import export_run
+from coviar_mocrop.inference.export_folder import SUFFIXES
 from coviar_mocrop.inference.exported_stream import ExportedStream, Traced, compare
-from coviar_mocrop.inference.testing import load_stream, score_checkpoint
+from coviar_mocrop.inference.stored_fusion import store_fusion
+from coviar_mocrop.inference.testing import load_stream, load_streams, score_checkpoint
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.stream_net import StreamNet, create_network
 from coviar_mocrop.streams.base import create_stream
 from coviar_mocrop.streams.frames import FrameStream
+from coviar_mocrop.streams.mv import MotionStream
 
 
 def checkpoint(demo: Path, path: Path, kind: str = "mv", backbone: str = "shufflenet_v2_x0_5", seed: int = 0) -> Path:
@@ -180,6 +189,132 @@ def test_nothing_of_another_network_stays_beside_the_card(demo: Path, best: Path
     assert (tmp_path / "mv.safetensors").read_bytes() != before
     assert files() == {"safetensors"}
     assert not (tmp_path / "mv.pt2").exists()
+
+
+def card_of(folder: Path) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((folder / "card.json").read_text())
+    return card
+
+
+@pytest.mark.parametrize("kind", ["iframe", "mv"])
+def test_an_export_goes_on_with_an_earlier_one_of_the_same_streams(demo: Path, tmp_path: Path, kind: str) -> None:
+    best, folder = checkpoint(demo, tmp_path / "best.pt", kind), tmp_path / "out"
+    export_run([best], folder, ["safetensors"])
+    card = card_of(folder)
+    files = card["streams"][kind]["files"]
+    for program, content in (("onnx", b"whole"), ("torch_export", b"changed")):
+        name = f"{kind}{SUFFIXES[program]}"  # type: ignore[index]
+        files[program] = {"name": name, "bytes": 5, "sha256": hashlib.sha256(b"whole").hexdigest()}
+        (folder / name).write_bytes(content)
+    files["int8"] = {"name": f"{kind}.int8.onnx", "bytes": 5, "sha256": "0"}  # is not there
+    card["accuracy"] = {"top1": {}}
+    (folder / "card.json").write_text(json.dumps(card))
+    export_run([best], folder, ["safetensors"])
+    assert card_of(folder)["streams"][kind]["files"].keys() == {"safetensors", "onnx"}
+    assert card_of(folder)["accuracy"] == {"top1": {}}
+    card["fusion"]["temperature"] = 2.0
+    (folder / "card.json").write_text(json.dumps(card))
+    export_run([best], folder, ["safetensors"])
+    assert card_of(folder)["accuracy"] is None  # was that of another fusion
+    with pytest.raises(ConfigError, match="card of other streams or settings"):
+        export_run([best], folder, ["safetensors"], ["mocrop.area_ratio=0.4", "setting=attention"])
+
+
+def test_overwriting_removes_what_exports_write_and_nothing_else(demo: Path, best: Path, tmp_path: Path) -> None:
+    export_run([best], tmp_path, ["safetensors"])
+    card = card_of(tmp_path)
+    (tmp_path / "thesis.tex").touch()
+    (tmp_path / "mv.pt2").touch()
+    files = card["streams"]["mv"]["files"]
+    files["onnx"], files["torch_export"] = {"name": "thesis.tex"}, {"name": "mv.pt2"}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    other = checkpoint(demo, tmp_path / "runs/other.pt", "iframe")
+    export_run([other], tmp_path, ["safetensors"], overwrite=True)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"card.json", "iframe.safetensors", "thesis.tex", "runs"}
+    (tmp_path / "card.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"no card that this version reads; .*--overwrite"):
+        export_run([other], tmp_path, ["safetensors"])
+    export_run([other], tmp_path, ["safetensors"], overwrite=True)
+    assert card_of(tmp_path)["streams"].keys() == {"iframe"}
+
+
+@pytest.mark.parametrize("when", ["second stream", "card", "moving"])
+def test_an_export_that_fails_leaves_what_was_there(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    runs = [checkpoint(demo, tmp_path / f"{kind}.pt", kind) for kind in ("iframe", "mv")]
+    folder, out = tmp_path / "out", []
+    export_run(runs, folder, ["safetensors"])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(path: Path, *others: Any) -> Any:
+        out.append(path)
+        if len(out) == 2 or when != "second stream":
+            raise KeyboardInterrupt
+        return write_safetensors(path, *others)
+
+    if when == "moving":
+        monkeypatch.setattr(export_folder, "os", SimpleNamespace(replace=fail))
+    else:
+        monkeypatch.setattr(export, "write_safetensors" if when == "second stream" else "write_json", fail)
+    others = [checkpoint(demo, tmp_path / f"{kind}.pt", kind, seed=5) for kind in ("iframe", "mv")]
+    with pytest.raises(KeyboardInterrupt):
+        export_run(others, folder, ["safetensors"], overwrite=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(best: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CoviarMocropError, match=r"file.*: cannot be written \("):
+        export_run([best], tmp_path / "file" / "out", ["safetensors"])
+    export_run([best], tmp_path / "out", ["safetensors"])
+    (tmp_path / "out/mv.safetensors").unlink()
+    (tmp_path / "out/mv.safetensors").mkdir()
+    with pytest.raises(CoviarMocropError, match=r"out: cannot be written \("):
+        export_run([best], tmp_path / "out", ["safetensors"])
+
+
+def test_an_unknown_format_is_told(best: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'tflite' is unknown; choose from onnx"):
+        export_run([best], tmp_path / "out", ["tflite"])  # type: ignore[list-item]
+
+
+def test_a_network_that_a_converter_refuses_is_one_line(
+    best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("no such operator\nTraceback of somebody else")
+
+    monkeypatch.setattr(export, "_trace", lambda stream: SimpleNamespace(write_torch_export=refuse))
+    with pytest.raises(ModelError, match=r"shufflenet.* as torch_export \(no such operator\); choose") as caught:
+        export_run([best], tmp_path / "out", ["torch_export"])
+    assert "\n" not in str(caught.value) and not list((tmp_path / "out").iterdir())
+
+
+def test_a_stream_that_looks_elsewhere_is_left_out_and_so_are_weights_learned_with_it(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for kind in ("iframe", "mv"):
+        checkpoint(demo, tmp_path / "run" / kind / "best.pt", kind)
+    streams = load_streams([tmp_path / "run"])
+    learned = LearnedFusion({"iframe": 0.5, "mv": 0.5}, 2.0, 8, 0.5, 0.75, {"iframe": 0.5, "mv": 0.5})
+    store_fusion(tmp_path / "run/fusion.json", streams, learned)
+    assert export_run([tmp_path / "run"], tmp_path / "both", ["safetensors"])["fusion"]["weights"] == learned.weights
+    views = MotionStream.views
+
+    def upper_half(self: MotionStream, *given: Any) -> dict[str, View]:
+        wanted = views(self, *given)
+        return {
+            name: v._replace(windows=lambda size, box: [Window(0, 0, size[0] // 2, size[1])])
+            for name, v in wanted.items()
+        }
+
+    monkeypatch.setattr(MotionStream, "views", upper_half)
+    with caplog.at_level("WARNING"):
+        card = export_run([tmp_path / "run"], tmp_path / "one", ["safetensors"])
+    assert card["streams"].keys() == {"iframe"} and card["fusion"]["learned"] is None
+    assert "the mv stream is left out" in caplog.text and "of other streams (iframe, mv)" in caplog.text
 
 
 @pytest.mark.slow  # traces a network of another family

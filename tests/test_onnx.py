@@ -298,11 +298,22 @@ def test_one_of_two_sources(run: Path, exported: Path, clip: Path) -> None:
         Predictor([exported])
 
 
-def test_int8_needs_clips(run: Path, tmp_path: Path) -> None:
+def test_int8_needs_clips(demo: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"int8 needs clips of a validation list.*--format onnx"):
         export_run([run], tmp_path, ["int8"], ["data.val_list=null"])
-    with pytest.raises(DataError, match=r"no such folder|none of them can be read"):
-        export_run([run], tmp_path, ["int8"], [f"data.root={tmp_path}"])
+    classes = (demo / "lists/classes.txt").read_text().split()[::-1]  # in another order, and a list that agrees
+    (tmp_path / "classes.txt").write_text("\n".join(classes))
+    lines = [line.split() for line in (demo / "lists/test_split1.txt").read_text().splitlines()]
+    (tmp_path / "val.txt").write_text("".join(f"{path} {name} {classes.index(name)}\n" for path, name, _ in lines))
+    others = [f"data.classes={tmp_path}/classes.txt", f"data.val_list={tmp_path}/val.txt"]
+    for changes, kind, message in (
+        ([f"data.root={tmp_path / 'none'}"], DataError, r"int8 needs clips.*or leave int8 out \(--format onnx\)"),
+        ([f"data.root={tmp_path}"], DataError, r"none of them can be read; or leave int8 out"),
+        (others, CheckpointError, "trained on other classes"),
+    ):
+        with pytest.raises(kind, match=message) as caught:
+            export_run([run], tmp_path / "out", ["int8"], changes)
+        assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
 WITHOUT_TORCH = """

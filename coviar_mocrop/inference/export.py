@@ -6,13 +6,13 @@ import hashlib
 import logging
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,27 +21,31 @@ from tqdm import tqdm
 
 from coviar_mocrop import card as cards
 from coviar_mocrop.bitstream import Gop
+from coviar_mocrop.card import INPUT, OUTPUT
 from coviar_mocrop.checkpoint import digest, read_tensors, write_safetensors
+from coviar_mocrop.clips.reader import View
+from coviar_mocrop.clips.windows import whole_frame
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, ModelError
 from coviar_mocrop.files import atomic_write, write_json
 from coviar_mocrop.fusion_weights import LearnedFusion
-from coviar_mocrop.inference.exported_stream import INPUT, OUTPUT, ExportedStream, Traced, compare, read_onnx
+from coviar_mocrop.inference.export_folder import (
+    SUFFIXES,
+    ExportFormat,
+    earlier_export,
+    settle_earlier_files,
+    unfinished,
+)
+from coviar_mocrop.inference.exported_stream import ExportedStream, Traced, compare, read_onnx
 from coviar_mocrop.inference.int8 import ValidationClips, accuracies, quantise
 from coviar_mocrop.inference.stored_fusion import fusion_file, stored_fusion
 from coviar_mocrop.inference.testing import find_checkpoints, load_streams
-from coviar_mocrop.shared_settings import require_shared
+from coviar_mocrop.messages import first_line
+from coviar_mocrop.mocrop import CropBox
+from coviar_mocrop.shared_settings import READING, require_shared
 from coviar_mocrop.streams.base import Stream
 from coviar_mocrop.streams.frames import FrameStream
 
-ExportFormat = Literal["onnx", "int8", "safetensors", "torch_export"]
-SUFFIXES: dict[ExportFormat, str] = {
-    "onnx": ".onnx",
-    "int8": ".int8.onnx",
-    "safetensors": ".safetensors",
-    "torch_export": ".pt2",
-}
 FORMATS = tuple(SUFFIXES)
-_SHARED = ("setting", "mocrop", "data.backend", "data.anchor_every")
 logger = logging.getLogger(__name__)
 
 
@@ -56,8 +60,9 @@ def export_run(
 ) -> dict[str, Any]:
     """Write the streams of a run to ``STREAM.onnx`` and so on, and one card for all of them, ``card.json``.
 
-    Before a program gets its name, it is read back and compared with the stream, on the CPU in fp32. An int8 program is
-    measured on clips of the validation list, beside the fp32 one.
+    Every program is read back and compared with the stream, on the CPU in fp32. An int8 program is measured on clips of
+    the validation list, beside the fp32 one. Then all files come into the folder, the card last: an export that fails
+    or is stopped leaves the folder as it was.
 
     Args:
         checkpoints: of the streams, or the folder of a run, or safetensors with a card.
@@ -72,43 +77,51 @@ def export_run(
 
     Raises:
         CheckpointError: a checkpoint cannot be used.
-        ConfigError: the folder holds another export, or int8 is wanted and there is no validation list.
-        CoviarMocropError: a format needs packages that are not there, or the result differs from the stream.
+        ConfigError: the folder holds another export, a format is unknown, or int8 is wanted and there is no validation
+            list.
+        CoviarMocropError: a format needs packages that are not there or cannot hold a network, the result differs from
+            the stream, or it cannot be written.
     """
+    if unknown := [kind for kind in formats or () if kind not in SUFFIXES]:
+        raise ConfigError(f"format {unknown[0]!r} is unknown; choose from {', '.join(FORMATS)}")
     if formats is None or {"onnx", "int8"} & set(formats):
         _require_onnx()
     paths = find_checkpoints(checkpoints)
-    streams = _exportable(load_streams(paths, overrides))
-    wanted = set(formats or _usual_formats(next(iter(streams.values()))))
+    loaded = load_streams(paths, overrides)
+    streams = _exportable(loaded)
+    wanted = set(_usual_formats(next(iter(streams.values()))) if formats is None else formats)
     if "int8" in wanted:
         wanted.add("onnx")
-    require_shared({name: stream.config for name, stream in streams.items()}, _SHARED)
-    file = fusion_file(paths, streams) if len(streams) == len(paths) else None
-    card = _describe(streams, paths, stored_fusion(file, streams))
+    require_shared({name: stream.config for name, stream in streams.items()}, READING)
+    # weights that were learned with a stream that is left out do not hold, which a warning says
+    card = _describe(streams, paths, stored_fusion(fusion_file(paths, loaded), streams))
     folder = Path(output)
-    older = _older_card(folder, card, overwrite)
+    earlier = earlier_export(folder, card, overwrite)
     clips = ValidationClips(list(streams.values())) if "int8" in wanted else None
     calibration = clips.for_calibration() if clips else {}
-    with tqdm(total=len(streams) * len(wanted), desc="export", unit="file", leave=False) as bar:
-        for name, stream in streams.items():
-            files = card["streams"][name]["files"]
-            traced: Traced | None = None
-            for kind in (kind for kind in FORMATS if kind in wanted):
-                bar.set_postfix_str(f"{name}{SUFFIXES[kind]}")
-                path = folder / f"{name}{SUFFIXES[kind]}"
-                if kind == "safetensors":
-                    files[kind] = _write_weights(stream, path)
-                elif kind == "int8":
-                    files[kind] = _write_int8(folder / files["onnx"]["name"], path, calibration[name])
-                else:
-                    traced = traced or _trace(stream)
-                    files[kind] = _write_program(stream, traced, kind, path, tolerance)
-                bar.update()
-    _settle_older_files(folder, card, older)
-    if clips is not None:
-        write_json(folder / cards.NAME, card)  # by which the networks are opened
-        card["accuracy"] = accuracies(folder, clips)
-    write_json(folder / cards.NAME, card)
+    with unfinished(folder) as work:
+        with tqdm(total=len(streams) * len(wanted), desc="export", unit="file", leave=False) as bar:
+            for name, stream in streams.items():
+                files = card["streams"][name]["files"]
+                traced: Traced | None = None
+                for kind in (kind for kind in FORMATS if kind in wanted):
+                    path = work / f"{name}{SUFFIXES[kind]}"
+                    bar.set_postfix_str(path.name)
+                    if kind == "safetensors":
+                        files[kind] = _write_weights(stream, path)
+                    elif kind == "int8":
+                        files[kind] = _write_int8(stream, files["onnx"], path, calibration[name])
+                    else:
+                        traced = traced or _trace(stream)
+                        files[kind] = _write_program(stream, traced, kind, path, tolerance)
+                    bar.update()
+        if clips is not None:
+            write_json(work / cards.NAME, card)  # by which the networks are opened
+            card["accuracy"] = accuracies(work, clips)
+        stale = settle_earlier_files(folder, card, earlier)
+        write_json(work / cards.NAME, card)
+    for path in stale:
+        path.unlink(missing_ok=True)
     return card
 
 
@@ -125,12 +138,12 @@ def _exportable(streams: Mapping[str, Stream]) -> dict[str, FrameStream]:
     """
     kept: dict[str, FrameStream] = {}
     for name, stream in streams.items():
-        if isinstance(stream, FrameStream) and stream.scaling is not None and _samples_as_said(stream):
+        if isinstance(stream, FrameStream) and stream.scaling is not None and _reads_as_said(stream):
             kept[name] = stream
         else:
             logger.warning(
-                "warning: the %s stream is left out; only streams over frames of one kind, sampled as the settings "
-                "say, are exported",
+                "warning: the %s stream is left out; only streams over frames of one kind, sampled and cropped as "
+                "the settings say, are exported",
                 name,
             )
     if not kept:
@@ -141,25 +154,34 @@ def _exportable(streams: Mapping[str, Stream]) -> dict[str, FrameStream]:
     return kept
 
 
-def _samples_as_said(stream: FrameStream) -> bool:
-    """Whether the stream takes the frames that its settings say, as far as an example tells."""
+def _reads_as_said(stream: FrameStream) -> bool:
+    """Whether the stream takes the frames and windows that its settings say, as far as an example tells."""
     gops = [Gop(start, 12) for start in range(0, 300, 12)]
-    return stream.sample(300, gops) == stream.wants.sample(300, gops)
+
+    def example(views: Mapping[str, View]) -> list[Any]:
+        windows = [view.windows((240, 320), box) for view in views.values() for box in (None, CropBox(0, 0.1, 0.6, 1))]
+        return [[(name, *view._replace(windows=whole_frame)) for name, view in views.items()], windows]
+
+    return example(stream.views(300, gops)) == example(stream.wants.views(300, gops))
 
 
 def _trace(stream: FrameStream) -> Traced:
     config, model = stream.config, stream.network
-    windows = 5 if config.input.test_crops == 10 else 1
     frame = (int(model.in_channels), config.size, config.size)  # type: ignore[arg-type]
-    return Traced(ExportedStream(stream).eval(), windows, config.input.test_segments, frame)
+    return Traced(ExportedStream(stream).eval(), _windows(stream), config.input.test_segments, frame)
+
+
+def _windows(stream: FrameStream) -> int:
+    """Windows that a network is given of a clip; mirrored ones are made inside."""
+    return 5 if stream.config.input.test_crops == 10 else 1
 
 
 def _write_program(
     stream: FrameStream, traced: Traced, kind: ExportFormat, path: Path, tolerance: float
 ) -> dict[str, Any]:
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, _converting(stream, kind):
         run = (traced.write_torch_export if kind == "torch_export" else traced.write_onnx)(temporary)
-        difference = compare(ExportedStream(stream).eval(), run, traced.tried, tolerance, path)
+        difference = compare(ExportedStream(stream).eval(), run, traced.tried, tolerance, Path(path.name))
     return {**_file(path), "input": traced.shape, "max_abs_difference": difference}
 
 
@@ -169,66 +191,50 @@ def _write_weights(stream: FrameStream, path: Path) -> dict[str, Any]:
     return {**_file(path), "max_abs_difference": 0.0}
 
 
-def _write_int8(source: Path, path: Path, clips: Sequence[NDArray[np.uint8]]) -> dict[str, Any]:
-    with atomic_write(path) as temporary:
+def _write_int8(
+    stream: FrameStream, exact_file: Mapping[str, Any], path: Path, clips: Sequence[NDArray[np.uint8]]
+) -> dict[str, Any]:
+    source = path.with_name(exact_file["name"])
+    with atomic_write(path) as temporary, _converting(stream, "int8"):
         quantise(source, temporary, clips)
         run, exact = read_onnx(temporary), read_onnx(source)
         differences = [float((run(w) - exact(w)).abs().max()) for w in map(torch.from_numpy, clips[:4])]
-    return {**_file(path), "max_abs_difference": max(differences)}
+    return {**_file(path), "input": exact_file["input"], "max_abs_difference": max(differences)}
+
+
+@contextmanager
+def _converting(stream: FrameStream, kind: ExportFormat) -> Iterator[None]:
+    """Turn what converters raise, in many ways, into one line.
+
+    Raises:
+        ModelError: the network cannot be converted.
+    """
+    try:
+        yield
+    except (CoviarMocropError, OSError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"the {stream.name} stream's network ({stream.config.model.backbone}) cannot be written as {kind} "
+            f"({first_line(error)}); choose other formats (--format)"
+        ) from error
 
 
 def _file(path: Path) -> dict[str, Any]:
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _older_card(folder: Path, card: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
-    """The card of an earlier export of the same streams.
-
-    Raises:
-        ConfigError: it is of others, and they are not to be replaced.
-    """
-    path = folder / cards.NAME
-    if not path.exists():
-        return None
-    older = cards.read_card(path)
-    if not overwrite and _identity(older) != _identity(card):
-        raise ConfigError(
-            f"{path}: is the card of other streams or settings; choose another --output, or replace it (--overwrite)"
-        )
-    return older
-
-
-def _identity(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the files of an export."""
-    return {name: (entry["weights"].get("sha256"), entry["input"]) for name, entry in card["streams"].items()}
-
-
-def _settle_older_files(folder: Path, card: dict[str, Any], older: Mapping[str, Any] | None) -> None:
-    """Keep the files of an earlier export of the same streams on the card; remove those of others."""
-    if older is None:
-        return
-    if _identity(older) == _identity(card):
-        card["accuracy"] = older.get("accuracy")
-        for name, entry in card["streams"].items():
-            entry["files"] = {**older["streams"][name]["files"], **entry["files"]}
-        return
-    kept = {file["name"] for entry in card["streams"].values() for file in entry["files"].values()}
-    for entry in older["streams"].values():
-        for file in entry["files"].values():
-            if file["name"] not in kept:
-                (folder / file["name"]).unlink(missing_ok=True)
-
-
 def _describe(
     streams: Mapping[str, FrameStream], paths: Sequence[Path], learned: LearnedFusion | None
 ) -> dict[str, Any]:
     first = next(iter(streams.values()))
+    form = next((stream.form for stream in streams.values() if stream.form), None)
     weights = learned.weights if learned else {name: stream.fusion_weight for name, stream in streams.items()}
     return {
         "format": cards.FORMAT,
         "version": cards.VERSION,
         "setting": first.config.setting,
-        "videos": None if first.form is None else first.form._asdict(),
+        "videos": form and form._asdict(),
         "fusion": {
             "formula": "softmax(sum over streams of weight * logits / (sum of weights * temperature))",
             "weights": weights,
@@ -246,14 +252,13 @@ def _describe(
 def _describe_stream(stream: FrameStream) -> dict[str, Any]:
     model, config, cost = stream.network, stream.config, stream.cost()
     how = "of the mean and the spread" if stream.fitted else "the mean"
-    windows = 5 if config.input.test_crops == 10 else 1
     return {
         "title": stream.title,
         "fusion_weight": stream.fusion_weight,
         "backbone": config.model.backbone,
         "input": {
             "name": INPUT,
-            "shape": ["clips", windows, "segments", model.in_channels, config.size, config.size],
+            "shape": ["clips", _windows(stream), "segments", model.in_channels, config.size, config.size],
             "dtype": "uint8",
             "kind": stream.kind,
             "segments": config.input.test_segments,

@@ -15,14 +15,16 @@ from coviar_mocrop.card import INPUT
 from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.loading import read_videos
 from coviar_mocrop.clips.reader import ReadViews
-from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError
+from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, ListError
 from coviar_mocrop.inference.backend import Precision
 from coviar_mocrop.inference.predictor import Predictor
+from coviar_mocrop.inference.testing import require_classes
 from coviar_mocrop.messages import quiet
 from coviar_mocrop.streams.base import Stream
 
 _CALIBRATION_CLIPS = 32
 _TESTED_CLIPS = 512
+_REMEDY = "or leave int8 out (--format onnx)"
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 _QUANTISED = ("Conv", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
 """Kinds of layers. The classifier stays as it is: it costs nothing, and its logits are what is compared."""
@@ -36,15 +38,20 @@ class ValidationClips:
 
         Raises:
             ConfigError: there is none.
+            DataError: it, or the folder of its videos, cannot be read.
+            CheckpointError: its classes are others than the streams'.
         """
         config = streams[0].config
         if not config.data.val_list:
             raise ConfigError(
-                "int8 needs clips of a validation list, and data.val_list is not set; name one with --set, or leave "
-                "int8 out (--format onnx)"
+                f"int8 needs clips of a validation list, and data.val_list is not set; name one with --set, {_REMEDY}"
             )
         light = [stream.without_network() for stream in streams]
-        videos = read_videos(config.data, "val")
+        try:
+            videos = read_videos(config.data, "val")
+        except (DataError, ListError) as error:
+            raise DataError(f"int8 needs clips of the validation list: {error}, {_REMEDY}") from error
+        require_classes(streams, videos)
         self._data = ClipDataset(videos, light, config.data, mocrop=config.mocrop if config.crops else None)
         self._streams = light
         self.labels = np.array([clip.label for clip in videos.clips])
@@ -69,7 +76,7 @@ class ValidationClips:
             for name, views in clip.items():
                 found[name].append(views.pixels["frames"][None])
         if not all(found.values()):
-            raise DataError("int8 needs clips of the validation list, and none of them can be read")
+            raise DataError(f"int8 needs clips of the validation list, and none of them can be read; {_REMEDY}")
         return found
 
 
@@ -111,7 +118,11 @@ def quantise(source: Path, target: Path, clips: Sequence[NDArray[np.uint8]]) -> 
 
 
 def accuracies(folder: Path, clips: ValidationClips) -> dict[str, Any]:
-    """Top-1 of an export in fp32 and in int8, by stream and ``fused``, on the same validation clips."""
+    """Top-1 of an export in fp32 and in int8, by stream and ``fused``, on the same validation clips.
+
+    Raises:
+        DataError: none of them can be read.
+    """
     predictors = {precision: Predictor(onnx=folder, precision=precision) for precision in _PRECISIONS}
     hits: dict[Precision, list[dict[str, bool]]] = {precision: [] for precision in _PRECISIONS}
     for number, clip in clips.read(_TESTED_CLIPS, "test fp32 and int8"):
@@ -119,6 +130,8 @@ def accuracies(folder: Path, clips: ValidationClips) -> dict[str, Any]:
             (scores,), _ = predictor.score([clip])
             label = clips.labels[number]
             hits[precision].append({name: bool(logits.argmax() == label) for name, logits in scores.items()})
+    if not hits["fp32"]:
+        raise DataError(f"int8 is tested on clips of the validation list, and none of them can be read; {_REMEDY}")
     return {
         "list": "validation",
         "clips": len(hits["fp32"]),

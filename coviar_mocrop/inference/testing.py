@@ -16,7 +16,7 @@ from coviar_mocrop.card import NAME, read_card
 from coviar_mocrop.checkpoint import load_checkpoint, load_model_state
 from coviar_mocrop.clips.loading import ClipLoader, Part, create_testing_loader, read_videos
 from coviar_mocrop.config import build_config, load_config
-from coviar_mocrop.datasets.lists import form_of, read_classes
+from coviar_mocrop.datasets.lists import VideoList, form_of, read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
 from coviar_mocrop.runtime import ALONE, Group, Runtime, choose_runtime
 from coviar_mocrop.scores import Scores
@@ -174,6 +174,20 @@ def _difference(mine: Sequence[str], other: Sequence[str]) -> str:
     return f"label {at} is {mine[at]!r} against {other[at]!r}"
 
 
+def require_classes(streams: Iterable[Stream], videos: VideoList) -> None:
+    """Check that labels of a list mean what they meant in training.
+
+    Raises:
+        CheckpointError: the list's classes are others than a stream's.
+    """
+    for stream in streams:
+        if videos.classes != stream.classes:
+            raise CheckpointError(
+                f"the {stream.name} stream was trained on other classes than {stream.config.data.classes} names "
+                f"({_difference(stream.classes, videos.classes)})"
+            )
+
+
 def score_streams(streams: Sequence[Stream], part: Part = "test", *, group: Group = ALONE) -> dict[str, Scores]:
     """Score a list; the processes of ``group`` share the work and get the same.
 
@@ -185,12 +199,7 @@ def score_streams(streams: Sequence[Stream], part: Part = "test", *, group: Grou
     config = streams[0].config
     require_shared({stream.name: stream.config for stream in streams}, (f"data.{part}_list",))
     videos = read_videos(config.data, part)
-    for stream in streams:
-        if videos.classes != stream.classes:
-            raise CheckpointError(
-                f"the {stream.name} stream was trained on other classes than {stream.config.data.classes} names "
-                f"({_difference(stream.classes, videos.classes)})"
-            )
+    require_classes(streams, videos)
     runtime = choose_runtime(config.train, group.local_rank)
     for stream in streams:
         runtime.place(stream.network)

@@ -1,0 +1,110 @@
+"""The folder of an export: it is whole at any time, and goes on with an earlier export of the same streams."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from coviar_mocrop.card import NAME, read_card
+from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError
+
+ExportFormat = Literal["onnx", "int8", "safetensors", "torch_export"]
+SUFFIXES: dict[ExportFormat, str] = {
+    "onnx": ".onnx",
+    "int8": ".int8.onnx",
+    "safetensors": ".safetensors",
+    "torch_export": ".pt2",
+}
+
+
+@contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """A folder for files that are not finished. On success they come into ``folder``, the card last; else they go.
+
+    Raises:
+        CoviarMocropError: they cannot be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(prefix=".export.", dir=folder)
+    except OSError as error:
+        raise _refused(folder, error) from error
+    with temporary as name:
+        yield Path(name)
+        try:
+            for path in sorted(Path(name).iterdir(), key=lambda path: path.name == NAME):
+                os.replace(path, folder / path.name)
+        except OSError as error:
+            raise _refused(folder, error) from error
+
+
+def _refused(folder: Path, error: OSError) -> CoviarMocropError:
+    return CoviarMocropError(f"{folder}: cannot be written ({error.strerror}); choose another place")
+
+
+def earlier_export(folder: Path, card: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """The card of an earlier export of the same streams.
+
+    Raises:
+        ConfigError: it is of others, and they are not to be replaced.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    remedy = "choose another --output, or replace it (--overwrite)"
+    try:
+        earlier = read_card(path)
+    except CheckpointError as error:
+        if overwrite:
+            return None
+        raise ConfigError(f"{path}: is no card that this version reads; {remedy}") from error
+    if not overwrite and _identity(earlier) != _identity(card):
+        raise ConfigError(f"{path}: is the card of other streams or settings; {remedy}")
+    return earlier
+
+
+def _identity(card: Mapping[str, Any]) -> Any:
+    """What decides the files of an export, and what they are worth."""
+    facts = {
+        name: (entry["weights"].get("sha256"), entry["input"], entry.get("rules"))
+        for name, entry in card["streams"].items()
+    }
+    return json.loads(json.dumps(facts))  # tuples become lists, as in the file
+
+
+def settle_earlier_files(folder: Path, card: dict[str, Any], earlier: Mapping[str, Any] | None) -> list[Path]:
+    """Keep what is left of an earlier export of the same streams on the card.
+
+    Returns:
+        Files of an earlier export of others, which are to be removed.
+    """
+    if earlier is None:
+        return []
+    kept = {file["name"] for entry in card["streams"].values() for file in entry["files"].values()}
+    left = [
+        (name, kind, file)
+        for name, entry in earlier["streams"].items()
+        for kind, file in entry["files"].items()
+        if kind in SUFFIXES and file["name"] == f"{name}{SUFFIXES[kind]}" and file["name"] not in kept
+    ]
+    if _identity(earlier) != _identity(card):
+        return [folder / file["name"] for _, _, file in left]
+    for name, kind, file in left:
+        if _is_whole(folder / file["name"], file):
+            card["streams"][name]["files"][kind] = file
+    if card["accuracy"] is None and earlier["fusion"] == json.loads(json.dumps(card["fusion"])):
+        card["accuracy"] = earlier.get("accuracy")
+    return []
+
+
+def _is_whole(path: Path, file: Mapping[str, Any]) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == file.get("sha256")
+    except OSError:
+        return False
