@@ -13,7 +13,7 @@ import av
 import av.error
 from av.container.input import InputContainer
 
-from coviar_mocrop.bitstream.container import FORMATS, logged_errors, max_pixels, name_of, url_of, watched
+from coviar_mocrop.bitstream.container import FORMATS, TOLERANT, logged_errors, max_pixels, name_of, url_of, watched
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
 
@@ -106,7 +106,7 @@ def open_source(source: Source, *, max_frame_pixels: int, transport: Transport, 
         "max_pixels": max_pixels(max_frame_pixels),
         "merge_pmt_versions": "1",  # MPEG-TS: a stream that is announced anew is the same one
     }
-    how: dict[str, Any] = {"options": options, "metadata_errors": "replace"}
+    how: dict[str, Any] = {"options": options, **TOLERANT}
     if not isinstance(source, (str, os.PathLike)):
         with watched(name, "is not a readable video ({})"):
             return StreamSource(av.open(source, "r", **how), name, False, False)

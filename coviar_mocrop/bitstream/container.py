@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import av
 import av.error
@@ -30,6 +31,9 @@ other file that the user may read.
 
 MAX_FRAME_PIXELS = 8192 * 4320
 """Default limit of the frame size, pixels."""
+
+TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""What lets files be opened whose titles are not text; from PyAV 19 on, they always are."""
 
 _PADDING = 64 * 16384
 """Pixels by which a decoder may round up a frame."""
@@ -110,11 +114,11 @@ def _open(source: Source, max_frame_pixels: int) -> InputContainer:
         "max_pixels": max_pixels(max_frame_pixels),
     }
     if isinstance(source, (str, os.PathLike)):
-        return av.open(url_of(source), options=options, metadata_errors="replace")
+        return av.open(url_of(source), options=options, **TOLERANT)
     if source.seekable():
         source.seek(0)
     size = 1 << 18 if isinstance(source, RemoteFile) else 1 << 15
-    return av.open(source, "r", options=options, metadata_errors="replace", buffer_size=size)
+    return av.open(source, "r", options=options, **TOLERANT, buffer_size=size)
 
 
 def claimed_size(action: Callable[[], object]) -> tuple[int, int] | None:
