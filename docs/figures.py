@@ -39,7 +39,7 @@ def main() -> None:
         encode(street(pan=1.5), panning, gop=GOP)
         with open_video(still) as video:
             view = inspect_clip(video, MoCropSettings(area_ratio=0.4))
-        _save(view.figure(f"A made clip, and its MoCrop box of {view.box.area:.0%} of the frame"), "crop.png")
+        _save(view.figure(f"A synthetic clip, and its MoCrop box of {view.box.area:.0%} of the frame"), "crop.png")
         _save(gop_figure(still), "figures/gop.png")
         _save(accumulation_figure(still), "figures/accumulation.png")
         _save(box_figure(still, panning), "figures/box.png")
