@@ -264,6 +264,23 @@ def test_logits_that_are_no_numbers_are_refused(run: Path, exported: Path, clip:
         streams(clip)
 
 
+def test_learned_weights_go_with_exported_weights(run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    export_run([run], tmp_path / "first", ["safetensors"])
+    card = export_run([tmp_path / "first"], tmp_path / "second", ["safetensors"])
+    assert card["fusion"]["weights"] == LEARNED.weights and card["fusion"]["temperature"] == LEARNED.temperature
+    ours, theirs = Predictor([tmp_path / "second"]), Predictor([run])
+    assert (ours.weights, ours.weights_from) == (theirs.weights, theirs.weights_from)
+    assert Predictor([tmp_path / "second"], weights={}).weights_from == "default"
+    assert Predictor([tmp_path / "second"], ["setting=baseline"]).weights_from == "default"
+    assert "are not of the setting baseline" in caplog.text
+    assert Predictor([tmp_path / f"second/{name}.safetensors" for name in ("iframe", "mv")]).weights_from == "default"
+    assert "are of other streams (iframe, mv, residual)" in caplog.text
+    card["fusion"]["learned"]["temperature"] = 0
+    (tmp_path / "second/card.json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match="weights of the fusion are damaged"):
+        Predictor([tmp_path / "second"])
+
+
 def test_what_is_no_folder_of_an_export(run: Path, exported: Path) -> None:
     for path in (exported / "mv.onnx", exported / "card.json"):
         with pytest.raises(CheckpointError, match=r"is a file; give the folder that coviar export made"):
@@ -272,6 +289,8 @@ def test_what_is_no_folder_of_an_export(run: Path, exported: Path) -> None:
         Predictor(onnx=exported / "none")
     with pytest.raises(ConfigError, match=r"int4.*fp32, int8"):
         Predictor(onnx=exported, precision="int4")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"precision=int8 is for networks of an export"):
+        Predictor([run], precision="int8")
 
 
 def test_without_onnx_runtime_one_line_says_what_to_install(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ from coviar_mocrop.inference.export_folder import (
 )
 from coviar_mocrop.inference.exported_stream import ExportedStream, Traced, compare, read_onnx
 from coviar_mocrop.inference.int8 import ValidationClips, accuracies, quantise
-from coviar_mocrop.inference.stored_fusion import fusion_file, stored_fusion
+from coviar_mocrop.inference.stored_fusion import learned_fusion
 from coviar_mocrop.inference.testing import find_checkpoints, load_streams
 from coviar_mocrop.messages import first_line
 from coviar_mocrop.mocrop import CropBox
@@ -94,7 +94,7 @@ def export_run(
         wanted.add("onnx")
     require_shared({name: stream.config for name, stream in streams.items()}, READING)
     # weights that were learned with a stream that is left out do not hold, which a warning says
-    card = _describe(streams, paths, stored_fusion(fusion_file(paths, loaded), streams))
+    card = _describe(streams, paths, learned_fusion(paths, loaded, streams))
     folder = Path(output)
     earlier = earlier_export(folder, card, overwrite)
     clips = ValidationClips(list(streams.values())) if "int8" in wanted else None

@@ -21,7 +21,7 @@ from coviar_mocrop.clips.reader import ReadViews, View, box_of, read_streams
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import whole_frame
 from coviar_mocrop.datasets.lists import Form
-from coviar_mocrop.errors import CheckpointError
+from coviar_mocrop.errors import CheckpointError, ConfigError
 from coviar_mocrop.fusion import fuse, resolve_weights
 from coviar_mocrop.inference.backend import Backend, Precision, PredictingStream
 from coviar_mocrop.inference.prediction import Prediction, WindowPrediction
@@ -238,6 +238,8 @@ def _load(
     if onnx is None:
         from coviar_mocrop.inference.torch_backend import TorchBackend
 
+        if precision != "fp32":
+            raise ConfigError(f"precision={precision} is for networks of an export; for others: train.precision=bf16")
         return TorchBackend(checkpoints, overrides, learned=learned)
     from coviar_mocrop.inference.onnx_backend import OnnxBackend
 

@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from coviar_mocrop.card import NAME, read_card
 from coviar_mocrop.checkpoint import digest
-from coviar_mocrop.errors import ScoreError
+from coviar_mocrop.errors import CheckpointError, ScoreError
 from coviar_mocrop.files import write_json
 from coviar_mocrop.fusion import common_clips
 from coviar_mocrop.fusion_weights import LearnedFusion, tune_weights
@@ -81,6 +82,43 @@ def learn_from_held_out(checkpoints: Sequence[str | os.PathLike[str]]) -> Learne
     return learned
 
 
+def learned_fusion(
+    checkpoints: Sequence[Path], loaded: Mapping[str, Stream], used: Mapping[str, Stream]
+) -> LearnedFusion | None:
+    """The weights that were learned with the streams ``used``, in the folder of their run or on the card of an export.
+
+    If there are weights of other streams or settings, a warning says so.
+
+    Args:
+        checkpoints: files.
+        loaded: the streams that were loaded from them.
+        used: all of these, or some.
+
+    Returns:
+        None where there are none.
+
+    Raises:
+        ScoreError, CheckpointError: the file, or the card, is damaged.
+    """
+    folders = {checkpoint.parent for checkpoint in checkpoints}
+    card = Path(*folders, NAME) if len(folders) == 1 else None
+    if card is None or not card.exists() or any(path.suffix != ".safetensors" for path in checkpoints):
+        return stored_fusion(fusion_file(checkpoints, loaded), used)
+    content = read_card(card)
+    if (learned := content["fusion"].get("learned")) is None:
+        return None
+    if content.get("setting") != _setting(used):
+        _warn(card, f"are not of the setting {_setting(used)}")
+    elif content["streams"].keys() != used.keys():
+        _warn(card, f"are of other streams ({', '.join(content['streams'])})")
+    else:
+        try:
+            return LearnedFusion.from_json(learned, used)
+        except ValueError as error:
+            raise CheckpointError(f"{card}: the weights of the fusion are damaged; export anew") from error
+    return None
+
+
 def stored_fusion(file: Path | None, streams: Mapping[str, Stream]) -> LearnedFusion | None:
     """The weights that were learned with these streams in their setting.
 
@@ -104,10 +142,14 @@ def stored_fusion(file: Path | None, streams: Mapping[str, Stream]) -> LearnedFu
         reason = f"are older than the checkpoints ({', '.join(changed)} trained again since)"
     else:
         return LearnedFusion.from_json(entry, streams)
+    _warn(file, reason)
+    return None
+
+
+def _warn(file: Path, reason: str) -> None:
     logger.warning(
         "warning: %s: its fusion weights %s; the default ones are used, coviar fuse learns new ones", file, reason
     )
-    return None
 
 
 def _read(file: Path) -> dict[str, Any]:

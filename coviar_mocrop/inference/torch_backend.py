@@ -13,7 +13,7 @@ from coviar_mocrop.clips.batch import Batch, Sample, collate
 from coviar_mocrop.clips.loading import brought_to
 from coviar_mocrop.clips.reader import ReadViews
 from coviar_mocrop.inference.backend import Backend, require_finite
-from coviar_mocrop.inference.stored_fusion import fusion_file, stored_fusion
+from coviar_mocrop.inference.stored_fusion import learned_fusion
 from coviar_mocrop.inference.testing import find_checkpoints, load_streams
 from coviar_mocrop.runtime import choose_runtime
 from coviar_mocrop.shared_settings import READING, require_shared
@@ -41,7 +41,7 @@ class TorchBackend(Backend):
         self._streams = load_streams(checkpoints, overrides)
         configs = {name: stream.config for name, stream in self._streams.items()}
         require_shared(configs, READING)
-        self.learned = stored_fusion(fusion_file(checkpoints, self._streams), self._streams) if learned else None
+        self.learned = learned_fusion(checkpoints, self._streams, self._streams) if learned else None
         first = next(iter(self._streams.values()))
         self.config, self.classes = first.config, first.classes
         self.form = next((stream.form for stream in self._streams.values() if stream.form), None)
