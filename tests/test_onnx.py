@@ -117,8 +117,8 @@ def test_a_clip_scores_the_same_whatever_is_beside_it(exported: Path, clip: Path
 def test_settings_that_are_built_in_cannot_change(exported: Path) -> None:
     predictor = Predictor(onnx=exported, overrides=["data.max_frame_pixels=1000000", "train.threads=2"])
     assert predictor.data.max_frame_pixels == 1_000_000
-    with pytest.raises(ConfigError, match=r"setting=baseline: is built into the exported networks"):
-        Predictor(onnx=exported, overrides=["setting=baseline"])
+    with pytest.raises(ConfigError, match=r"^--set setting=baseline: is built into the exported networks"):
+        Predictor(onnx=exported, overrides=["data.backend=pyav", "setting=baseline", "train.threads=2"])
     with pytest.raises(ScoreError, match="clip"):
         Predictor(onnx=exported, weights={"clip": 1})
     assert Predictor(onnx=exported, weights={"iframe": 1}).weights_from == "given"

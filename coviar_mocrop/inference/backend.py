@@ -65,10 +65,6 @@ class Backend(ABC):
             CheckpointError: the logits of a network are not finite, or it cannot be computed.
         """
 
-    @abstractmethod
-    def __str__(self) -> str:
-        """Where and how precisely the networks compute."""
-
 
 def require_finite(stream: str, logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """The logits.

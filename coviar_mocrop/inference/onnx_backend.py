@@ -80,9 +80,6 @@ class OnnxBackend(Backend):
 
     One clip at a time goes through a network: on a CPU that costs no time, and the logits of a clip do not depend on
     the clips beside it.
-
-    Attributes:
-        precision: ``fp32`` or ``int8``.
     """
 
     def __init__(
@@ -106,7 +103,6 @@ class OnnxBackend(Backend):
             raise CheckpointError(f"{os.fspath(folder)}: is a file; give the folder that coviar export made")
         path = Path(folder, NAME)
         card = read_card(path)
-        self.precision = precision
         self.classes, self._streams = tuple(card["classes"]), dict[str, OnnxStream]()
         configs = {name: _config(entry["config"], overrides, path) for name, entry in card["streams"].items()}
         if not configs:
@@ -139,18 +135,16 @@ class OnnxBackend(Backend):
         for name, stream in self._streams.items():
             yield name, np.stack([stream.logits(clip[name]) for clip in clips])
 
-    def __str__(self) -> str:
-        return f"ONNX Runtime, cpu {self.precision}"
-
 
 def _config(values: dict[str, Any], overrides: Sequence[str], path: Path) -> Config:
     exported = build_config(values, (), str(path))
     config = build_config(values, overrides, str(path))
     threads = exported.train.model_copy(update={"threads": config.train.threads})
     if config != exported.model_copy(update={"data": config.data, "train": threads}):
+        built_in = [item for item in overrides if not item.startswith(("data.", "train.threads="))]
         raise ConfigError(
-            f"--set {' '.join(overrides)}: is built into the exported networks, only data.* and train.threads are not; "
-            "export anew with this setting"
+            f"--set {' '.join(built_in or overrides)}: is built into the exported networks, only data.* and "
+            "train.threads are not; export anew with this setting"
         )
     return config
 

@@ -74,6 +74,3 @@ class TorchBackend(Backend):
             samples = [Sample(number, 0, {name: clip[name]}, {}, 0.0) for number, clip in enumerate(clips)]
             part = collate(samples).streams[name]
             yield Batch({name: part.pinned() if self.runtime.device.type == "cuda" else part}, {}, 0.0)
-
-    def __str__(self) -> str:
-        return f"PyTorch, {self.runtime}"
