@@ -146,7 +146,7 @@ def open_source(source: Source, *, max_frame_pixels: int, transport: Transport, 
             text = _format_problem(error, path, how) or _explained(error, scheme, source)
         raise VideoError(f"{name}: {text}") from None
     device = how.get("format") == _DEVICES
-    endless = scheme in ("http", "https") and container.size <= 0
+    endless = scheme in ("http", "https") and (container.size or 0) <= 0
     live = device or endless or bool(scheme and scheme not in ("http", "https"))
     return StreamSource(container, name, live, is_remote(source))
 
