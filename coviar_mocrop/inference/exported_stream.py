@@ -69,7 +69,8 @@ class Traced:
             compare(model, self.program.module(), self.tried, 1e-3, Path("torch.export"))
             return
         except Exception as error:  # what torch.export cannot keep free it reports in many ways
-            logger.warning("the number of clips and segments is fixed to 1 x %d: %s", segments, first_line(error))
+            reason = first_line(error).partition("; ")[0]  # no remedy: the export goes on
+            logger.warning("the number of clips and segments is fixed to 1 x %d: %s", segments, reason)
         fixed = (1, windows, segments, *frame)
         self.tried, self.shape = [fixed], fixed
         try:
