@@ -22,6 +22,7 @@ from live import PACE, Rtsp, camera_pictures, chunked, feed, raw_h264, serving
 
 from coviar_mocrop.bitstream.addresses import is_endless, open_source, redacted, scheme_of, source_name
 from coviar_mocrop.bitstream.stream import StreamFrame, VideoStream
+from coviar_mocrop.bitstream.stream_clock import StreamClock
 from coviar_mocrop.errors import VideoError
 
 SECRET = "geh:eim"
@@ -543,3 +544,19 @@ def test_key_frames_only(tmp_path: Path, codec: str) -> None:
     for frame, whole in zip(keys, starts, strict=True):
         assert (frame.time, frame.missing, frame.is_damaged) == (pytest.approx(whole.time), 0, False)
         assert (frame.rgb() == whole.rgb()).all() and len(frame.vectors()) == 0
+
+
+def test_one_wrong_time_stamp_of_a_file_moves_nothing() -> None:
+    """A gap in a recording is confirmed by the frame after it; a damaged time stamp is not."""
+    stamps = [0.0, 0.04, 0.08, 7200.12, 0.16, 0.20]
+    clock, times = StreamClock(0.0, 25.0, is_live=False), []
+    for stamp in stamps:
+        clock.advance(stamp, 0.0)
+        times.append(clock.time)
+        assert not clock.broken and not clock.missing
+    assert times == pytest.approx([0.0, 0.04, 0.08, 0.12, 0.16, 0.20])
+    clock, times = StreamClock(0.0, 25.0, is_live=False), []
+    for stamp in (0.0, 0.04, 0.08, 60.0, 60.04, 60.08):
+        clock.advance(stamp, 0.0)
+        times.append(clock.time)
+    assert times == pytest.approx([0.0, 0.04, 0.08, 0.12, 60.04, 60.08])

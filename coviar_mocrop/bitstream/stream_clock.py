@@ -39,6 +39,7 @@ class StreamClock:
         self._arrived = 0.0
         self._steps: deque[float] = deque(maxlen=_RECENT)
         self._badness, self._believes = 0, True
+        self._doubted: float | None = None  # a time stamp far ahead, until the next one confirms it
 
     def advance(self, stamp: float | None, arrived: float) -> None:
         """Go on to the next frame.
@@ -58,7 +59,10 @@ class StreamClock:
         step = stamp + self._offset - self.time
         is_good = step >= _SHORTEST and not (self._is_live and step > waited + _JUMP)
         self._badness = max(self._badness - 1, 0) if is_good else min(self._badness + _BAD, 2 * _TOO_BAD)
-        if self._believes and is_good:
+        before, self._doubted = self._doubted, None
+        if self._believes and is_good and step > _JUMP and not (before is not None and 0 < stamp - before < _JUMP):
+            self.time, self._doubted = following, stamp  # a recording that goes on later, or a damaged time stamp
+        elif self._believes and is_good:
             self._go(step)
         elif self._believes and -_JITTER < step < _SHORTEST and self._badness < _TOO_BAD:
             self.time += _SHORTEST
