@@ -61,8 +61,9 @@ class RemoteFile(io.RawIOBase):
         self.broken = ""
         self._position = self._size = 0
         self._local: IO[bytes] | None = None
+        self._response: HTTPResponse | None = None
         try:
-            self._response: HTTPResponse | None = self._request(0)
+            self._response = self._request(0)
             size = self._response.headers.get("Content-Range", "").rpartition("/")[2]
             if self._response.status == 206 and size.isdecimal():
                 self._size = int(size)
