@@ -283,7 +283,8 @@ def measure_cameras(clip: Path, checkpoints: list[Path], repeats: int) -> dict[s
         ways[f"OpenCV and every window, {name}"] = lambda networks=networks: _with_opencv(clip, networks)  # type: ignore[misc]
     spent = {name: seconds / LENGTH for name, seconds in _in_turn(ways, repeats).items()}
     windows = [prediction.idle for prediction in watch(predictor, [clip])]
-    return {"moving": 1 - sum(windows) / len(windows), "seconds": spent, "compute": str(predictor.backend)}
+    compute = str(TorchBackend(checkpoints).runtime)
+    return {"moving": 1 - sum(windows) / len(windows), "seconds": spent, "compute": compute}
 
 
 def _with_opencv(clip: Path, networks: TorchBackend) -> int:

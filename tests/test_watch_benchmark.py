@@ -49,6 +49,7 @@ def test_what_is_measured(camera: Path, tmp_path: Path) -> None:
     seconds = watch.measure_cameras(camera, checkpoints, 1)
     assert 7 / 31 <= seconds["moving"] <= 1
     assert len(seconds["seconds"]) == 5 and min(seconds["seconds"].values()) > 0
+    assert seconds["compute"].startswith("cpu ")
     assert "bare decoding" in watch._reading_table(found) and "OpenCV" in watch._camera_table(seconds)
 
 
