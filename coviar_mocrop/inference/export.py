@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -138,8 +138,8 @@ def _exportable(streams: Mapping[str, Stream]) -> dict[str, FrameStream]:
     """
     kept: dict[str, FrameStream] = {}
     for name, stream in streams.items():
-        if isinstance(stream, FrameStream) and stream.scaling is not None and _reads_as_said(stream):
-            kept[name] = stream
+        if stream.wants is not None and stream.scaling is not None and _reads_as_said(cast(FrameStream, stream)):
+            kept[name] = cast(FrameStream, stream)
         else:
             logger.warning(
                 "warning: the %s stream is left out; only streams over frames of one kind, sampled and cropped as "

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from coviar_mocrop import streams
 from coviar_mocrop.bitstream import Gop
 from coviar_mocrop.clips.batch import Frames, Inputs
+from coviar_mocrop.clips.frame_views import FrameViews
 from coviar_mocrop.clips.reader import ReadViews, View
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import Form
@@ -104,6 +105,11 @@ class Stream(ABC):
     @property
     def scaling(self) -> dict[str, Any] | None:
         """What other programs have to do to the frames of an exported network; None: it cannot be exported."""
+        return None
+
+    @property
+    def wants(self) -> FrameViews | None:
+        """For a stream over frames of one kind: sampling, windows and size, which an export keeps; None for others."""
         return None
 
     @property
