@@ -82,10 +82,13 @@ def test_validation_takes_whole_groups_and_leaves_each_class_a_clip(
 
 def test_the_same_bytes_are_found_by_size_and_content(tmp_path: Path) -> None:
     contents = {"a": b"one", "b": b"two", "c": b"one", "d": b"longer", "e": b"", "f": b"", "g": b"two", "h": b"one"}
+    whole = [bytes([n]) * 9000 for n in (1, 1, 2)]  # of which the middle is compared first
+    contents |= {f"whole{n}": content for n, content in enumerate(whole)}
+    contents |= {"first": b"1" + whole[0][1:], "last": whole[0][:-1] + b"1"}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    same = same_files(tmp_path, [*contents, "not there"])
-    assert same == [["a", "c", "h"], ["b", "g"]]
+    same = same_files({name: tmp_path / name for name in [*contents, "not there"]})
+    assert same == [["a", "c", "h"], ["b", "g"], ["whole0", "whole1"]]
     sides: dict[str, list[Side | None]] = {name: ["train", "test"] for name in contents}
     assert find_leak(same, sides) is None
     sides["h"][1] = None

@@ -10,10 +10,13 @@ import itertools
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
+from fractions import Fraction
 from typing import IO, cast
 
+import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream import index_cache as disk
 from coviar_mocrop.bitstream.addresses import is_endless, source_name
@@ -32,7 +35,7 @@ from coviar_mocrop.bitstream.index import (
     index_from_order,
     index_from_packets,
 )
-from coviar_mocrop.bitstream.packets import PacketStore
+from coviar_mocrop.bitstream.packets import NO_TIME, PacketStore
 from coviar_mocrop.bitstream.remote import RemoteFile, is_address
 from coviar_mocrop.bitstream.types import DecodedFrame, Source, Span
 from coviar_mocrop.errors import VideoError
@@ -90,6 +93,7 @@ class PyavReader:
         self.num_streams = len(self._container.streams.video)
         self.codec, self.width, self.height = self.decoding.codec, self.decoding.width, self.decoding.height
         self.frame_rate = float(getattr(stream, "average_rate", None) or 0.0)
+        self._time_base = stream.time_base
         self._reorders = bool(context.has_b_frames)
         if not self.width or not self.height:
             claimed = claimed_size(lambda: open_container(self._source, self._limit).close())
@@ -148,6 +152,16 @@ class PyavReader:
         finally:
             self._template.flush_buffers()
         return 0
+
+    def frame_times(self) -> tuple[NDArray[np.int64], Fraction]:
+        """When each frame is shown, after the first: int64 [frames], ascending, and the seconds of one unit.
+
+        Where the container does not tell, frames are a constant time apart.
+        """
+        times = self._packets.table.pts[self.index.packet_of_frame]
+        if NO_TIME in times or not (np.diff(times) > 0).all() or not self._time_base:
+            return np.arange(len(times)), 1 / Fraction(self.frame_rate or 25.0).limit_denominator(1001)
+        return times - times[0], self._time_base
 
     def _decode(self, numbers: Sequence[int], decoder: VideoCodecContext) -> Generator[VideoFrame, None, None]:
         """Frames of the packets ``numbers``, in display order; a packet that does not decode gives none.

@@ -7,10 +7,11 @@ that one encoding in twenty of a 64x48 clip differed from the others.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import av
 import av.error
@@ -26,10 +27,16 @@ from coviar_mocrop.bitstream.types import Progress, Source, Span, picture_of
 from coviar_mocrop.errors import VideoError
 from coviar_mocrop.files import atomic_write
 
+if TYPE_CHECKING:
+    from coviar_mocrop.bitstream.pyav_reader import PyavReader
+
 Codec = Literal["h264", "mpeg4"]
 ENCODERS: dict[Codec, str] = {"h264": "libx264", "mpeg4": "mpeg4"}
 CANONICAL_SIZE = (340, 256)
 """Width and height that CoViAR resizes every video to."""
+
+_SLACK = 1.0
+"""Seconds that a part may reach beyond the video: published annotations are whole seconds."""
 
 
 class Transcoded(NamedTuple):
@@ -150,6 +157,8 @@ def transcode(
     size: tuple[int, int] | None = CANONICAL_SIZE,
     gop: int = 12,
     quality: int | None = None,
+    start: float | None = None,
+    end: float | None = None,
     max_frame_pixels: int = MAX_FRAME_PIXELS,
     progress: Progress | None = None,
 ) -> Transcoded:
@@ -162,34 +171,83 @@ def transcode(
         size: (width, height) as displayed; None keeps the source's.
         gop: frames from one key frame to the next.
         quality: see :func:`encode`.
+        start: seconds after the first frame; only frames shown from then on are written, and only the key frame
+            before it and what follows is decoded. None: from the first.
+        end: seconds after the first frame; only frames shown before it are written. None: to the last. A video that is
+            over more than a second earlier is refused.
         max_frame_pixels: larger frames are refused; see :func:`~coviar_mocrop.bitstream.open_video`.
         progress: is told how many frames are done, and how many there are.
 
     Returns:
-        How many frames were written, and how many were damaged.
+        How many frames were written, and how many of them were damaged.
 
     Raises:
-        VideoError: the source cannot be read, or the target not be encoded.
+        VideoError: the source cannot be read, has no such part, or the target cannot be encoded.
     """
     from coviar_mocrop.bitstream.pyav_reader import PyavReader
     from coviar_mocrop.bitstream.rotate import rotate_picture
 
     reader = PyavReader(source, max_frame_pixels=max_frame_pixels)
     try:
-        keys = reader.index.key_frames.tolist()
-        spans = [Span(*reader.index.key_span(key), vectors=False, pixels=True) for key in keys]
-        sound = 0
+        wanted = _part(reader, start, end)
+        real = [reader.index.key_span(key) for key in reader.index.key_frames.tolist()]
+        spans = [
+            Span(first, min(last, wanted.stop - 1), vectors=False, pixels=True)
+            for first, last in real
+            if first < wanted.stop and last >= wanted.start
+        ]
+        done = sound = 0
 
         def pictures() -> Iterator[NDArray[np.uint8]]:
-            nonlocal sound
-            for done, frame in enumerate(reader.frames(spans), 1):
+            nonlocal done, sound
+            for frame in reader.frames(spans):
+                if frame.number not in wanted:
+                    continue
+                done += 1
                 sound += not frame.is_damaged
                 if progress is not None:
-                    progress(done, reader.index.num_frames)
+                    progress(done, len(wanted))
                 yield np.ascontiguousarray(rotate_picture(picture_of(frame.rgb(), reader.width), reader.rotation))
 
         rate = reader.frame_rate or 25.0
         written = encode(pictures(), target, codec=codec, size=size, frame_rate=rate, gop=gop, quality=quality)
-        return Transcoded(written, reader.index.num_frames - sound)
+        return Transcoded(written, len(wanted) - sound)
     finally:
         reader.close()
+
+
+def _part(reader: PyavReader, start: float | None, end: float | None) -> range:
+    """The frames shown from ``start`` until before ``end``."""
+    if start is None and end is None:
+        return range(reader.index.num_frames)
+    if not all(math.isfinite(time) for time in (start, end) if time is not None):
+        raise VideoError(f"{reader.path}: part from {start} to {end}: give seconds")
+    times, unit = reader.frame_times()
+    part = frames_between(times, unit, start, end)
+    length = float(times[-1] * unit) + 1 / (reader.frame_rate or 25.0)
+    if not part or (end is not None and end > length + _SLACK):
+        span = f"from {start or 0:g} s" + ("" if end is None else f" to {end:g} s")
+        raise VideoError(
+            f"{reader.path}: lasts {length:.1f} s, so it does not hold the part {span}; it is incomplete, or was cut "
+            "already"
+        )
+    return part
+
+
+def frames_between(times: NDArray[np.int64], unit: Fraction, start: float | None, end: float | None) -> range:
+    """The frames shown from ``start`` until before ``end``, exactly.
+
+    Args:
+        times: int64 [frames], ascending: when each frame is shown.
+        unit: seconds of one unit of ``times``.
+        start: seconds; None: from the first.
+        end: seconds; None: to the last.
+    """
+    first = 0 if start is None else int(np.searchsorted(times, _ceiling(start, unit)))
+    stop = len(times) if end is None else int(np.searchsorted(times, _ceiling(end, unit)))
+    return range(first, max(first, stop))
+
+
+def _ceiling(seconds: float, unit: Fraction) -> int:
+    """The first time that is not before ``seconds``, in units, within what int64 holds."""
+    return max(min(math.ceil(Fraction(seconds) / unit), 2**63 - 1), -(2**63))

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple, TypeVar
 
 from tqdm import tqdm
 
 from coviar_mocrop.bitstream import open_video, transcode
+from coviar_mocrop.bitstream.pictures import transcode_pictures
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE, Codec
 from coviar_mocrop.datasets.lists import RECORD, Clip, DataRoot
 from coviar_mocrop.datasets.splits import (
@@ -31,6 +32,8 @@ from coviar_mocrop.files import write_json
 _GOP = 12
 _SHOWN = 20
 
+Item = TypeVar("Item")
+
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +50,22 @@ class Canonical:
     folder: Path
     codec: Codec = "h264"
     size: tuple[int, int] | None = CANONICAL_SIZE
+
+
+class Origin(NamedTuple):
+    """What a clip is made from.
+
+    Attributes:
+        file: a video, or a folder of JPEG pictures.
+        start: second of the video at which the clip starts; None: the first frame.
+        end: second at which it ends; None: the last frame.
+        frame_rate: frames per second of a folder of pictures; None: it is a video.
+    """
+
+    file: str
+    start: float | None = None
+    end: float | None = None
+    frame_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +120,7 @@ def prepare(
     handling: Handling | None = None,
     *,
     group_of: Mapping[str, str] | None = None,
+    origins: Mapping[str, Origin] | None = None,
     official: bool = False,
 ) -> Prepared:
     """Transcode and check the clips of a data set, divide those that can be used, and write the lists.
@@ -115,6 +135,8 @@ def prepare(
         canonical: transcode to this first; the lists then refer to its folder.
         handling: checks, workers, what to do about videos that cannot be used and about lists that are there.
         group_of: group of each clip, by its path, where the division goes by groups.
+        origins: what each clip is made from, by its path, which ends in ``.mp4`` and is below ``canonical.folder``.
+            None, or without ``canonical``: from the file of its path below ``source``.
         official: the division is a published one: a file that is on two of its sides is a warning, not an error.
 
     Raises:
@@ -129,7 +151,10 @@ def prepare(
             below.find(path)  # raises what training would raise later
     else:
         root, targets = canonical.folder, _targets(source, clips)
-    same = same_files(source, targets)
+    if canonical is None or origins is None:
+        origins = {path: Origin(os.path.join(source, path)) for path in targets}
+    videos = {origins[path].file: path for path in targets if origins[path].frame_rate is None}
+    same = same_files({path: file for file, path in videos.items()})
 
     def groups(usable: Sequence[Clip]) -> dict[str, str] | None:
         return {targets[clip.path].path: group_of[clip.path] for clip in usable} if group_of else None
@@ -154,17 +179,16 @@ def prepare(
     failed: dict[str, str] = {}
     if canonical is not None:
         _claim(source, canonical)
-        todo = [path for path, clip in targets.items() if not _is_current(source / path, root / clip.path)]
+        jobs = [_Job(path, origins[path], os.path.join(root, clip.path)) for path, clip in targets.items()]
+        todo = [job for job in jobs if not _is_current(job.origin.file, job.target)]
         if len(todo) < len(targets):
             _log.info("%s: %d videos are there already", root, len(targets) - len(todo))
-
-        def work(path: str) -> None:
-            transcode(source / path, root / targets[path].path, codec=canonical.codec, size=canonical.size, gop=_GOP)
-
-        failed = for_each(work, todo, "transcoding", handling)
+        reasons = for_each(_Transcode(canonical), todo, "transcoding", handling)
+        failed = {job.path: reason for job, reason in reasons.items()}
     if handling.check:
-        left = [path for path in targets if path not in failed]
-        failed |= for_each(lambda path: check_video(root / targets[path].path), left, "checking", handling)
+        path_of = {os.path.join(root, clip.path): path for path, clip in targets.items() if path not in failed}
+        reasons_of = for_each(check_video, list(path_of), "checking", handling)
+        failed |= {path_of[file]: reason for file, reason in reasons_of.items()}
     left_out = {path: failed[path] for path in targets if path in failed}
     _report(source, left_out, len(targets), handling)
     usable = [clip for clip in clips if clip.path not in failed]
@@ -176,6 +200,32 @@ def prepare(
         _log.warning("%s: holds %d copies of other files, such as %s of %s", source, number, *copies[0][1::-1])
     write_splits(lists, classes, splits, groups(usable))
     return Prepared(root, lists, classes, splits, left_out)
+
+
+class _Job(NamedTuple):
+    """One clip to transcode."""
+
+    path: str
+    origin: Origin
+    target: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True)
+class _Transcode:
+    """Transcodes a clip: a class, because processes cannot be sent a closure."""
+
+    canonical: Canonical
+
+    def __call__(self, job: _Job) -> None:
+        codec, size = self.canonical.codec, self.canonical.size
+        file, start, end, frame_rate = job.origin
+        if frame_rate is None:
+            transcode(file, job.target, codec=codec, size=size, gop=_GOP, start=start, end=end)
+        else:
+            transcode_pictures(file, job.target, frame_rate=frame_rate, codec=codec, size=size, gop=_GOP)
 
 
 def check_video(path: str | os.PathLike[str]) -> None:
@@ -240,20 +290,20 @@ def _claim(source: Path, canonical: Canonical) -> None:
         )
 
 
-def _is_current(source: Path, target: Path) -> bool:
+def _is_current(source: str, target: str) -> bool:
     try:
-        return target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+        return os.stat(target).st_mtime_ns >= os.stat(source).st_mtime_ns
     except OSError:
         return False
 
 
-def for_each(work: Callable[[str], None], paths: Sequence[str], doing: str, handling: Handling) -> dict[str, str]:
-    """Do ``work`` on all paths with a bar; gives the reasons of those that raised :class:`VideoError`."""
-    failed: dict[str, str] = {}
+def for_each(work: Callable[[Item], None], items: Sequence[Item], doing: str, handling: Handling) -> dict[Item, str]:
+    """Do ``work`` on all items with a bar; gives the reasons of those that raised :class:`VideoError`."""
+    failed: dict[Item, str] = {}
     pool = ThreadPoolExecutor(max(handling.workers, 1))  # threads: decoding and encoding release Python's lock
     try:
-        futures = {pool.submit(work, path): path for path in paths}
-        hidden = not (handling.progress and paths)
+        futures = {pool.submit(work, item): item for item in items}
+        hidden = not (handling.progress and items)
         for future in tqdm(as_completed(futures), doing, len(futures), unit="video", disable=hidden):
             try:
                 future.result()
