@@ -19,9 +19,9 @@ import torch
 from tqdm import tqdm
 
 from coviar_mocrop.clips.boxes import box_of_file
-from coviar_mocrop.clips.cache import State, open_box_cache
+from coviar_mocrop.clips.cache import open_box_cache
+from coviar_mocrop.clips.store import FileStore, State
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.lists import DataRoot
 from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.runtime import ALONE
 from coviar_mocrop.training.setup import prepare
@@ -126,7 +126,7 @@ def _long_list(clip: Path, folder: Path, entries: int) -> Config:
     )
     facts = clip.stat()
     entry = (State(facts.st_size, facts.st_mtime_ns), np.array(box_of_file(clip, config.mocrop)))
-    open_box_cache(config.data, config.mocrop, DataRoot(config.data.root)).put(dict.fromkeys(names, entry))
+    open_box_cache(config.data, config.mocrop, FileStore(config.data)).put(dict.fromkeys(names, entry))
     return config
 
 

@@ -8,7 +8,10 @@ from typing import Any
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import ConfigError
 
-SHARED = ("setting", "mocrop", "data.root", "data.classes", "data.backend", "data.anchor_every", "data.follow_links")
+SHARED = (
+    *("setting", "mocrop", "data.root", "data.shards", "data.classes", "data.backend", "data.anchor_every"),
+    "data.follow_links",
+)
 """In training and testing they share one list, one reading and one box."""
 READING = ("setting", "mocrop", "data.backend", "data.anchor_every")
 """Wherever the video comes from, they share one reading and one box."""

@@ -16,9 +16,9 @@ from clips import record, wandering
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.clips import cache as cache_module
 from coviar_mocrop.clips.boxes import box_of_file, boxes_of_list
-from coviar_mocrop.clips.cache import ClipCache, State, compute_rows, open_box_cache
+from coviar_mocrop.clips.cache import ClipCache, compute_rows, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
-from coviar_mocrop.datasets.lists import DataRoot
+from coviar_mocrop.clips.store import FileStore, State
 from coviar_mocrop.errors import CoviarMocropError, DataError, VideoError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
 
@@ -36,12 +36,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def opened(root: Path, dim: int = 3, dtype: Any = np.float32, **made_by: Any) -> ClipCache:
-    return ClipCache(root.parent / "cache", DataRoot(root), "features", made_by, dim, dtype)
+    return ClipCache(
+        root.parent / "cache", FileStore(DataConfig(root=str(root), classes="")), "features", made_by, dim, dtype
+    )
 
 
-def number_of(name: str, path: str) -> np.ndarray:
+def number_of(name: str) -> np.ndarray:
     """A row of a clip: a third of its number, three times."""
-    assert Path(path).name == name
     return np.full(3, int(Path(name).stem) / 3)
 
 
@@ -55,12 +56,12 @@ def change(path: Path) -> None:
 
 def test_rows_come_back_in_the_caches_dtype_until_the_file_changes(root: Path) -> None:
     cache = opened(root)
-    state = cache.state("3.mp4")
+    state = cache.store.state("3.mp4")
     assert state == State(3, (root / "3.mp4").stat().st_mtime_ns)
     assert cache.get("3.mp4") is None
     cache.put({})
     assert not cache.folder.exists()
-    cache.put({"3.mp4": (state, np.array([1, 2, 1 / 3])), "nö.mp4": (cache.state("nö.mp4"), np.zeros(3))})
+    cache.put({"3.mp4": (state, np.array([1, 2, 1 / 3])), "nö.mp4": (cache.store.state("nö.mp4"), np.zeros(3))})
     for reader in (cache, opened(root)):
         row = reader.get("3.mp4")
         assert row is not None
@@ -77,7 +78,7 @@ def test_rows_come_back_in_the_caches_dtype_until_the_file_changes(root: Path) -
 def test_of_two_rows_the_later_counts_whoever_wrote_it(root: Path) -> None:
     first, second = opened(root), opened(root)
     for cache, value in ((first, 1), (second, 2)):
-        cache.put({name: (cache.state(name), np.full(3, value)) for name in NAMES[:2]})
+        cache.put({name: (cache.store.state(name), np.full(3, value)) for name in NAMES[:2]})
     for cache, value in ((first, 1), (second, 2)):
         assert cache.get("1.mp4") is not None
         assert [row[0] for name in NAMES[:2] if (row := cache.get(name)) is not None] == [value, value]
@@ -89,12 +90,17 @@ def test_of_two_rows_the_later_counts_whoever_wrote_it(root: Path) -> None:
 @pytest.mark.parametrize("other", [{"made_by": 1}, {"dim": 4}, {"dtype": np.float64}])
 def test_rows_made_otherwise_are_not_found(root: Path, other: dict[str, Any]) -> None:
     cache = opened(root)
-    cache.put({"3.mp4": (cache.state("3.mp4"), np.zeros(3))})
+    cache.put({"3.mp4": (cache.store.state("3.mp4"), np.zeros(3))})
     assert opened(root).get("3.mp4") is not None
     assert opened(root, **other).get("3.mp4") is None
     elsewhere = root.parent / "copy"
     root.rename(elsewhere)
-    assert ClipCache(root.parent / "cache", DataRoot(elsewhere), "features", {}, 3, np.float32).get("3.mp4") is None
+    assert (
+        ClipCache(
+            root.parent / "cache", FileStore(DataConfig(root=str(elsewhere), classes="")), "features", {}, 3, np.float32
+        ).get("3.mp4")
+        is None
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -103,7 +109,7 @@ def test_damaged_files_count_as_empty(root: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     cache = opened(root)
     rows = {name: rng.normal(size=3).astype(np.float32) for name in NAMES}
-    cache.put({name: (cache.state(name), row) for name, row in rows.items()})
+    cache.put({name: (cache.store.state(name), row) for name, row in rows.items()})
     (path,) = cache.folder.glob("[0-9]*")
     data = bytearray(path.read_bytes())
     for _ in range(30):
@@ -118,7 +124,7 @@ def test_damaged_files_count_as_empty(root: Path, seed: int) -> None:
 
 def test_files_of_another_form_count_as_empty(root: Path) -> None:
     cache = opened(root)
-    state = cache.state("3.mp4")
+    state = cache.store.state("3.mp4")
     whole = {"names": np.array(["3.mp4"]), "states": np.array([state]), "rows": np.zeros((1, 3), np.float32)}
     others: list[dict[str, Any]] = [
         {},
@@ -143,11 +149,11 @@ def test_what_cannot_be_kept_is_refused(root: Path) -> None:
     cache = opened(root)
     for value in (np.nan, np.inf, 1e300):  # the last is infinite in float32
         with pytest.raises(DataError, match=r"^4\.mp4: a number computed from it is not finite"):
-            cache.put({n: (cache.state(n), np.array([0, value if n == "4.mp4" else 0, 0])) for n in NAMES})
+            cache.put({n: (cache.store.state(n), np.array([0, value if n == "4.mp4" else 0, 0])) for n in NAMES})
     with pytest.raises(ValueError, match=r"4\.mp4: a row of shape"):
-        cache.put({"4.mp4": (cache.state("4.mp4"), np.zeros(2))})
+        cache.put({"4.mp4": (cache.store.state("4.mp4"), np.zeros(2))})
     assert not cache.folder.exists()
-    for use in (cache.get, cache.state):
+    for use in (cache.store.state, cache.store.open, cache.store.read):
         with pytest.raises(DataError, match="leaves the data root"):
             use("../secret.mp4")
 
@@ -156,7 +162,7 @@ def test_what_two_add_at_the_same_time_is_all_there(root: Path) -> None:
     def add(first: int) -> None:
         cache = opened(root)
         for number in range(first, 20, 2):
-            cache.put({f"{number}.mp4": (cache.state(f"{number}.mp4"), np.full(3, number))})
+            cache.put({f"{number}.mp4": (cache.store.state(f"{number}.mp4"), np.full(3, number))})
 
     threads = [threading.Thread(target=add, args=(first,)) for first in range(2)]
     for thread in threads:
@@ -171,11 +177,11 @@ def test_what_two_add_at_the_same_time_is_all_there(root: Path) -> None:
 
 
 def fill(
-    names: list[str], cache: ClipCache, compute: Callable[[str, str], np.ndarray], **options: Any
+    names: list[str], cache: ClipCache, compute: Callable[[str], np.ndarray], **options: Any
 ) -> tuple[dict[str, np.ndarray], dict[str, CoviarMocropError]]:
     """Rows and errors of a single cache."""
     options = {"progress": False, **options}
-    rows, errors = compute_rows(names, {"row": cache}, lambda name, path, _: {"row": compute(name, path)}, **options)
+    rows, errors = compute_rows(names, {"row": cache}, lambda name, _: {"row": compute(name)}, **options)
     return {name: row["row"] for name, row in rows.items()}, errors
 
 
@@ -184,7 +190,7 @@ def test_only_what_a_cache_lacks_is_computed(root: Path) -> None:
     fill(NAMES[:5], caches["a"], number_of)
     asked = []
 
-    def compute(name: str, path: str, missing: Sequence[str]) -> dict[str, np.ndarray]:
+    def compute(name: str, missing: Sequence[str]) -> dict[str, np.ndarray]:
         asked.append((name, tuple(missing)))
         return {key: np.full(caches[key].dim, len(asked)) for key in missing}
 
@@ -215,19 +221,19 @@ def test_rows_are_computed_once_and_the_same_however_the_work_is_split(root: Pat
         assert {name: row.tobytes() for name, row in found.items()} == {n: row.tobytes() for n, row in whole.items()}
 
 
-def _never(name: str, path: str) -> np.ndarray:
+def _never(name: str) -> np.ndarray:
     raise AssertionError("nothing is left to compute")
 
 
 def test_errors_are_collected_and_tried_again(root: Path) -> None:
-    def compute(name: str, path: str) -> np.ndarray:
+    def compute(name: str) -> np.ndarray:
         if name in ("5.mp4", "2.mp4"):
-            raise VideoError(f"{path}: broken")
-        return np.full(3, np.nan) if name == "3.mp4" else number_of(name, path)
+            raise VideoError(f"{name}: broken")
+        return np.full(3, np.nan) if name == "3.mp4" else number_of(name)
 
     rows, errors = fill(NAMES, opened(root), compute)
     assert list(errors) == ["2.mp4", "3.mp4", "5.mp4"]
-    assert str(errors["5.mp4"]) == f"{root}/5.mp4: broken"
+    assert str(errors["5.mp4"]) == "5.mp4: broken"
     assert "not finite" in str(errors["3.mp4"])
     assert list(rows) == [name for name in NAMES if name not in errors]
     cache = opened(root)
@@ -239,10 +245,10 @@ def test_errors_are_collected_and_tried_again(root: Path) -> None:
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
 def test_what_was_computed_before_an_interruption_is_kept(root: Path, stop: type[BaseException]) -> None:
-    def compute(name: str, path: str) -> np.ndarray:
+    def compute(name: str) -> np.ndarray:
         if name == "12.mp4":
             raise stop
-        return number_of(name, path)
+        return number_of(name)
 
     with pytest.raises(stop):
         fill(NAMES, opened(root), compute, workers=1)
@@ -260,9 +266,9 @@ def test_many_clips_are_kept_in_portions(root: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(root: Path) -> None:
-    def compute(name: str, path: str) -> np.ndarray:
-        change(Path(path))
-        return number_of(name, path)
+    def compute(name: str) -> np.ndarray:
+        change(root / name)
+        return number_of(name)
 
     cache = opened(root)
     rows, _ = fill(NAMES[:1], cache, compute)
@@ -278,9 +284,9 @@ def test_each_thread_is_set_up_once(root: Path) -> None:
         ready.yes = True
         count.append(1)
 
-    def compute(name: str, path: str) -> np.ndarray:
+    def compute(name: str) -> np.ndarray:
         assert ready.yes
-        return number_of(name, path)
+        return number_of(name)
 
     fill(NAMES, opened(root), compute, workers=2, initializer=prepare)
     assert 1 <= len(count) <= 2
@@ -316,7 +322,7 @@ def test_boxes_are_computed_once_kept_and_renewed(videos: Path, tmp_path: Path) 
     assert (errors, computed) == ({}, 2)
     assert boxes == {name: expected(videos / name, settings, lambda video: None) for name in names}
     assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 0)
-    assert open_box_cache(data, MoCropSettings(), DataRoot(data.root)).get("0.mp4") is None
+    assert open_box_cache(data, MoCropSettings(), FileStore(data)).get("0.mp4") is None
     change(videos / "0.mp4")
     assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 1)
     assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 0)

@@ -20,10 +20,11 @@ from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.cli import chosen_shard
 from coviar_mocrop.clips.boxes import boxes_of_list, extract_boxes
 from coviar_mocrop.clips.cache import open_box_cache
+from coviar_mocrop.clips.store import FileStore
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.demo import make_demo
-from coviar_mocrop.datasets.lists import DataRoot, read_classes, read_list
-from coviar_mocrop.errors import ConfigError, DataError
+from coviar_mocrop.datasets.lists import read_classes, read_list
+from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +55,7 @@ def names_of(demo: Path) -> list[str]:
 def kept(demo: Path, cache: Path) -> dict[str, CropBox]:
     """The boxes in the cache, of both lists."""
     config = Config.model_validate(settings(demo, cache))
-    boxes = open_box_cache(config.data, config.mocrop, DataRoot(config.data.root))
+    boxes = open_box_cache(config.data, config.mocrop, FileStore(config.data))
     rows = {name: boxes.get(name) for name in names_of(demo)}
     return {name: CropBox(*row.tolist()) for name, row in rows.items() if row is not None}
 
@@ -131,7 +132,7 @@ def test_processes_at_the_same_time_by_torchruns_variables_and_by_shard(
 def test_training_finds_what_was_extracted(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config.model_validate(settings(demo, tmp_path))
     extract_boxes(config, progress=False)
-    monkeypatch.setattr("coviar_mocrop.clips.boxes.box_of_file", None)  # nothing may be computed any more
+    monkeypatch.setattr("coviar_mocrop.clips.boxes.box_of", None)  # nothing may be computed any more
     assert boxes_of_list(names_of(demo), config.data, config.mocrop, progress=False).computed == 0
 
 
@@ -226,8 +227,10 @@ def test_senseless_surroundings_are_refused(
     (tmp_path / "list.txt").write_text("../x.mp4 nothing 0\n")
     (tmp_path / "classes.txt").write_text("nothing\n")
     data = {"test_list": str(tmp_path / "list.txt"), "classes": str(tmp_path / "classes.txt")}
-    with pytest.raises(DataError, match="leaves the data root"):
-        extract_boxes(Config.model_validate(settings(demo, tmp_path, **data)), ["test"])
+    (error,) = extract_boxes(
+        Config.model_validate(settings(demo, tmp_path, **data)), ["test"], progress=False
+    ).errors.values()
+    assert "leaves the data root" in str(error)
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(settings(demo, tmp_path)))
     monkeypatch.setenv("RANK", "0")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,16 +16,37 @@ from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.files import atomic_write
 
 _FORMAT = 3
+_COLUMNS = ("pts", "dts", "key", "discard", "corrupt", "checksum")
 
 
-def load(folder: str | os.PathLike[str], path: str) -> tuple[PacketTable, FrameIndex, int] | None:
-    """What :func:`save` kept of ``path``: its packets, its frames and its rotation in quarter turns.
+class VideoIndex(NamedTuple):
+    """What goes through a video's packets once and for all."""
 
-    Returns None where nothing is kept, the video has another size or time of change, or the file is damaged.
-    """
+    table: PacketTable
+    frames: FrameIndex
+    rotation: int
+    """Quarter turns, counter-clockwise."""
+
+
+def pack(index: VideoIndex) -> bytes:
+    """An index as the bytes of an .npz file. Its table holds checksums."""
+    out = io.BytesIO()
+    columns = {name: getattr(index.table, name) for name in _COLUMNS}
+    np.savez(
+        out,
+        order=index.frames.packet_of_frame,
+        starts=index.frames.key_packets,
+        rotation=np.int64(index.rotation),
+        **columns,
+    )
+    return out.getvalue()
+
+
+def unpack(data: bytes) -> VideoIndex | None:
+    """What :func:`pack` made; None where the bytes are damaged."""
     try:
-        with np.load(_place(folder, path), allow_pickle=False) as kept:
-            columns = {name: kept[name] for name in ("pts", "dts", "key", "discard", "corrupt", "checksum")}
+        with np.load(io.BytesIO(data), allow_pickle=False) as kept:
+            columns = {name: kept[name] for name in _COLUMNS}
             order, starts, rotation = kept["order"], kept["starts"], int(kept["rotation"])
     except Exception:  # a damaged zip file makes zipfile, zlib and numpy raise nearly anything
         return None
@@ -32,26 +55,26 @@ def load(folder: str | os.PathLike[str], path: str) -> tuple[PacketTable, FrameI
     whole = all(column.shape == (count,) for column in columns.values())
     if not whole or not len(order) or not all(((part >= 0) & (part < count)).all() for part in (order, starts)):
         return None
-    index = index_from_order(count, order.tolist(), starts.tolist())
-    return None if index is None else (table, index, rotation)
+    frames = index_from_order(count, order.tolist(), starts.tolist())
+    return None if frames is None else VideoIndex(table, frames, rotation)
 
 
-def save(folder: str | os.PathLike[str], path: str, table: PacketTable, index: FrameIndex, rotation: int) -> None:
+def load(folder: str | os.PathLike[str], path: str) -> VideoIndex | None:
+    """What :func:`save` kept of ``path``.
+
+    Returns None where nothing is kept, the video has another size or time of change, or the file is damaged.
+    """
+    try:
+        return unpack(_place(folder, path).read_bytes())
+    except OSError:
+        return None
+
+
+def save(folder: str | os.PathLike[str], path: str, index: VideoIndex) -> None:
     """Keep what :func:`load` gives, whole or not at all; where it cannot be written, it is not kept."""
     try:
         with atomic_write(_place(folder, path)) as temporary:
-            np.savez(
-                temporary,
-                pts=table.pts,
-                dts=table.dts,
-                key=table.key,
-                discard=table.discard,
-                corrupt=table.corrupt,
-                checksum=table.checksum,
-                order=index.packet_of_frame,
-                starts=index.key_packets,
-                rotation=np.int64(rotation),
-            )
+            temporary.write_bytes(pack(index))
     except (CoviarMocropError, OSError):
         return
 

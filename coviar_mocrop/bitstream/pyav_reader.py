@@ -47,7 +47,7 @@ class PyavReader:
     def __init__(
         self,
         path: Source,
-        index_cache: str | os.PathLike[str] | None = None,
+        index_cache: str | os.PathLike[str] | bytes | None = None,
         max_frame_pixels: int = MAX_FRAME_PIXELS,
     ) -> None:
         """Open and index ``path``.
@@ -55,7 +55,8 @@ class PyavReader:
         Args:
             path: a video file, an http or https address, or an open file; see
                 :func:`~coviar_mocrop.bitstream.open_video`.
-            index_cache: folder where the index is looked up and kept; None, an address or an open file: indexed anew.
+            index_cache: folder where the index is looked up and kept, or the index itself as :meth:`packed_index` gave
+                it; None, or a folder for an address or an open file: indexed anew.
             max_frame_pixels: larger frames are refused before memory is allocated for them.
 
         Raises:
@@ -68,7 +69,7 @@ class PyavReader:
                 "(in Python: Predictor.over_time), or save it to a file first"
             )
         self._limit = max_frame_pixels
-        if is_address(path) or not isinstance(path, (str, os.PathLike)):
+        if not isinstance(index_cache, bytes) and (is_address(path) or not isinstance(path, (str, os.PathLike))):
             index_cache = None  # nothing tells whether it is still the same
         with ExitStack() as opened:
             self._source = path
@@ -79,7 +80,7 @@ class PyavReader:
                 self._open_stream(index_cache)
             self._opened = opened.pop_all()
 
-    def _open_stream(self, cache: str | os.PathLike[str] | None) -> None:
+    def _open_stream(self, cache: str | os.PathLike[str] | bytes | None) -> None:
         stream = self._container.streams.best("video")
         if stream is None or stream.codec_context is None:
             raise VideoError(f"{self.path}: holds no video stream that can be decoded")
@@ -100,19 +101,25 @@ class PyavReader:
             self.decoding.require_size(*(claimed or (0, 0)))
             raise VideoError(f"{self.path}: holds no video frame; copy or download it again")
         self.decoding.require_size(self.width, self.height)
-        known = None if cache is None else disk.load(cache, self.path)
+        known = None
+        if cache is not None:
+            known = disk.unpack(cache) if isinstance(cache, bytes) else disk.load(cache, self.path)
         self._packets = PacketStore(
-            self._source, self._container, stream, known=known[0] if known else None, checksums=cache is not None
+            self._source, self._container, stream, known=known.table if known else None, checksums=cache is not None
         )
         if not len(self._packets.table):
             raise VideoError(f"{self.path}: holds no video frame; copy or download it again")
         if known is not None:
-            _, self.index, self.rotation = known
+            self.index, self.rotation = known.frames, known.rotation
             return
         self.index = self._make_index()
         self.rotation = self._find_rotation()
-        if cache is not None:
-            disk.save(cache, self.path, self._packets.table, self.index, self.rotation)
+        if isinstance(cache, (str, os.PathLike)):
+            disk.save(cache, self.path, disk.VideoIndex(self._packets.table, self.index, self.rotation))
+
+    def packed_index(self) -> bytes:
+        """The index, as ``index_cache`` takes it; of a reader that was given an ``index_cache``, which may be empty."""
+        return disk.pack(disk.VideoIndex(self._packets.table, self.index, self.rotation))
 
     def _make_index(self) -> FrameIndex:
         table = self._packets.table

@@ -26,7 +26,7 @@ def open_video(
     backend: Backend = "auto",
     anchor_every: int | None = 12,
     *,
-    index_cache: str | os.PathLike[str] | None = None,
+    index_cache: str | os.PathLike[str] | bytes | None = None,
     max_frame_pixels: int = MAX_FRAME_PIXELS,
 ) -> Video:
     """Open a video for reading what its codec stored.
@@ -42,8 +42,8 @@ def open_video(
         anchor_every: GOPs longer than this are cut into virtual GOPs of this many frames, whose first frame,
             decoded, serves as I-frame. None: only key frames cut.
         index_cache: folder in which the index of every video is kept, a few kilobytes each; with it a video is
-            opened without going through its packets, and only those of the GOPs asked for are read. None: no
-            such folder, all packets are gone through.
+            opened without going through its packets, and only those of the GOPs asked for are read. Or the index of
+            this very video, as :meth:`Video.packed_index` gave it. None: all packets are gone through.
         max_frame_pixels: frames of more pixels (width x height) are refused before memory is allocated for them,
             also where the size changes on the way.
 
@@ -72,7 +72,7 @@ class Video(FrameSequence):
         *,
         backend: Backend,
         anchor_every: int | None,
-        index_cache: str | os.PathLike[str] | None = None,
+        index_cache: str | os.PathLike[str] | bytes | None = None,
         max_frame_pixels: int = MAX_FRAME_PIXELS,
     ) -> None:
         """See :func:`open_video`."""
@@ -123,6 +123,10 @@ class Video(FrameSequence):
         is not noticed (docs/reference/bitstream.md says how much that is).
         """
         return len(self._damaged)
+
+    def packed_index(self) -> bytes:
+        """The index, for ``index_cache``, of a video opened with ``index_cache=b""`` (which takes checksums)."""
+        return self._pyav.packed_index()
 
     def close(self) -> None:
         """Free the file."""

@@ -14,8 +14,8 @@ from coviar_mocrop.clips.cache import Row, compute_rows, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.loading import PARTS, Part, read_videos
 from coviar_mocrop.clips.reader import box_of
+from coviar_mocrop.clips.store import open_store
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.lists import DataRoot
 from coviar_mocrop.errors import ConfigError, CoviarMocropError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings
 
@@ -65,8 +65,8 @@ def boxes_of_list(
     """The boxes of many clips, from the cache if they are there, else computed and added to it.
 
     Args:
-        names: clips below the data root; repeats are ignored.
-        data: root, cache, backend, longest GOP, and the number of threads as ``workers``.
+        names: clips of the data set; repeats are ignored.
+        data: root or shards, cache, backend, longest GOP, and the number of threads as ``workers``.
         settings: of MoCrop.
         progress: show a bar.
         shard: (k, n): only every n-th clip, from the k-th.
@@ -76,11 +76,14 @@ def boxes_of_list(
         CoviarMocropError: the cache cannot be written.
     """
 
-    def compute(name: str, path: str, missing: Sequence[str]) -> dict[str, Row]:
-        box = box_of_file(path, settings, data.backend, data.anchor_every, data.index_folder)
-        return dict.fromkeys(missing, np.array(box))
+    store = open_store(data)
+    cache = open_box_cache(data, settings, store)
 
-    cache = open_box_cache(data, settings, DataRoot(data.root, follow_links=data.follow_links))
+    def compute(name: str, missing: Sequence[str]) -> dict[str, Row]:
+        video, _ = store.open(name)
+        with video:
+            return dict.fromkeys(missing, np.array(box_of(video, settings)))
+
     rows, errors = compute_rows(
         names, {"box": cache}, compute, workers=data.workers, title="crop boxes", progress=progress, shard=shard
     )

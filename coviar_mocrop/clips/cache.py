@@ -10,14 +10,14 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from tqdm import tqdm
 
 from coviar_mocrop.clips.config import DataConfig
-from coviar_mocrop.datasets.lists import DataRoot
+from coviar_mocrop.clips.store import NO_VIDEO, ClipStore, State
 from coviar_mocrop.errors import CoviarMocropError, DataError
 from coviar_mocrop.files import atomic_write
 from coviar_mocrop.mocrop import MoCropSettings
@@ -32,18 +32,6 @@ Row = NDArray[Any]
 """One clip's numbers: [dim], of the cache's dtype."""
 
 
-class State(NamedTuple):
-    """The state of a file: an entry of the cache is valid only for the state that it was computed from."""
-
-    size: int
-    """Bytes; -1 if there is no such file."""
-    changed: int
-    """Time of the last change, nanoseconds."""
-
-
-_NO_FILE = State(-1, -1)
-
-
 class ClipCache:
     """A map from clips to rows of numbers, on disk.
 
@@ -52,7 +40,7 @@ class ClipCache:
     If several rows of one clip were added, the latest counts. A cache file that is damaged counts as empty.
 
     Attributes:
-        root: data root of the clips.
+        store: the videos.
         folder: where the files of this cache are.
         dim: length of a row.
         dtype: of the rows.
@@ -62,7 +50,7 @@ class ClipCache:
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        root: DataRoot,
+        store: ClipStore,
         kind: Literal["boxes", "features"],
         made_by: Mapping[str, Any],
         dim: int,
@@ -72,17 +60,17 @@ class ClipCache:
 
         Args:
             folder: folder of all caches.
-            root: data root of the clips.
+            store: the videos.
             kind: what the rows are; names a subfolder.
             made_by: everything else that decides the rows, as JSON values: settings, fingerprints of networks. Rows
                 made by something else are never found.
             dim: length of a row.
             dtype: of the rows, such as ``np.float32``.
         """
-        self.root, self.dim, self.dtype = root, dim, np.dtype(dtype)
+        self.store, self.dim, self.dtype = store, dim, np.dtype(dtype)
         self._about = {
             "format": _FORMAT,
-            "root": os.path.realpath(root.path),
+            "root": store.identity,
             "dim": dim,
             "dtype": self.dtype.str,
             "made_by": dict(made_by),
@@ -95,27 +83,24 @@ class ClipCache:
         self._loaded: set[str] = set()
         self.refresh()
 
-    def state(self, name: str) -> State:
-        """The state of a clip's file now. To be taken before the file is read, so that later changes are noticed.
-
-        Raises:
-            DataError: the name leads out of the data root.
-        """
-        _, facts = self.root.find(name)
-        return _NO_FILE if facts is None else State(facts.st_size, facts.st_mtime_ns)
-
     def get(self, name: str) -> Row | None:
         """The row of a clip; None if there is none, or the file has changed since.
 
         Raises:
             DataError: the name leads out of the data root.
         """
-        state = self.state(name)
-        if state == _NO_FILE or name not in self._index:
+        if (kept := self.kept(name)) is None:
+            return None
+        state = self.store.state(name)
+        return kept[1] if kept[0] == state != NO_VIDEO else None
+
+    def kept(self, name: str) -> tuple[State, Row] | None:
+        """The row of a clip whether or not the video has changed since, and the state that it was computed from."""
+        if name not in self._index:
             return None
         block, number = self._index[name]
         states, rows = self._blocks[block]
-        return rows[number] if tuple(states[number].tolist()) == state else None
+        return State(*states[number].tolist()), rows[number]
 
     def put(self, entries: Mapping[str, tuple[State, Row]]) -> None:
         """Add rows, in one new file.
@@ -188,15 +173,15 @@ def boxes_made_by(settings: MoCropSettings, anchor_every: int | None) -> dict[st
     return {**made_by, "anchor_every": anchor_every} if settings.sparse else made_by
 
 
-def open_box_cache(data: DataConfig, settings: MoCropSettings, root: DataRoot) -> ClipCache:
+def open_box_cache(data: DataConfig, settings: MoCropSettings, store: ClipStore) -> ClipCache:
     """The cache of the boxes: rows float64 [4], the fields of a :class:`~coviar_mocrop.mocrop.CropBox`."""
-    return ClipCache(data.cache, root, "boxes", boxes_made_by(settings, data.anchor_every), 4, np.float64)
+    return ClipCache(data.cache, store, "boxes", boxes_made_by(settings, data.anchor_every), 4, np.float64)
 
 
 def compute_rows(
     names: Iterable[str],
     caches: Mapping[str, ClipCache],
-    compute: Callable[[str, str, Sequence[str]], Mapping[str, Row]],
+    compute: Callable[[str, Sequence[str]], Mapping[str, Row]],
     *,
     workers: int = 2,
     title: str = "clips",
@@ -209,9 +194,9 @@ def compute_rows(
     Rows are added to the caches every 2000 clips and at least once a minute, and when the work is interrupted.
 
     Args:
-        names: clips below the data root; repeats are ignored.
-        caches: of one data root, by any names, one for each kind of row.
-        compute: gives the rows [dim] of a clip, from its name, its path and the names of the caches that lack it. It
+        names: clips of the store; repeats are ignored.
+        caches: of one store, by any names, one for each kind of row.
+        compute: gives the rows [dim] of a clip, from its name and the names of the caches that lack it. It
             is called in threads, so it gains from several workers only where it releases Python's lock, as decoding
             and networks do.
         workers: number of threads. Does not affect results.
@@ -233,11 +218,11 @@ def compute_rows(
     rows = {name: {key: row for key, cache in caches.items() if (row := cache.get(name)) is not None} for name in names}
     missing = [name for name in names if len(rows[name]) < len(caches)]
     errors: dict[str, CoviarMocropError] = {}
-    files = next(iter(caches.values()))
+    store = next(iter(caches.values())).store
 
     def entry(name: str) -> tuple[State, dict[str, Row]]:
-        state = files.state(name)  # before reading
-        found = compute(name, files.root.find(name)[0], [key for key in caches if key not in rows[name]])
+        state = store.state(name)  # before reading
+        found = compute(name, [key for key in caches if key not in rows[name]])
         return state, {key: caches[key].checked(name, row) for key, row in found.items()}
 
     def save() -> None:

@@ -18,6 +18,11 @@ class DataConfig(BaseConfig):
     """Videos, lists and how they are read."""
 
     root: str = Field("data", description="Data root. Paths in the lists are relative to it.")
+    shards: str | tuple[str, ...] | None = Field(
+        None,
+        description="Shards that hold the videos, in place of the data root: a folder that coviar prepare shards has "
+        "written, tar files such as train-{000..099}.tar, or a list of these. Paths, or addresses (https://, s3://).",
+    )
     train_list: str | None = Field(None, description="Training list: one clip per line, `path class label`.")
     val_list: str | None = Field(
         None, description="Validation list, on which training chooses its best epoch (null: the last epoch counts)."

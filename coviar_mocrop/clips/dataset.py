@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -13,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from coviar_mocrop.bitstream import Video, open_video
+from coviar_mocrop.bitstream import Video
 from coviar_mocrop.clips.batch import Features, Sample
-from coviar_mocrop.clips.cache import State, open_box_cache
+from coviar_mocrop.clips.cache import boxes_made_by, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.reader import ReadViews, WantsViews, read_streams
-from coviar_mocrop.datasets.lists import DataRoot, VideoList
+from coviar_mocrop.clips.store import State, open_store
+from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.datasets.splits import some
 from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings
@@ -93,7 +93,7 @@ class ClipDataset(Dataset[Sample]):
         Args:
             videos: what to read.
             streams: what they are read for.
-            data: root, backend, virtual GOPs.
+            data: where the videos lie, backend, virtual GOPs.
             mocrop: how boxes are estimated; None: the frame is not cropped.
             training: random segments, crops and flips; else the fixed ones of testing.
             seed: of all randomness.
@@ -102,17 +102,24 @@ class ClipDataset(Dataset[Sample]):
         self.streams = {stream.name: stream for stream in streams}
         self.features: dict[str, Features] = {}
         self.training, self.seed = training, seed
-        self.root = DataRoot(data.root, follow_links=data.follow_links)
+        self.store = open_store(data)
         # What reading processes look at lies in arrays: merely looking at a Python object writes to its memory, so
         # that each process would come to hold a copy of the list.
         self._names = np.array([clip.path.encode() for clip in videos.clips], dtype=np.bytes_)
         self._labels = np.array([clip.label for clip in videos.clips], dtype=np.int64)
-        # in shared memory, so that a box that one process finds is known to all; NaN: not known yet
+        # In shared memory, so that a box that one process finds is known to all. NaN: not known yet. A box counts only
+        # for the state of the video that it was made from.
         self._boxes = torch.full((len(videos), 4), torch.nan, dtype=torch.float64).share_memory_()
         self._states = torch.zeros((len(videos), 2), dtype=torch.int64).share_memory_()
         self._damaged = torch.zeros(len(videos), dtype=torch.int64).share_memory_()
-        self._kept = np.zeros(len(videos), dtype=np.bool_)
-        self._cache = None if mocrop is None else open_box_cache(data, mocrop, self.root)
+        self._kept = np.zeros((len(videos), 2), dtype=np.int64)  # the states whose boxes are in the cache
+        self._cache = None if mocrop is None else open_box_cache(data, mocrop, self.store)
+        if mocrop is not None:
+            names = [clip.path for clip in videos.clips]
+            packed = self.store.boxes(names, boxes_made_by(mocrop, data.anchor_every))
+            if packed is not None:
+                self._boxes[:], self._states[:] = torch.from_numpy(packed[1]), torch.from_numpy(packed[0])
+                self._kept[:] = packed[0]
         self._find_boxes()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -121,6 +128,12 @@ class ClipDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.videos)
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[Sample]:
+        """Read the clips of a batch; what is far away is brought here meanwhile."""
+        read = self.streams.keys() - self.features.keys()
+        self.store.fetch([self._name(index) for _, index, names in keys if read.intersection(names or self.streams)])
+        return [self[key] for key in keys]
 
     def __getitem__(self, key: Key) -> Sample:
         """Read a clip. Errors are handed on: raised in a worker process, they would arrive wrapped in a traceback."""
@@ -157,30 +170,30 @@ class ClipDataset(Dataset[Sample]):
         Raises:
             CoviarMocropError: it cannot be read, or has no motion vectors where they are needed.
         """
-        video, facts = self.open(index)
+        video, state = self.open(index)
         known = self._boxes[index].tolist()
-        box = self.mocrop if self.mocrop is None or np.isnan(known[0]) else CropBox(*known)
+        is_known = not np.isnan(known[0]) and tuple(self._states[index].tolist()) == state
+        box = CropBox(*known) if self.mocrop is not None and is_known else self.mocrop
         with video:
             read, _ = read_streams(video, streams, box, [self.seed, epoch, index] if self.training else None)
             self._damaged[index] = max(video.damaged_frames, int(self._damaged[index]))
         found = next(iter(read.values())).box
-        if box is self.mocrop and found is not None and facts is not None:
-            self._states[index] = torch.tensor([facts.st_size, facts.st_mtime_ns])
+        if box is self.mocrop and found is not None:
+            self._states[index] = torch.tensor(state)
             self._boxes[index] = torch.tensor(found, dtype=torch.float64)
         return read
 
-    def open(self, index: int) -> tuple[Video, os.stat_result | None]:
-        """Open a clip's video; with the facts about its file, taken before.
+    def open(self, index: int) -> tuple[Video, State]:
+        """Open a clip's video; with its state, taken before.
 
         Raises:
             VideoError: it cannot be read.
             DataError: the list entry leaves the data root.
         """
-        path, facts = self.root.find(bytes(self._names[index]).decode())
-        data = self.data
-        limit = data.max_frame_pixels
-        video = open_video(path, data.backend, data.anchor_every, index_cache=data.index_folder, max_frame_pixels=limit)
-        return video, facts
+        return self.store.open(self._name(index))
+
+    def _name(self, index: int) -> str:
+        return bytes(self._names[index]).decode()
 
     def warn_of_damage(self, group: Group = ALONE, what: str = "clips") -> None:
         """Log how many clips have damaged frames, of those decoded so far. Collective: every process must call it.
@@ -202,22 +215,22 @@ class ClipDataset(Dataset[Sample]):
         Raises:
             CoviarMocropError: the cache cannot be written.
         """
-        if self._cache is None or self._kept.all():
+        if self._cache is None:
             return
-        new = np.flatnonzero(~self._kept & ~np.isnan(self._boxes.numpy()[:, 0])).tolist()
-        names = [clip.path for clip in self.videos.clips]
-        self._cache.put({names[i]: (State(*self._states[i].tolist()), self._boxes[i].numpy()) for i in new})
-        self._cache.refresh()
-        self._kept[new] = True
-        self._find_boxes()
+        states = self._states.numpy()
+        new = np.flatnonzero((states != self._kept).any(axis=1)).tolist()
+        self._cache.put({self._name(i): (State(*states[i].tolist()), self._boxes[i].numpy()) for i in new})
+        self._kept[new] = states[new]
+        if torch.isnan(self._boxes[:, 0]).any():
+            self._cache.refresh()
+            self._find_boxes()
 
     def _find_boxes(self) -> None:
         """Take up the boxes that are in the cache."""
         if self._cache is None:
             return
-        names = [clip.path for clip in self.videos.clips]
-        for index in np.flatnonzero(~self._kept).tolist():
-            row = self._cache.get(names[index])
-            if row is not None:
-                self._boxes[index] = torch.from_numpy(row.copy())
-                self._kept[index] = True
+        for index in np.flatnonzero(np.isnan(self._boxes[:, 0].numpy())).tolist():
+            if (kept := self._cache.kept(self._name(index))) is not None:
+                self._boxes[index] = torch.from_numpy(kept[1].copy())
+                self._states[index] = torch.tensor(kept[0])
+                self._kept[index] = kept[0]

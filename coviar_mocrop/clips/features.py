@@ -72,7 +72,7 @@ def compute_features(streams: Sequence[WantsFeatures], dataset: ClipDataset, gro
     data = dataset.data
     by_key = {f"{stream.name}/{view}": (stream, view) for stream in streams for view in stream.feature_dims}
     caches = {
-        key: ClipCache(data.cache, dataset.root, "features", s.made_by(view), s.feature_dims[view], np.float32)
+        key: ClipCache(data.cache, dataset.store, "features", s.made_by(view), s.feature_dims[view], np.float32)
         for key, (s, view) in by_key.items()
     }
     device = streams[0].device
@@ -83,7 +83,7 @@ def compute_features(streams: Sequence[WantsFeatures], dataset: ClipDataset, gro
     reading: list[float] = []
     spent: dict[str, list[float]] = {stream.name: [] for stream in streams}
 
-    def compute(name: str, path: str, missing: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def compute(name: str, missing: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         start = time.perf_counter()
         wanted = {s.name: [view for view in s.feature_dims if f"{s.name}/{view}" in missing] for s in streams}
         read = _read(dataset, numbers[name], [_Part(s, wanted[s.name]) for s in streams if wanted[s.name]], failed)
@@ -118,7 +118,7 @@ def compute_features(streams: Sequence[WantsFeatures], dataset: ClipDataset, gro
         rows, errors = compute_rows(names, caches, compute, **options)
         timed = [] if dataset.training else [name for name, found in rows.items() if found][:_TIMED]
         for name in (*timed[:1], *timed):  # the very first also waits for what is compiled and loaded
-            compute(name, "", list(caches))
+            compute(name, list(caches))
     count = len(timed)
     found = {}
     for stream in streams:

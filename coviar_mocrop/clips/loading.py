@@ -13,13 +13,13 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from coviar_mocrop import storage
 from coviar_mocrop.bitstream import accumulate
 from coviar_mocrop.clips.batch import Batch, Sample, collate
 from coviar_mocrop.clips.config import DataConfig
@@ -27,8 +27,9 @@ from coviar_mocrop.clips.dataset import ClipDataset, Key, SkipLog
 from coviar_mocrop.clips.features import WantsFeatures, compute_features
 from coviar_mocrop.clips.reader import WantsViews
 from coviar_mocrop.clips.resize import compile_kernels as compile_resize
+from coviar_mocrop.clips.store import open_store
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.lists import VideoList, groups_beside, read_classes, read_form, read_list
+from coviar_mocrop.datasets.lists import VideoList, groups_beside, read_classes, read_list
 from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.interrupt import kill_at_exit, leave_ending_to_the_parent
 from coviar_mocrop.runtime import ALONE, Group
@@ -55,16 +56,16 @@ def read_videos(data: DataConfig, part: Part, shard: tuple[int, int] = (0, 1)) -
     Raises:
         ConfigError: the settings name no such list.
         ListError: the list or the class list does not parse.
-        DataError: there is no such folder.
+        DataError: the videos are not where the settings say.
     """
     path = {"train": data.train_list, "val": data.val_list, "test": data.test_list}[part]
     if path is None:
         raise ConfigError(f"data.{part}_list is not set; name a video list")
-    if not Path(data.root).is_dir():
-        raise DataError(f"{data.root}: is no folder; set data.root to where the paths of {path} start")
+    store = open_store(data)
     videos = read_list(path, read_classes(data.classes))
     clips = videos.clips[shard[0] :: shard[1]]
-    return replace(videos, clips=clips, form=read_form(data.root), group_of=groups_beside(Path(path).parent))
+    store.require([clip.path for clip in clips])
+    return replace(videos, clips=clips, form=store.form, group_of=groups_beside(storage.beside(path, "")))
 
 
 def open_clips(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+from coviar_mocrop import storage
 from coviar_mocrop.bitstream.transcode import Codec
 from coviar_mocrop.errors import DataError, ListError
 
@@ -122,16 +123,20 @@ def read_list(path: str | os.PathLike[str], classes: Iterable[str]) -> VideoList
 
 
 def groups_beside(lists: str | os.PathLike[str]) -> dict[str, str]:
-    """The group of each clip, from the file ``groups.txt`` in the folder of the lists; empty where there is none.
+    """The group of each clip, from the file ``groups.txt`` in the folder ``lists``; empty where there is none.
 
     Raises:
         ListError: naming the file, the line and what was expected there.
     """
-    path = Path(lists) / GROUPS
-    if not path.exists():
-        return {}
+    path = storage.beside(f"{os.fspath(lists)}/", GROUPS)
+    try:
+        lines = _lines(path)
+    except ListError as error:
+        if isinstance(error.__cause__, storage.NoSuchFile):
+            return {}
+        raise
     group_of = {}
-    for number, line in _lines(path):
+    for number, line in lines:
         name, tab, group = line.rpartition("\t")
         if not tab:
             raise ListError(f"{path}, line {number}: expected 'path<tab>group', found {line!r}")
@@ -156,15 +161,15 @@ def format_classes(classes: Iterable[str]) -> str:
 
 def _lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+        text = storage.read(path).decode()
+    except storage.NoSuchFile as error:
         raise ListError(f"{path}: no such list; make lists with coviar prepare") from error
-    except IsADirectoryError as error:
-        raise ListError(f"{path}: is a folder; give a list, which is a text file") from error
     except UnicodeDecodeError as error:
         raise ListError(f"{path}: is no text; give a list, one clip or class a line") from error
-    except OSError as error:
-        raise ListError(f"{path}: cannot be read ({error.strerror})") from error
+    except DataError as error:
+        if os.path.isdir(path):
+            raise ListError(f"{path}: is a folder; give a list, which is a text file") from error
+        raise ListError(str(error)) from error
     stripped = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
     return [(number, line) for number, line in stripped if line and not line.startswith("#")]
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from coviar_mocrop.training.setup import Trainer
 
 _FREE_TO_CHANGE = (
-    *("output", "data.root", "data.follow_links", "data.cache", "data.index_cache", "data.backend", "data.workers"),
+    *("output", "data.root", "data.shards", "data.follow_links", "data.cache", "data.index_cache", "data.backend"),
+    *("data.workers", "data.start_method"),
     *("data.max_frame_pixels", "data.test_list", "data.train_list", "data.val_list", "data.classes"),
     *("train.device", "train.threads", "train.precision", "train.save_minutes", "train.channels_last", "train.compile"),
-    *("train.deterministic", "data.start_method"),
-    *("train.test_batch_size", "train.frames_at_once", "train.epochs"),
+    *("train.deterministic", "train.test_batch_size", "train.frames_at_once", "train.epochs"),
 )
 """Settings that may differ when a run is resumed. Lists may lie elsewhere; what they hold is compared."""
 logger = logging.getLogger(__name__)

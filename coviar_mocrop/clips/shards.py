@@ -1,0 +1,269 @@
+"""Videos in shards, read where they lie, clip by clip, without unpacking."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from coviar_mocrop import storage
+from coviar_mocrop.bitstream import Video
+from coviar_mocrop.clips.config import DataConfig
+from coviar_mocrop.clips.shard_index import ROW, ShardIndex, find_shards, index_path, unpack_index
+from coviar_mocrop.clips.store import NO_VIDEO, State, open_with
+from coviar_mocrop.datasets.splits import some
+from coviar_mocrop.errors import CoviarMocropError, DataError, VideoError
+from coviar_mocrop.files import atomic_write
+
+_READERS = 16
+"""Shards, or clips, asked for at the same time, where waiting takes longest."""
+logger = logging.getLogger(__name__)
+
+
+def open_shards(data: DataConfig) -> ShardStore:
+    """The store of ``data.shards``; the same object as before if its files have not changed.
+
+    Raises:
+        DataError: a shard is missing, damaged or cut short, and ``data.on_error`` is ``raise``.
+    """
+    shards = find_shards(data.shards or ())
+    states = tuple(_file_state(path) for shard in shards for path in (shard, index_path(shard)))
+    return _opened(data, tuple(shards), states)
+
+
+def _file_state(path: str) -> tuple[int, int] | None:
+    try:
+        facts = os.stat(path)
+        return facts.st_size, facts.st_mtime_ns
+    except (OSError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=2)
+def _opened(data: DataConfig, shards: tuple[str, ...], states: tuple[tuple[int, int] | None, ...]) -> ShardStore:
+    return ShardStore(data, shards)
+
+
+class ShardStore:
+    """Videos that are members of tar files; a :class:`~coviar_mocrop.clips.store.ClipStore`.
+
+    What it knows of a clip lies in arrays, so that reading processes share it. An address is read clip by clip. Where
+    its server sends whole files only, the shard is kept in the folder of caches.
+    """
+
+    identity = "shards"
+
+    def __init__(self, data: DataConfig, shards: Sequence[str]) -> None:
+        """Read the indexes of ``shards``.
+
+        Raises:
+            DataError: one is missing, damaged or cut short, and ``data.on_error`` is ``raise``; two hold different
+                videos of one name.
+        """
+        self.data, self.shards = data, tuple(shards)
+        found = self._load_indexes()
+        self.form = next((index.form for index in found if index is not None), None)
+        self._made_by = [index and index.boxes_made_by for index in found]
+        kept = [(number, index) for number, index in enumerate(found) if index is not None]
+        names = np.concatenate([index.names for _, index in kept] or [np.empty(0, "S1")])
+        order = np.argsort(names, kind="stable")
+        self._names = names[order]
+        self._rows = np.concatenate([index.rows for _, index in kept] or [np.empty(0, ROW)])[order]
+        self._shard_of = np.repeat([number for number, _ in kept], [len(i.names) for _, i in kept]).astype(int)[order]
+        self._require_one_of_each()
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._coming: dict[str, Future[tuple[_Place, bytes]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process is sent."""
+        return {**self.__dict__, "_pool": None, "_coming": {}}
+
+    def _load_indexes(self) -> list[ShardIndex | None]:
+        problems: list[CoviarMocropError] = []
+
+        def load(shard: str) -> ShardIndex | None:
+            try:
+                index = _read_index(shard)
+                state = None if storage.is_address(shard) else _file_state(shard)
+                if state is not None and state[0] != index.tar_bytes:
+                    raise DataError(
+                        f"{shard}: has {state[0]} bytes in place of {index.tar_bytes}; it was cut short or replaced, "
+                        "copy it again"
+                    )
+                if state is None and not storage.is_address(shard):
+                    raise DataError(f"{shard}: no such shard; copy it again")
+                return index
+            except CoviarMocropError as error:
+                problems.append(error)
+                return None
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            loaded = pool.map(load, self.shards)
+            found = list(tqdm(loaded, "shards", len(self.shards), unit="shard", leave=False, delay=2))
+        problems.sort(key=str)
+        if problems and (self.data.on_error == "raise" or len(problems) == len(self.shards)):
+            more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+            hint = "" if self.data.on_error == "skip" else "; to leave out its clips: --set data.on_error=skip"
+            raise DataError(f"{problems[0]}{more}{hint}")
+        for error in problems:
+            logger.warning("left out %s", error)
+        if problems:
+            logger.warning(
+                "%d of %d shards are left out; their clips count as skipped", len(problems), len(self.shards)
+            )
+        return found
+
+    def _require_one_of_each(self) -> None:
+        same = np.flatnonzero(self._names[1:] == self._names[:-1])
+        for place in same[np.any([self._rows[c][same] != self._rows[c][same + 1] for c in ("size", "checksum")], 0)]:
+            both = (self.shards[self._shard_of[place]], self.shards[self._shard_of[place + 1]])
+            raise DataError(f"{self._name(place)}: {both[0]} and {both[1]} hold different videos of this name")
+
+    def _name(self, place: int) -> str:
+        return bytes(self._names[place]).decode(errors="replace")
+
+    def _places(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of clips, -1 where there is none."""
+        wanted = np.array([name.encode() for name in names], np.bytes_)
+        if not len(self._names) or not len(wanted):
+            return np.full(len(wanted), -1)
+        at = np.minimum(np.searchsorted(self._names, wanted), len(self._names) - 1)
+        return np.where(self._names[at] == wanted, at, -1)
+
+    def require(self, names: Sequence[str]) -> None:
+        """See :class:`~coviar_mocrop.clips.store.ClipStore`."""
+        missing = [names[number] for number in np.flatnonzero(self._places(names) < 0).tolist()]
+        if missing and self.data.on_error == "raise":
+            raise DataError(
+                f"{some(missing)}: in none of {len(self.shards)} shards ({some(self.shards)}); data.shards names those "
+                "of all lists that are used, or a folder of them"
+            )
+
+    def state(self, name: str) -> State:
+        """See :class:`~coviar_mocrop.clips.store.ClipStore`."""
+        (place,) = self._places([name])
+        return NO_VIDEO if place < 0 else State(int(self._rows["size"][place]), int(self._rows["checksum"][place]))
+
+    def boxes(
+        self, names: Sequence[str], made_by: Mapping[str, Any]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
+        """See :class:`~coviar_mocrop.clips.store.ClipStore`."""
+        made_by = json.loads(json.dumps(made_by))
+        fits = np.array([given == made_by for given in self._made_by])
+        if not fits.any() or not len(self._names):
+            return None
+        places = self._places(names)
+        rows = self._rows[places]
+        states = np.stack([rows["size"], rows["checksum"].astype(np.int64)], axis=1)
+        known = (places >= 0) & fits[self._shard_of[places]]
+        return states, np.where(known[:, None], rows["box"], np.nan)
+
+    def open(self, name: str) -> tuple[Video, State]:
+        """See :class:`~coviar_mocrop.clips.store.ClipStore`."""
+        place, data = self._found(name)
+        video, state = self._video(place, data)
+        where = f"{name} in {place.shard}"
+        return open_with(NamedBytes(video, where), self.data, data[: place.index_size] or None), state
+
+    def read(self, name: str) -> bytes:
+        """See :class:`~coviar_mocrop.clips.store.ClipStore`."""
+        return self._video(*self._found(name))[0]
+
+    def fetch(self, names: Sequence[str]) -> None:
+        """See :class:`~coviar_mocrop.clips.store.ClipStore`."""
+        self._coming.clear()
+        if not any(map(storage.is_address, self.shards)):
+            return
+        if self._pool is None or self._pool[0] != os.getpid():  # threads do not survive a fork
+            self._pool = (os.getpid(), ThreadPoolExecutor(_READERS, "fetch"))
+        self._coming = {name: self._pool[1].submit(self._read_range, name) for name in names}
+
+    def _found(self, name: str) -> tuple[_Place, bytes]:
+        coming = self._coming.pop(name, None)
+        return self._read_range(name) if coming is None else coming.result()
+
+    def _read_range(self, name: str) -> tuple[_Place, bytes]:
+        """A clip's packet index, if it has one, up to the end of its video.
+
+        Raises:
+            VideoError: it is in no shard, or cannot be read.
+        """
+        (number,) = self._places([name])
+        if number < 0:
+            raise VideoError(f"{name}: is in none of {len(self.shards)} shards; pack it, or leave it out of the list")
+        offset, size, checksum, index_offset, index_size, _ = self._rows[number].item()
+        start = index_offset if index_size and index_offset < offset else offset
+        wanted = offset + size - start
+        place = _Place(name, self.shards[self._shard_of[number]], size, checksum, index_size if start < offset else 0)
+        try:
+            data = self._bytes_of(place.shard, start, wanted)
+        except CoviarMocropError as error:
+            raise VideoError(f"{name}: {error}") from error
+        if len(data) < wanted:
+            raise VideoError(f"{name}: {place.shard} ends before it does; the shard was cut short, copy it again")
+        return place, data
+
+    @staticmethod
+    def _video(place: _Place, data: bytes) -> tuple[bytes, State]:
+        video = data[len(data) - place.size :]
+        if zlib.crc32(video) != place.checksum:
+            raise VideoError(
+                f"{place.name}: {place.shard} holds other bytes than were packed (wrong checksum); copy it again"
+            )
+        return video, State(place.size, place.checksum)
+
+    def _bytes_of(self, shard: str, start: int, size: int) -> bytes:
+        """From a copy in the folder of caches where the server of an address sends whole files only."""
+        if not storage.is_address(shard):
+            return storage.read(shard, start, size)
+        digest = hashlib.blake2b(shard.encode(), digest_size=8).hexdigest()
+        copy = Path(self.data.cache, "shards", f"{digest}.tar")
+        if not copy.exists():
+            try:
+                return storage.read(shard, start, size)
+            except storage.WholeFilesOnly:
+                logger.warning("%s: its server sends whole files only, so it is copied to %s", shard, copy)
+            with atomic_write(copy) as temporary:
+                temporary.write_bytes(storage.read(shard))
+        return storage.read(copy, start, size)
+
+
+def _read_index(shard: str) -> ShardIndex:
+    name = index_path(shard)
+    try:
+        return unpack_index(storage.read(name), name)
+    except storage.NoSuchFile as error:
+        raise DataError(
+            f"{shard}: has no index beside it ({name}); coviar prepare shards writes both, copy them together"
+        ) from error
+
+
+class _Place(NamedTuple):
+    """Where a clip is."""
+
+    name: str
+    shard: str
+    size: int
+    checksum: int
+    index_size: int
+    """Bytes of the packet index, which then comes before the video."""
+
+
+class NamedBytes(io.BytesIO):
+    """Bytes that messages can name."""
+
+    def __init__(self, data: bytes, name: str) -> None:
+        super().__init__(data)
+        self.name = name
