@@ -249,5 +249,8 @@ def frames_between(times: NDArray[np.int64], unit: Fraction, start: float | None
 
 
 def _ceiling(seconds: float, unit: Fraction) -> int:
-    """The first time that is not before ``seconds``, in units, within what int64 holds."""
-    return max(min(math.ceil(Fraction(seconds) / unit), 2**63 - 1), -(2**63))
+    """The first time that is not before ``seconds``, in units, within what int64 holds.
+
+    The decimal number counts, not the binary one that is nearest: a frame shown at 1.28 s is not before 1.28.
+    """
+    return max(min(math.ceil(Fraction(str(seconds)) / unit), 2**63 - 1), -(2**63))
