@@ -226,7 +226,7 @@ def test_pictures_that_cannot_be_used(tmp_path: Path, kind: str, says: str) -> N
         second.write_bytes(second.read_bytes()[:900])
     elif kind == "size":
         Image.fromarray(texture(24, 32)).save(second)
-    limit = {"max_frame_pixels": 100} if kind == "large" else {}
+    limit: dict[str, Any] = {"max_frame_pixels": 100} if kind == "large" else {}
     if kind == "large":  # beyond what a decoder may add
         Image.fromarray(np.zeros((1100, 1100, 3), np.uint8)).save(folder / "00001.jpg")
     with pytest.raises(VideoError, match=says) as caught:

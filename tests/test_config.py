@@ -13,9 +13,15 @@ from coviar_mocrop.config import build_config, load_config, load_configs
 from coviar_mocrop.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-RUNS = [
-    (path.stem, name) for path in sorted(CONFIGS.glob("*.yaml")) for name in yaml.safe_load(path.read_text())["streams"]
-]
+
+
+def runs_of(path: Path) -> list[str]:
+    """The runs that a file names, or the file that it builds on."""
+    values = yaml.safe_load(path.read_text())
+    return [*(runs_of(CONFIGS / values["base"]) if "base" in values else []), *values.get("streams", {})]
+
+
+RUNS = [(path.stem, name) for path in sorted(CONFIGS.glob("*.yaml")) for name in runs_of(path)]
 RECIPES = {  # CoViAR's: learning rate, epochs, steps, batch size
     ("ucf101", "iframe"): (3e-4, 510, (150, 270, 390), 80),
     ("ucf101", "mv"): (1e-2, 510, (150, 270, 390), 80),
@@ -42,6 +48,29 @@ def test_coviar_recipes(data_set: str, name: str) -> None:
     assert train.rate_factors.model_dump() == {"classifier": 1, "stem": 0.01 if iframe else 0.1, "rest": 0.01}
     assert (config.input.segments, config.input.test_segments, config.input.test_crops) == (3, 25, 10)
     assert (min(config.input.scales) == 0.66) == iframe
+
+
+LARGE = {  # TSM's and MotionSqueeze's for Kinetics and Something-Something: the same, and weight decay, clipping
+    ("kinetics400", "iframe"): (2e-2, 50, (20, 40), 128, 1e-4, 20),
+    ("kinetics700", "mv"): (2e-2, 50, (20, 40), 128, 1e-4, 20),
+    ("kinetics600", "iframe_motion_squeeze"): (2e-2, 75, (30, 60), 96, 1e-4, 20),
+    ("ssv2", "iframe"): (1e-2, 50, (20, 40), 64, 5e-4, 20),
+    ("ssv1", "residual"): (1e-2, 50, (20, 40), 64, 5e-4, 20),
+    ("ssv1", "iframe_motion_squeeze"): (1e-2, 40, (20, 30), 48, 5e-4, 200),
+}
+
+
+@pytest.mark.parametrize(("data_set", "name"), LARGE)
+def test_recipes_of_large_data_sets(data_set: str, name: str) -> None:
+    config = load_config(CONFIGS / f"{data_set}.yaml", stream=name)
+    train = config.train
+    assert (train.lr, train.epochs, train.steps, train.batch_size, train.weight_decay, train.grad_clip) == LARGE[
+        data_set, name
+    ]
+    assert (train.optimizer, train.schedule, train.momentum, train.warmup_epochs) == ("sgd", "step", 0.9, 0)
+    assert set(train.rate_factors.model_dump().values()) == {1}
+    assert (config.model.dropout, config.input.test_segments, config.input.test_crops) == (0.5, 8, 1)
+    assert config.input.flip == data_set.startswith("kinetics")  # left and right are classes of Something-Something
 
 
 @pytest.mark.parametrize(("data_set", "name"), RUNS)

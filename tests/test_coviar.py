@@ -181,5 +181,5 @@ def test_a_wrong_name_lists_what_there_is() -> None:
     done = run_coviar("train", "--config", "fodler", check=False)
     assert done.stderr == (
         "error: fodler: no such configuration file; did you mean 'folder'? "
-        "With the package come demo, folder, hmdb51, ucf101\n"
+        "With the package come demo, folder, hmdb51, kinetics400, kinetics600, kinetics700, ssv1, ssv2, ucf101\n"
     )

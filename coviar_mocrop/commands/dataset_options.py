@@ -11,6 +11,7 @@ from coviar_mocrop.files import require_writable
 from coviar_mocrop.shipped import shipped
 
 if TYPE_CHECKING:
+    from coviar_mocrop.datasets.annotated import Coverage
     from coviar_mocrop.datasets.convert import Prepared
 
 CANONICAL_SIZE = 340, 256
@@ -49,7 +50,7 @@ def add_overwrite(arguments: argparse._ActionsContainer) -> None:
 
 
 def add_common(arguments: argparse.ArgumentParser, *, codec: str) -> None:
-    """Add the options of ``folder``, ``ucf101`` and ``hmdb51``."""
+    """Add the options that all data sets but the demo have."""
     lists = arguments.add_argument_group("lists")
     lists.add_argument(
         "--lists",
@@ -132,6 +133,27 @@ def add_official(arguments: argparse.ArgumentParser, *, groups: str) -> None:
         groups: the data set's word for the clips that are held out together.
     """
     arguments.add_argument("source", type=Path, metavar="SOURCE", help="folder of the unpacked archive")
+    _add_val_share(arguments, groups)
+    arguments.add_argument(
+        "--allow-incomplete", action="store_true", help="warn of missing classes and clips instead of stopping"
+    )
+    add_common(arguments, codec="mpeg4")
+
+
+def add_annotated(arguments: argparse.ArgumentParser, *, source: str, groups: str) -> None:
+    """Add the options of ``kinetics``, ``ssv1`` and ``ssv2``.
+
+    Args:
+        arguments: of the command.
+        source: what the folder of videos is.
+        groups: see :func:`add_official`.
+    """
+    arguments.add_argument("source", type=Path, metavar="SOURCE", help=source)
+    _add_val_share(arguments, groups)
+    add_common(arguments, codec="mpeg4")
+
+
+def _add_val_share(arguments: argparse.ArgumentParser, groups: str) -> None:
     arguments.add_argument(
         "--val-share",
         type=float,
@@ -140,10 +162,6 @@ def add_official(arguments: argparse.ArgumentParser, *, groups: str) -> None:
         help="share of the official training clips of each class to hold out for validation, in whole "
         f"{groups}; 0 keeps the official lists whole (default: %(default)s)",
     )
-    arguments.add_argument(
-        "--allow-incomplete", action="store_true", help="warn of missing classes and clips instead of stopping"
-    )
-    add_common(arguments, codec="mpeg4")
 
 
 def official(given: argparse.Namespace, name: str) -> dict[str, Any]:
@@ -169,3 +187,12 @@ def report(name: str, prepared: Prepared, *, follow_links: bool = False, seed: i
         print(f"  {command}")
     if len(prepared.splits) > 1:
         print(f"the same with the lists of split 2 to {len(prepared.splits)}, and an output for each")
+
+
+def report_annotated(name: str, prepared: Prepared, coverage: Coverage, *, follow_links: bool = False) -> None:
+    """Print which of the annotated clips there are, and what :func:`report` prints."""
+    from coviar_mocrop.datasets.annotated import COVERAGE
+
+    print(coverage.table())
+    print(f"what is missing: {prepared.lists / COVERAGE}")
+    report(name, prepared, follow_links=follow_links)

@@ -11,7 +11,7 @@ import argparse
 from coviar_mocrop.cli import epilog
 from coviar_mocrop.commands import description, load, summary
 
-KINDS = ("demo", "folder", "ucf101", "hmdb51", "transcode", "boxes", "features")
+KINDS = ("demo", "folder", "ucf101", "hmdb51", "kinetics", "ssv1", "ssv2", "transcode", "boxes", "features")
 EXAMPLES = """\
   # a small synthetic data set, to try everything out
   coviar prepare demo
@@ -22,6 +22,10 @@ EXAMPLES = """\
   # the official data sets, unpacked
   coviar prepare ucf101 UCF-101 --transcode data/ucf101
   coviar prepare hmdb51 hmdb51_org --splits testTrainMulti_7030_splits --transcode data/hmdb51
+
+  # those of which annotation files name the clips, and the disk holds what could be had
+  coviar prepare kinetics videos --annotations train.csv validate.csv --transcode data/kinetics400 --on-error skip
+  coviar prepare ssv2 20bn-something-something-v2 --annotations labels --transcode data/ssv2
 
   # single videos of any codec to the canonical form
   coviar prepare transcode phone.mov phone.mp4

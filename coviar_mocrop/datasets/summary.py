@@ -20,7 +20,8 @@ _LINE, _BREAK = 110, " \\\n    "
 
 def count_table(prepared: Prepared) -> str:
     """The number of clips by side of each split, class by class where there is one split of few classes."""
-    width = max(len("a class has"), *(len(class_name) + 2 for class_name in prepared.classes))
+    by_class = len(prepared.splits) == 1 and len(prepared.classes) <= _CLASSES_SHOWN
+    width = max([len("  a class has"), *(len(class_name) + 2 for class_name in prepared.classes if by_class)])
 
     def row(title: str, cells: Sequence[object]) -> str:
         return f"{title:{width}}" + "".join(f"  {cell!s:>9}" for cell in cells)
@@ -31,7 +32,7 @@ def count_table(prepared: Prepared) -> str:
         counts = [Counter(clip.class_name for clip in split[side]) for side in sides]
         table = {f"  {class_name}": [count[class_name] for count in counts] for class_name in prepared.classes}
         lines.append(row(f"split {number}", sides))
-        if len(prepared.splits) == 1 and len(prepared.classes) <= _CLASSES_SHOWN:
+        if by_class:
             lines += [row(title, numbers) for title, numbers in table.items()]
         else:
             ranges = [f"{min(side)}..{max(side)}" for side in zip(*table.values(), strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from coviar_mocrop.datasets.splits import some
@@ -40,7 +41,7 @@ def videos_by_folder(root: str | os.PathLike[str]) -> dict[str, list[str]]:
     if not found:
         raise DataError(f"{base}: no folder in it holds a video; expected {base}/<class>/<video>")
     for path in (path for videos in found.values() for path in videos):
-        _require_listable(path, base)
+        require_listable(path, base)
     return found
 
 
@@ -67,12 +68,66 @@ def videos_below(folder: Path) -> list[Path]:
     return sorted(found, key=Path.as_posix)
 
 
+def videos_named(root: str | os.PathLike[str], names: Collection[str]) -> dict[str, str]:
+    """The videos below a folder whose names without suffix are in ``names``: by name, the path below ``root``.
+
+    One pass over the folders, without a look at any file. Of several files of a name, the first in alphabetical order
+    of their paths is taken. Links to folders are followed, hidden files and folders left out.
+
+    Raises:
+        DataError: a folder is missing or cannot be listed.
+    """
+    found: dict[str, str] = {}
+    for place, _, files in _folders_below(root):
+        for file in files:
+            stem, _, suffix = file.rpartition(".")
+            if stem in names and f".{suffix.lower()}" in VIDEO_SUFFIXES:
+                path = place + file
+                found[stem] = min(found.get(stem, path), path)
+    return found
+
+
+def folders_named(root: str | os.PathLike[str], names: Collection[str]) -> dict[str, str]:
+    """The folders below a folder whose names are in ``names``: by name, the path below ``root``.
+
+    What is in them is not listed. Else as :func:`videos_named`.
+    """
+    found: dict[str, str] = {}
+    for place, folders, _ in _folders_below(root):
+        for folder in folders:
+            if folder in names:
+                path = place + folder
+                found[folder] = min(found.get(folder, path), path)
+        folders[:] = [folder for folder in folders if folder not in names]
+    return found
+
+
+def _folders_below(root: str | os.PathLike[str]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """The path of each folder below ``root`` (empty, or with a slash at its end), its folders and its files."""
+    if not os.path.isdir(root):
+        raise DataError(f"{os.fspath(root)}: no such folder; give the one that holds the videos")
+    seen = set()
+    for place, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = os.path.relpath(place, root).replace(os.sep, "/")
+        yield "" if below == "." else f"{below}/", folders, [name for name in files if not name.startswith(".")]
+
+
 def _refuse(error: OSError) -> None:
     raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); mend its access") from error
 
 
-def _require_listable(path: str, root: Path) -> None:
-    """Refuse names that a list, which is lines of text, would give back changed."""
+def require_listable(path: str, root: Path) -> None:
+    """Refuse names that a list, which is lines of text, would give back changed.
+
+    Raises:
+        DataError: naming the path.
+    """
     try:
         path.encode("utf-8")
         readable = path == path.strip() and not path.startswith("#") and path.splitlines() == [path]
