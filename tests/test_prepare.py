@@ -425,6 +425,11 @@ def write_mjpeg(path: Path) -> None:
         container.mux(stream.encode(None))
 
 
+def failed_in(folder: Path) -> dict[str, str]:
+    with open(folder / "failed.csv", newline="") as text:
+        return {row["video"]: row["why"] for row in csv.DictReader(text)}
+
+
 @pytest.fixture
 def spoilt(tree: Callable[..., Path], clip_file: Path) -> Path:
     root = tree({"good": 3, "bad": 2})
@@ -452,6 +457,7 @@ def test_check_names_what_cannot_be_used(spoilt: Path, tmp_path: Path, caplog: p
         assert str(spoilt / path) in prepared.left_out[path]
         assert part in prepared.left_out[path]
         assert prepared.left_out[path] in caplog.text
+    assert failed_in(tmp_path / "lists") == prepared.left_out
     assert sum(map(len, read_back(prepared).values())) == 5
     with pytest.raises(DataError, match=r"6 of 11 videos cannot be used.*--on-error skip") as caught:
         prepare_folder(spoilt, tmp_path / "lists", handling=RAISE)
@@ -460,9 +466,10 @@ def test_check_names_what_cannot_be_used(spoilt: Path, tmp_path: Path, caplog: p
     with pytest.raises(DataError) as caught:
         prepare_folder(spoilt, tmp_path / "lists", handling=RAISE)
     assert [caplog.text.count(reason) for reason in prepared.left_out.values()] == [1] * 6  # each is named once
-    assert "6 of 11 videos cannot be used, see above" in str(caught.value)
+    assert f"6 of 11 videos cannot be used, see above and {tmp_path / 'lists/failed.csv'}" in str(caught.value)
     unchecked = prepare_folder(spoilt, tmp_path / "lists", handling=UNCHECKED)
     assert not unchecked.left_out
+    assert not (tmp_path / "lists/failed.csv").exists()
 
 
 def test_transcode_mends_reports_and_resumes(spoilt: Path, tmp_path: Path) -> None:
@@ -516,6 +523,8 @@ def test_single_files_to_the_canonical_form(spoilt: Path, clip_file: Path, tmp_p
     ]
     assert done.stdout.count(" -> ") == 9
     assert done.stderr.count("skipped ") == 3
+    assert list(failed_in(out / "many")) == [str(bad / name) for name in ("cut.mp4", "empty.mp4", "text.mp4")]
+    assert not (out / "failed.csv").exists()
 
     def refused(*given: str | Path) -> str:
         return tool("prepare_data", "transcode", *given, ok=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from coviar_mocrop.commands.dataset_options import add_form, add_workers
 from coviar_mocrop.errors import DataError
+from coviar_mocrop.failed import NAME, shown
 
 EXAMPLES = """\
   coviar prepare transcode phone.mov phone.mp4
@@ -51,8 +52,8 @@ def main(given: argparse.Namespace) -> None:
     for source, target in written.items():
         print(f"{source} -> {target}")
     reasons = list(failed.values())
-    for reason in reasons if written or len(reasons) > 1 else []:  # else the error names the only one
-        print(f"skipped {reason}", file=sys.stderr)
+    for line in shown(reasons, given.target / NAME) if written or len(reasons) > 1 else []:
+        print(f"skipped {line}", file=sys.stderr)  # of the only one, the error says it
     if not written:
         raise DataError(reasons[0] if len(reasons) == 1 else f"none of {len(reasons)} could be transcoded, see above")
     if failed:

@@ -6,12 +6,10 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, TypeVar
-
-from tqdm import tqdm
 
 from coviar_mocrop.bitstream import open_video, transcode
 from coviar_mocrop.bitstream.pictures import transcode_pictures
@@ -26,11 +24,12 @@ from coviar_mocrop.datasets.splits import (
     same_files,
     write_splits,
 )
-from coviar_mocrop.errors import DataError, NoMotionVectorsError, VideoError
+from coviar_mocrop.errors import CoviarMocropError, DataError, NoMotionVectorsError, VideoError
+from coviar_mocrop.failed import shown, write_failed
 from coviar_mocrop.files import write_json
+from coviar_mocrop.parallel import run_map
 
 _GOP = 12
-_SHOWN = 20
 
 Item = TypeVar("Item")
 
@@ -76,7 +75,8 @@ class Handling:
         check: open each video and look for motion vectors.
         on_error: what to do about videos that cannot be used: ``raise`` after all have been tried, or ``skip`` them
             with a warning.
-        workers: number of videos processed at the same time.
+        workers: number of processes.
+        ray: address of a Ray cluster that works instead; see :func:`~coviar_mocrop.parallel.run_map`.
         progress: show a bar.
         follow_links: whether videos that are not transcoded may be symbolic links out of the data folder.
         overwrite: whether lists in the folder may be replaced by others.
@@ -85,6 +85,7 @@ class Handling:
     check: bool = True
     on_error: Literal["raise", "skip"] = "raise"
     workers: int = 2
+    ray: str | None = None
     progress: bool = True
     follow_links: bool = False
     overwrite: bool = False
@@ -190,7 +191,7 @@ def prepare(
         reasons_of = for_each(check_video, list(path_of), "checking", handling)
         failed |= {path_of[file]: reason for file, reason in reasons_of.items()}
     left_out = {path: failed[path] for path in targets if path in failed}
-    _report(source, left_out, len(targets), handling)
+    _report(source, left_out, len(targets), handling, write_failed(lists, left_out))
     usable = [clip for clip in clips if clip.path not in failed]
     side_of, splits = divided(usable)
     if leak := find_leak(same, side_of):
@@ -298,32 +299,36 @@ def _is_current(source: str, target: str) -> bool:
 
 
 def for_each(work: Callable[[Item], None], items: Sequence[Item], doing: str, handling: Handling) -> dict[Item, str]:
-    """Do ``work`` on all items with a bar; gives the reasons of those that raised :class:`VideoError`."""
+    """Do ``work`` on all items with a bar; gives the reasons of those that raised :class:`VideoError`.
+
+    Args:
+        work, items: see :func:`~coviar_mocrop.parallel.run_map`.
+        doing: title of the bar.
+        handling: workers, progress.
+
+    Raises:
+        CoviarMocropError: ``work`` raised another one of ours: the disk is full.
+    """
     failed: dict[Item, str] = {}
-    pool = ThreadPoolExecutor(max(handling.workers, 1))  # threads: decoding and encoding release Python's lock
-    try:
-        futures = {pool.submit(work, item): item for item in items}
-        hidden = not (handling.progress and items)
-        for future in tqdm(as_completed(futures), doing, len(futures), unit="video", disable=hidden):
-            try:
-                future.result()
-            except VideoError as error:
-                failed[futures[future]] = str(error)
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an interruption, what is queued is not done
+    outcomes = run_map(work, items, workers=handling.workers, ray=handling.ray, title=doing, progress=handling.progress)
+    with closing(outcomes):
+        for item, outcome in outcomes:
+            if isinstance(outcome, VideoError):
+                failed[item] = str(outcome)
+            elif isinstance(outcome, CoviarMocropError):
+                raise outcome
     return failed
 
 
-def _report(source: Path, failed: Mapping[str, str], total: int, handling: Handling) -> None:
+def _report(source: Path, failed: Mapping[str, str], total: int, handling: Handling, table: Path) -> None:
     fatal = bool(failed) and (handling.on_error == "raise" or len(failed) == total)
     named = list(failed.values()) if len(failed) > 1 or not fatal else []  # the error itself names a single one
-    for reason in named[:_SHOWN]:
-        _log.warning("cannot be used: %s", reason)
-    if len(named) > _SHOWN:
-        _log.warning("... and %d more", len(named) - _SHOWN)
+    for line in shown(named, table):
+        _log.warning("cannot be used: %s", line)
     if fatal:
         advice = "" if len(failed) == total else ", or leave them out with --on-error skip"
         raise DataError(
             f"{source}: {len(failed)} of {total} videos cannot be used"
-            f"{', see above' if named else f' ({next(iter(failed.values()))})'}; mend or remove them{advice}"
+            f"{f', see above and {table}' if named else f' ({next(iter(failed.values()))})'}; "
+            f"mend or remove them{advice}"
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from coviar_mocrop.bitstream import transcode
 from coviar_mocrop.bitstream.remote import file_name, is_address
@@ -12,6 +14,7 @@ from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE, Codec
 from coviar_mocrop.datasets.convert import Handling, for_each
 from coviar_mocrop.datasets.videos import VIDEO_SUFFIXES, videos_below
 from coviar_mocrop.errors import DataError
+from coviar_mocrop.failed import write_failed
 
 _CONTAINERS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".m4v", ".h264"})
 """Suffixes of files that the canonical codecs can be written to."""
@@ -51,23 +54,44 @@ def transcode_files(
             the suffix .mp4, and keeps its place below the folder that was given.
         codec: ``h264`` or ``mpeg4`` (Part 2).
         size: (width, height); None keeps each video's.
-        handling: workers and progress.
+        handling: workers, Ray and progress.
 
     Returns:
-        Target by source of what was written, and by source why others could not be.
+        Target by source of what was written, and by source why others could not be, which also stands in
+        ``failed.csv`` of the folder.
 
     Raises:
         DataError: two videos would become one file, one would replace itself, or ``output`` names one file for
             several videos.
     """
     target_of = _targets([_as_source(source) for source in sources], Path(output))
-    names = {str(source): source for source in target_of}
+    jobs = [_Job(source, target) for source, target in target_of.items()]
+    reasons = for_each(_Transcode(codec, size), jobs, "transcoding", handling or Handling())
+    failed = {str(job.source): reasons[job] for job in jobs if job in reasons}
+    if list(target_of.values()) != [Path(output)]:
+        write_failed(output, failed)
+    return {job.source: job.target for job in jobs if job not in reasons}, failed
 
-    def work(name: str) -> None:
-        transcode(names[name], target_of[names[name]], codec=codec, size=size)
 
-    failed = for_each(work, list(names), "transcoding", handling or Handling())
-    return {source: target for source, target in target_of.items() if str(source) not in failed}, failed
+class _Job(NamedTuple):
+    """One video to transcode."""
+
+    source: Path | str
+    target: Path
+
+    def __str__(self) -> str:
+        return str(self.source)
+
+
+@dataclass(frozen=True)
+class _Transcode:
+    """Transcodes a video: a class, because processes cannot be sent a closure."""
+
+    codec: Codec
+    size: tuple[int, int] | None
+
+    def __call__(self, job: _Job) -> None:
+        transcode(job.source, job.target, codec=self.codec, size=self.size)
 
 
 def _as_source(source: str | os.PathLike[str]) -> Path | str:

@@ -1,0 +1,160 @@
+"""The machines of a Ray cluster as processes for :func:`coviar_mocrop.parallel.run_map`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from itertools import islice
+from typing import Any, TypeVar
+
+from coviar_mocrop.errors import CoviarMocropError
+from coviar_mocrop.messages import first_line
+from coviar_mocrop.parallel import attempt, use_one_thread
+
+Item = TypeVar("Item")
+
+_TASK_SECONDS = 1.0
+"""What a task should take: short items are sent together, because sending a task takes a millisecond."""
+_MOST_ITEMS = 256
+_CONNECTING = 30.0
+"""Seconds for a cluster to answer."""
+_PATIENCE = 5.0
+"""Seconds that tasks get to remove their temporary files when the work is ended."""
+_PROBE = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+
+_work: dict[str, Callable[[Any], Any]] = {}
+"""In a process of the cluster: what it works on, by its number. It stays from task to task."""
+
+
+class RayCluster:
+    """One piece of work for all processors of a Ray cluster. As a context, it connects, and ends what is under way.
+
+    Ray starts processes again, and takes up machines that come later. It repeats no task by itself: without end, it
+    would repeat those that run out of memory.
+    """
+
+    def __init__(self, work: Callable[[Any], Any], address: str, gpus: float = 0) -> None:
+        """Nothing is started yet.
+
+        Args:
+            work: see :func:`~coviar_mocrop.parallel.run_map`.
+            address: ``auto`` or ``host:port``.
+            gpus: that a task needs.
+        """
+        self._given, self._address, self._gpus = work, address, gpus
+        self._under_way: dict[Any, list[Any]] = {}
+
+    def __enter__(self) -> RayCluster:
+        """Connect, unless the process is connected already.
+
+        Raises:
+            CoviarMocropError: Ray is not installed, or no cluster answers.
+        """
+        try:
+            import ray
+        except ImportError:
+            raise CoviarMocropError("--ray needs the package ray; pip install 'coviar_mocrop[ray]'") from None
+        self._ray = ray
+        self._connected_before = ray.is_initialized()
+        if not self._connected_before:
+            _require_cluster(self._address)
+            on_sigterm = signal.getsignal(signal.SIGTERM)
+            ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
+            if on_sigterm is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it
+        self._task = ray.remote(_do).options(num_cpus=1, num_gpus=self._gpus, max_retries=0)
+        self._reference = ray.put(self._given)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what is under way, and disconnect."""
+        tasks = list(self._under_way)
+        for task in tasks:
+            self._ray.cancel(task)
+        if tasks:
+            self._ray.wait(tasks, num_returns=len(tasks), timeout=_PATIENCE)
+        if not self._connected_before:
+            self._ray.shutdown()
+
+    def run(self, items: Iterable[Item], alone: bool = False) -> Iterator[tuple[Item, Any]]:
+        """Items and their outcomes, in any order; of those whose process died, an EOFError.
+
+        Args:
+            items: as many are in flight as keep the processors busy.
+            alone: each in a task of its own.
+        """
+        errors = self._ray.exceptions
+        dead = (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError, errors.ObjectLostError)
+        coming, size, limit, counted = iter(items), 1, 0, -1e9
+        while True:
+            if time.monotonic() - counted > 10:
+                limit, counted = 2 * max(int(self._ray.cluster_resources().get("CPU", 0)), 1), time.monotonic()
+            while len(self._under_way) < limit and (portion := list(islice(coming, size))):
+                self._under_way[self._task.remote([self._reference], portion, os.getcwd())] = portion
+            if not self._under_way:
+                return
+            done, _ = self._ray.wait(list(self._under_way), timeout=10)
+            for task in done:
+                portion = self._under_way.pop(task)
+                try:
+                    outcomes, seconds = self._ray.get(task)
+                except dead:
+                    outcomes = [EOFError()] * len(portion)
+                except errors.RayError as error:
+                    cause = getattr(error, "cause", None) or error
+                    raise CoviarMocropError(
+                        f"--ray {self._address}: a machine of the cluster cannot work ({first_line(cause)}); "
+                        "all need the same coviar_mocrop, and this folder"
+                    ) from error
+                else:
+                    wanted = len(portion) * _TASK_SECONDS / max(seconds, 1e-6)
+                    size = 1 if alone else max(1, min(int(wanted), 2 * size, _MOST_ITEMS))
+                yield from zip(portion, outcomes, strict=True)
+
+
+def _do(reference: list[Any], items: Sequence[Any], folder: str) -> tuple[list[Any], float]:
+    """A task: outcomes, and the seconds that they took. It runs in a process of the cluster."""
+    import ray
+
+    start = time.perf_counter()
+    use_one_thread()
+    try:
+        os.chdir(folder)  # so that relative paths mean the same, and messages name them as they were given
+    except OSError as error:
+        raise CoviarMocropError(f"{socket.gethostname()}: {folder}: {error.strerror}") from None
+    number = reference[0].hex()
+    if number not in _work:
+        _work.clear()
+        _work[number] = ray.get(reference[0])
+    return [attempt(_work[number], item) for item in items], time.perf_counter() - start
+
+
+@cache
+def _require_cluster(address: str) -> None:
+    """Check that a cluster answers, in a process that can be ended: Ray itself would wait for it for very long.
+
+    Raises:
+        CoviarMocropError: none does.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROBE, address], capture_output=True, text=True, timeout=_CONNECTING, check=False
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"no answer in {_CONNECTING:.0f} s"
+    else:
+        if done.returncode == 0:
+            return
+        reason = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+    raise CoviarMocropError(
+        f"--ray {address}: no Ray cluster answers ({reason}); start one with ray start --head, "
+        "and give auto or HOST:PORT"
+    )
