@@ -100,7 +100,6 @@ def test_kinetics_annotations(tmp_path: Path) -> None:
     test = csv_file(tmp_path, "test.csv", ["ddddddddddd,1,11,test"] * 2, "youtube_id,time_start,time_end,split")
     read = read_kinetics([train, validate, test])
     assert read.classes == ("passing_American_football_(in_game)", "tying_knot_(not_on_a_tie)", "zumba")
-    assert read.without_label == 2
     assert read.entries[0] == Entry(
         "abcDEF-_123_000005_000015", "passing_American_football_(in_game)", "train", "abcDEF-_123", 5, 15
     )
@@ -127,7 +126,6 @@ def test_kinetics_annotations_as_json(tmp_path: Path) -> None:
     file.write_text(json.dumps(values))
     read = read_kinetics([file])
     assert read.entries == read_kinetics([csv_file(tmp_path, "all.csv", ROWS)]).entries
-    assert read.without_label == 1
 
 
 @pytest.mark.parametrize(

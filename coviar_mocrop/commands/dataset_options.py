@@ -140,16 +140,15 @@ def add_official(arguments: argparse.ArgumentParser, *, groups: str) -> None:
     add_common(arguments, codec="mpeg4")
 
 
-def add_annotated(arguments: argparse.ArgumentParser, *, source: str, groups: str) -> None:
+def add_annotated(arguments: argparse.ArgumentParser, *, source: str) -> None:
     """Add the options of ``kinetics``, ``ssv1`` and ``ssv2``.
 
     Args:
         arguments: of the command.
         source: what the folder of videos is.
-        groups: see :func:`add_official`.
     """
     arguments.add_argument("source", type=Path, metavar="SOURCE", help=source)
-    _add_val_share(arguments, groups)
+    _add_val_share(arguments, "videos")
     add_common(arguments, codec="mpeg4")
 
 

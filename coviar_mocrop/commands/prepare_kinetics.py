@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of the data set; its lists get a folder of this name (default: kinetics400, kinetics600 or "
         "kinetics700, by the number of classes)",
     )
-    add_annotated(parser, source="folder of the videos", groups="videos")
+    add_annotated(parser, source="folder of the videos")
 
 
 def main(given: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--annotations", type=Path, required=True, metavar="DIR", help="folder of the official annotation files"
     )
-    add_annotated(parser, source="folder of the folders of pictures", groups="videos")
+    add_annotated(parser, source="folder of the folders of pictures")
 
 
 def main(given: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--annotations", type=Path, required=True, metavar="DIR", help="folder of the official annotation files"
     )
-    add_annotated(parser, source="folder of the videos", groups="videos")
+    add_annotated(parser, source="folder of the videos")
 
 
 def main(given: argparse.Namespace) -> None:

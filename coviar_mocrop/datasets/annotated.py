@@ -59,14 +59,12 @@ class Annotations:
     Attributes:
         classes: class names by label.
         entries: the clips of both official splits.
-        without_label: rows of the official test split, which are not used.
         refused: ids that are none, such as paths; their rows are not used.
         named_twice: clips that several rows name. They are used once.
     """
 
     classes: tuple[str, ...]
     entries: tuple[Entry, ...]
-    without_label: int = 0
     refused: tuple[str, ...] = ()
     named_twice: tuple[str, ...] = ()
 
@@ -264,16 +262,6 @@ def prepare_annotated(
     )
     write_json(Path(lists) / COVERAGE, coverage.as_json())
     return prepared, coverage
-
-
-def require_share(val_share: float) -> None:
-    """Refuse a share before the work.
-
-    Raises:
-        DataError: it is no share.
-    """
-    if not 0 <= val_share < 1:
-        raise DataError(f"validation share {val_share}: give a number from 0 (none) to below 1, such as 0.05")
 
 
 def _in_both_splits(entries: Iterable[Entry]) -> list[str]:

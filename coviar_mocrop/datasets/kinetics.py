@@ -22,7 +22,6 @@ from coviar_mocrop.datasets.annotated import (
     prepare_annotated,
     read_json,
     read_text,
-    require_share,
 )
 from coviar_mocrop.datasets.convert import Canonical, Handling, Origin, Prepared
 from coviar_mocrop.datasets.splits import some
@@ -58,14 +57,12 @@ def read_kinetics(files: Sequence[str | os.PathLike[str]]) -> Annotations:
     entries: list[Entry] = []
     refused: list[str] = []
     names: dict[str, str] = {}
-    without_label = 0
     for file in map(Path, files):
         for where, label, video, start, end, split in _json_rows(file) if _is_json(file) else _csv_rows(file):
             if not isinstance(split, str) or split.strip().lower() not in _SPLITS:
                 raise DataError(f"{where}: the split {split!r} is none of train, validate, test")
             official = _SPLITS[split.strip().lower()]
             if official is None:
-                without_label += 1
                 continue
             if not is_id(video):
                 refused.append(str(video))
@@ -82,7 +79,7 @@ def read_kinetics(files: Sequence[str | os.PathLike[str]]) -> Annotations:
             f"{some([os.fspath(file) for file in files], _SHOWN)}: no training or validation clip; give both files"
         )
     kept, twice = once(entries)
-    return Annotations(tuple(sorted(set(names.values()))), kept, without_label, tuple(refused), twice)
+    return Annotations(tuple(sorted(set(names.values()))), kept, tuple(refused), twice)
 
 
 def kinetics_name(annotations: Annotations) -> str:
@@ -123,7 +120,6 @@ def prepare_kinetics(
     Raises:
         DataError: there is no video at all; videos must be cut, but are not transcoded; or see there.
     """
-    require_share(val_share)
     wanted = {entry.name for entry in annotations.entries} | {entry.video for entry in annotations.entries}
     found = videos_named(source, wanted)
     origins, unclear = _origins(source, annotations.entries, found, trimmed)

@@ -19,7 +19,6 @@ from coviar_mocrop.datasets.annotated import (
     prepare_annotated,
     read_json,
     read_text,
-    require_share,
 )
 from coviar_mocrop.datasets.convert import Canonical, Handling, Origin, Prepared
 from coviar_mocrop.datasets.videos import folders_named, videos_named
@@ -66,7 +65,7 @@ def read_something(folder: str | os.PathLike[str], version: Version) -> Annotati
     kept, twice = once(entries)
     names = tuple(classes.values())
     _warn_of_counts(folder, version, names, kept)
-    return Annotations(names, kept, 0, tuple(refused), twice)
+    return Annotations(names, kept, tuple(refused), twice)
 
 
 def prepare_something(
@@ -92,7 +91,6 @@ def prepare_something(
     Raises:
         DataError: there is no video at all; the videos must be transcoded, but are not; or see there.
     """
-    require_share(val_share)
     wanted = {entry.video for entry in annotations.entries}
     find, frame_rate = (folders_named, V1_FRAME_RATE) if version == "v1" else (videos_named, None)
     found: Mapping[str, str] = find(source, wanted)
