@@ -89,18 +89,28 @@ class ClipCache:
         Raises:
             DataError: the name leads out of the data root.
         """
-        if (kept := self.kept(name)) is None:
-            return None
-        state = self.store.state(name)
-        return kept[1] if kept[0] == state != NO_VIDEO else None
-
-    def kept(self, name: str) -> tuple[State, Row] | None:
-        """The row of a clip whether or not the video has changed since, and the state that it was computed from."""
         if name not in self._index:
             return None
         block, number = self._index[name]
         states, rows = self._blocks[block]
-        return State(*states[number].tolist()), rows[number]
+        state = self.store.state(name)
+        return rows[number] if state == State(*states[number].tolist()) != NO_VIDEO else None
+
+    def kept(self, names: Sequence[str]) -> tuple[NDArray[np.int64], Row]:
+        """The rows of many clips, whether or not their videos have changed since.
+
+        Returns:
+            int64 [names, 2], the states that they were computed from, and the rows [names, dim]. Where there is none,
+            the state is that of no video, and the row is zero.
+        """
+        places = np.array([self._index.get(name, (-1, -1)) for name in names], np.int64).reshape(-1, 2)
+        states = np.full((len(places), 2), NO_VIDEO, np.int64)
+        found = np.zeros((len(places), self.dim), self.dtype)
+        for block in np.unique(places[:, 0]).tolist():
+            if block >= 0:
+                here = places[:, 0] == block
+                states[here], found[here] = (part[places[here, 1]] for part in self._blocks[block])
+        return states, found
 
     def put(self, entries: Mapping[str, tuple[State, Row]]) -> None:
         """Add rows, in one new file.

@@ -115,8 +115,7 @@ class ClipDataset(Dataset[Sample]):
         self._kept = np.zeros((len(videos), 2), dtype=np.int64)  # the states whose boxes are in the cache
         self._cache = None if mocrop is None else open_box_cache(data, mocrop, self.store)
         if mocrop is not None:
-            names = [clip.path for clip in videos.clips]
-            packed = self.store.boxes(names, boxes_made_by(mocrop, data.anchor_every))
+            packed = self.store.boxes(self._all_names(), boxes_made_by(mocrop, data.anchor_every))
             if packed is not None:
                 self._boxes[:], self._states[:] = torch.from_numpy(packed[1]), torch.from_numpy(packed[0])
                 self._kept[:] = packed[0]
@@ -229,8 +228,12 @@ class ClipDataset(Dataset[Sample]):
         """Take up the boxes that are in the cache."""
         if self._cache is None:
             return
-        for index in np.flatnonzero(np.isnan(self._boxes[:, 0].numpy())).tolist():
-            if (kept := self._cache.kept(self._name(index))) is not None:
-                self._boxes[index] = torch.from_numpy(kept[1].copy())
-                self._states[index] = torch.tensor(kept[0])
-                self._kept[index] = kept[0]
+        unknown = np.flatnonzero(np.isnan(self._boxes[:, 0].numpy()))
+        names = self._all_names()
+        states, boxes = self._cache.kept([names[index] for index in unknown])
+        found = states[:, 0] >= 0
+        self._boxes.numpy()[unknown[found]] = boxes[found]
+        self._states.numpy()[unknown[found]] = self._kept[unknown[found]] = states[found]
+
+    def _all_names(self) -> list[str]:
+        return [clip.path for clip in self.videos.clips]

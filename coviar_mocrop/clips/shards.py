@@ -136,11 +136,12 @@ class ShardStore:
 
     def _places(self, names: Sequence[str]) -> NDArray[np.int64]:
         """Rows of clips, -1 where there is none."""
-        wanted = np.array([name.encode() for name in names], np.bytes_)
-        if not len(self._names) or not len(wanted):
-            return np.full(len(wanted), -1)
+        if not len(self._names):
+            return np.full(len(names), -1)
+        encoded = np.array([name.encode() for name in names], np.bytes_)
+        wanted = encoded.astype(self._names.dtype)  # of another dtype, searching would copy all names
         at = np.minimum(np.searchsorted(self._names, wanted), len(self._names) - 1)
-        return np.where(self._names[at] == wanted, at, -1)
+        return np.where(self._names[at] == encoded, at, -1)
 
     def require(self, names: Sequence[str]) -> None:
         """See :class:`~coviar_mocrop.clips.store.ClipStore`."""
