@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,18 @@ def open_list(
 ) -> tuple[ClipDataset, SkipLog]:
     """The clips of a list as ``streams`` see them."""
     return open_clips(streams, read_videos(streams[0].config.data, part, shard), group, training=part == "train")
+
+
+def torchrun(processes: int, *command: object) -> subprocess.CompletedProcess[str]:
+    """Run a command on several processes."""
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        + [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from clips import every_frame, record, wandering
 from tool import tool
+from web import Server, serving
 
 from coviar_mocrop import load_clip
 from coviar_mocrop.bitstream import open_video, packets, remote, transcode
@@ -20,66 +18,11 @@ from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import VideoError
 
 
-class Server(ThreadingHTTPServer):
-    """Serves a folder.
-
-    Attributes:
-        ranges: whether it sends parts of files.
-        length: whether it says how long an answer is.
-        breaks: after how many bytes it ends the connection; None: never.
-        silent: whether it never answers.
-        requests: paths asked for.
-    """
-
-    daemon_threads = True
-    ranges, length, silent = True, True, False
-    breaks: int | None = None
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.requests = folder, list[str]()
-        self.address = f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # the client may leave early
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.requests.append(self.path)
-        path = self.server.folder / self.path.lstrip("/").partition("?")[0]
-        if self.server.silent:
-            threading.Event().wait(3)
-            return
-        if not path.is_file():
-            self.send_error(404)
-            return
-        data, start = path.read_bytes(), 0
-        if self.server.ranges:
-            start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        else:
-            self.send_response(200)
-        if self.server.length:
-            self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        self.wfile.write(data[start : None if self.server.breaks is None else start + self.server.breaks])
-
-    def log_message(self, *text: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A server of the test's folder."""
-    served = Server(tmp_path)
-    threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True).start()
-    yield served
-    served.shutdown()
-    served.server_close()
+    with serving(tmp_path) as served:
+        yield served
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from demo import demo_settings, outcome, same
+from demo import demo_settings, outcome, same, torchrun
 
 from coviar_mocrop.clips.loading import TestingSampler, TrainingSampler
 from coviar_mocrop.config import Config
@@ -36,17 +34,6 @@ import coviar_mocrop.training.trainer as trainer
 from coviar_mocrop.config import load_configs
 setup.convert_batch_norms = sync_norm.convert_batch_norms
 """
-
-
-def torchrun(processes: int, *command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        + [str(part) for part in command],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import argparse
 from coviar_mocrop.cli import epilog
 from coviar_mocrop.commands import description, load, summary
 
-KINDS = ("demo", "folder", "ucf101", "hmdb51", "kinetics", "ssv1", "ssv2", "transcode", "boxes", "features")
+KINDS = ("demo", "folder", "ucf101", "hmdb51", "kinetics", "ssv1", "ssv2", "transcode", "boxes", "features", "shards")
 EXAMPLES = """\
   # a small synthetic data set, to try everything out
   coviar prepare demo

@@ -1,0 +1,234 @@
+"""Packing the videos of a data set into shards, several at the same time, with their boxes and packet indexes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import tarfile
+import zlib
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from coviar_mocrop import storage
+from coviar_mocrop.clips.cache import boxes_made_by, open_box_cache
+from coviar_mocrop.clips.config import DataConfig
+from coviar_mocrop.clips.loading import PARTS, Part, read_videos
+from coviar_mocrop.clips.reader import box_of
+from coviar_mocrop.clips.shard_index import FORMAT, MANIFEST, ROW, ShardIndex, index_path, unpack_index
+from coviar_mocrop.clips.shards import NamedBytes
+from coviar_mocrop.clips.store import ClipStore, open_store, open_with
+from coviar_mocrop.config import Config
+from coviar_mocrop.datasets.lists import GROUPS, Clip, VideoList, format_classes, format_groups, format_list
+from coviar_mocrop.datasets.splits import list_name
+from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, NoMotionVectorsError
+from coviar_mocrop.files import atomic_write, write_json, write_text
+from coviar_mocrop.mocrop import MoCropSettings
+from coviar_mocrop.parallel import run_map
+
+CLIPS = 1000
+"""Clips of a shard: some hundred megabytes of canonical video of ten seconds."""
+_HEADER = tarfile.BLOCKSIZE
+
+
+class Packed(NamedTuple):
+    """What was packed.
+
+    Attributes:
+        shards: paths, in the order of the lists.
+        clips, video_bytes: number of clips in them, and the size of their videos.
+        made: number of shards that were not there already.
+        errors: why the other clips are in none, by name.
+    """
+
+    shards: tuple[Path, ...]
+    clips: int
+    video_bytes: int
+    made: int
+    errors: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One shard: its clips, each with its number in the list and its box, where that is known."""
+
+    path: str
+    clips: tuple[tuple[int, Clip], ...]
+    boxes: tuple[tuple[float, ...] | None, ...] = field(repr=False)
+    made_from: str
+    """Digest of the clips, the states of their videos, and the settings of their boxes."""
+
+    def __str__(self) -> str:
+        return self.path
+
+
+def pack_shards(
+    config: Config,
+    output: str | os.PathLike[str],
+    parts: Sequence[Part] = (),
+    *,
+    clips_per_shard: int = CLIPS,
+    ray: str | None = None,
+    progress: bool = True,
+) -> Packed:
+    """Write the clips of the data set's lists into shards, and the lists beside them.
+
+    The clips of a list are dealt out in an order that is shuffled once and for all, so that whoever reads a shard from
+    front to back sees all classes. The same clips and settings give the same bytes, however many processes pack them.
+    Shards that are there already, made from the same videos, are kept; so an interrupted run goes on.
+
+    Args:
+        config: its lists, videos, cache and MoCrop settings are those that training will use.
+        output: folder for ``train-000000.tar``, ..., ``shards.json``, ``train_split1.txt``, ``classes.txt``.
+        parts: which lists; none: all that are set. A clip of several lists is packed once.
+        clips_per_shard: the last shard of a list may hold fewer.
+        ray: see :func:`~coviar_mocrop.parallel.run_map`; all machines need the videos and ``output``.
+        progress: show a bar.
+
+    Raises:
+        ConfigError: none of the lists is set.
+        DataError: a clip cannot be read and ``data.on_error`` is ``raise``, or none can.
+        CoviarMocropError: the folder cannot be written to.
+    """
+    data, folder = config.data, Path(output)
+    parts = parts or [part for part in PARTS if getattr(data, f"{part}_list")]
+    if not parts:
+        raise ConfigError("data.train_list, data.val_list, data.test_list: none is set; name a video list")
+    lists = {part: read_videos(data, part) for part in parts}
+    store = open_store(data)
+    plans = _plans(config, store, lists, folder, clips_per_shard)
+    work = _PackShard(data, config.mocrop)
+    todo = [plan for plan in plans if _made_from(plan.path) != plan.made_from]
+    errors: dict[str, str] = {}
+    made = 0
+    packing = run_map(work, todo, workers=data.workers, ray=ray, title="packing", unit="shard", progress=progress)
+    with closing(packing):
+        for plan, found in packing:
+            if isinstance(found, CoviarMocropError):
+                raise found
+            errors |= found
+            made += Path(plan.path).exists()
+    clips = sum(len(plan.clips) for plan in plans)
+    if errors and (data.on_error == "raise" or len(errors) == clips):
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        hint = "" if data.on_error == "skip" else "; mend it, or leave such clips out with --set data.on_error=skip"
+        raise DataError(f"{next(iter(errors.values()))}{more}{hint}")
+    there = [Path(plan.path) for plan in plans if Path(plan.path).exists()]
+    indexes = [unpack_index(storage.read(index_path(str(path))), str(path)) for path in there]
+    _write_lists(folder, lists)
+    write_json(folder / MANIFEST, {"format": FORMAT, "shards": [path.name for path in there]})
+    size = sum(int(index.rows["size"].sum()) for index in indexes)
+    return Packed(tuple(there), sum(len(index.names) for index in indexes), size, made, errors)
+
+
+def _plans(
+    config: Config, store: ClipStore, lists: dict[Part, VideoList], folder: Path, clips_per_shard: int
+) -> list[_Plan]:
+    cache = open_box_cache(config.data, config.mocrop, store)
+    made_by = boxes_made_by(config.mocrop, config.data.anchor_every)
+    seen: set[str] = set()
+    plans = []
+    for part, videos in lists.items():
+        clips = [(number, clip) for number, clip in enumerate(videos.clips) if clip.path not in seen]
+        seen.update(clip.path for _, clip in clips)
+        order = np.random.default_rng(0).permutation(len(clips)).tolist()
+        for start in range(0, len(clips), clips_per_shard):
+            chosen = tuple(clips[place] for place in order[start : start + clips_per_shard])
+            boxes = [cache.get(clip.path) for _, clip in chosen]
+            states = [[number, *clip, *store.state(clip.path)] for number, clip in chosen]
+            digest = hashlib.blake2b(json.dumps([FORMAT, made_by, states]).encode(), digest_size=16).hexdigest()
+            path = folder / f"{part}-{start // clips_per_shard:06d}.tar"
+            known = tuple(None if box is None else tuple(box.tolist()) for box in boxes)
+            plans.append(_Plan(str(path), chosen, known, digest))
+    return plans
+
+
+def _made_from(path: str) -> str | None:
+    """What a shard that is there was made from; None if there is none, or not a whole one."""
+    with suppress(CoviarMocropError, OSError):
+        index = unpack_index(storage.read(index_path(path)), path)
+        if os.stat(path).st_size == index.tar_bytes:
+            return index.made_from
+    return None
+
+
+def _write_lists(folder: Path, lists: dict[Part, VideoList]) -> None:
+    for part, videos in lists.items():
+        write_text(folder / list_name(part), format_list(videos.clips))
+        write_text(folder / "classes.txt", format_classes(videos.classes))
+    if group_of := {path: group for videos in lists.values() for path, group in videos.group_of.items()}:
+        write_text(folder / GROUPS, format_groups(group_of))
+
+
+@dataclass(frozen=True)
+class _PackShard:
+    """Writes a shard and the index beside it; gives the reasons why clips are left out, by name.
+
+    Where a clip cannot be read and ``data.on_error`` is ``raise``, the shard is not written.
+    """
+
+    data: DataConfig
+    mocrop: MoCropSettings
+
+    def __call__(self, plan: _Plan) -> dict[str, str]:
+        store = open_store(self.data)
+        errors: dict[str, str] = {}
+        rows: list[Any] = []
+        names: list[bytes] = []
+        beside = Path(index_path(plan.path))
+        with suppress(_LeftOut), atomic_write(plan.path) as temporary:
+            with temporary.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                for (number, clip), box in zip(plan.clips, plan.boxes, strict=True):
+                    try:
+                        rows.append(self._add(tar, f"{number:09d}", clip, store.read(clip.path), box))
+                    except CoviarMocropError as error:
+                        errors[clip.path] = str(error)
+                        continue
+                    names.append(clip.path.encode())
+            if errors and (self.data.on_error == "raise" or not names):
+                raise _LeftOut
+            beside.unlink(missing_ok=True)  # from here on it would belong to another shard
+            tar_bytes = temporary.stat().st_size
+        if not errors or (self.data.on_error == "skip" and names):
+            made_by = boxes_made_by(self.mocrop, self.data.anchor_every)
+            index = ShardIndex(
+                np.array(names, np.bytes_), np.array(rows, ROW), tar_bytes, store.form, made_by, plan.made_from
+            )
+            with atomic_write(beside) as temporary:
+                temporary.write_bytes(index.pack())
+        return errors
+
+    def _add(
+        self, tar: tarfile.TarFile, key: str, clip: Clip, video: bytes, box: tuple[float, ...] | None
+    ) -> tuple[Any, ...]:
+        """Add a clip's members; gives its row of the index."""
+        with open_with(NamedBytes(video, clip.path), self.data, b"") as opened:
+            packets = opened.packed_index()
+            if box is None:
+                with suppress(NoMotionVectorsError):
+                    box = tuple(box_of(opened, self.mocrop))
+        about = {"path": clip.path, "class": clip.class_name, "label": clip.label, "box": box}
+        _member(tar, f"{key}.json", json.dumps(about).encode())
+        index_offset = _member(tar, f"{key}.npz", packets)
+        offset = _member(tar, f"{key}{PurePosixPath(clip.path).suffix.lower() or '.mp4'}", video)
+        return offset, len(video), zlib.crc32(video), index_offset, len(packets), box or (math.nan,) * 4
+
+
+class _LeftOut(Exception):
+    """A shard is not written."""
+
+
+def _member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+    """Add a file; gives the place of its first byte."""
+    offset = int(tar.offset) + _HEADER
+    about = tarfile.TarInfo(name)  # no time and no owner: the same bytes every time
+    about.size, about.mode = len(data), 0o644
+    tar.addfile(about, io.BytesIO(data))
+    return offset
