@@ -23,7 +23,8 @@ from tqdm import tqdm
 from benchmarks.footage_training import TRAINED, train_fold
 from benchmarks.motion_statistics import motion_statistics
 from coviar_mocrop.clips.dataset import ClipDataset
-from coviar_mocrop.clips.loading import open_clips, read_videos
+from coviar_mocrop.clips.lists import read_videos
+from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.config import Config, load_configs
 from coviar_mocrop.datasets.convert import Canonical
 from coviar_mocrop.datasets.folder import prepare_folder

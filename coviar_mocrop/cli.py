@@ -225,29 +225,13 @@ def _file_stem(source: str) -> str:
     return Path(path).stem or "video"
 
 
-def add_shard_argument(arguments: argparse.ArgumentParser) -> None:
-    """Add ``--shard K/N``; see :func:`chosen_shard`."""
-    arguments.add_argument(
-        "--shard", type=_shard, metavar="K/N", help="do the K-th of N shards of the work, 1/N to N/N"
-    )
-
-
-def chosen_shard(given: tuple[int, int] | None, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """This process's shard of the work as (k, n), k from 0: that of ``--shard``, or torchrun's rank and world size.
+def torchrun_share(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """This process's number and how many there are, as torchrun sets them: (0, 1) without it.
 
     Raises:
-        ConfigError: there are both, or torchrun's variables are not as torchrun sets them.
+        ConfigError: the variables are not as torchrun sets them.
     """
     rank, world = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise ConfigError(f"RANK={rank} and WORLD_SIZE={world} name no process; torchrun sets them")
-    if given is not None and int(world) > 1:
-        raise ConfigError("--shard: torchrun splits the work already; give one of the two")
-    return given or (int(rank), int(world))
-
-
-def _shard(text: str) -> tuple[int, int]:
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected K/N with K from 1 to N, such as 2/8")
-    return int(number) - 1, int(count)
+    return int(rank), int(world)

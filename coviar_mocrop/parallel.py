@@ -14,7 +14,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as futures_done
 from contextlib import contextmanager, suppress
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -53,6 +56,7 @@ def run_map(
     items: Iterable[Item],
     *,
     workers: int = 2,
+    threads: bool = False,
     ray: str | None = None,
     gpus: float = 0,
     title: str = "",
@@ -70,6 +74,7 @@ def run_map(
             once. It must give the same whenever it is called again with the same item.
         items: what pickles; ``str(item)`` names it in messages.
         workers: number of processes. Does not affect results.
+        threads: work in threads of this process instead; nothing is sent, and a fault ends the process.
         ray: address of a Ray cluster that works instead, with all its processors: ``auto``, or ``host:port``. Its
             machines need the folder that this process is in, and what lies at the paths that ``work`` uses.
         gpus: GPUs that a process needs on the cluster; may be a fraction.
@@ -85,12 +90,13 @@ def run_map(
         CoviarMocropError: no process can be started, or the cluster cannot be reached.
         Exception: ``work`` raised another error, which is a bug.
     """
-    if ray is None:
-        crew: Crew = LocalProcesses(work, max(workers, 1))
-    else:
+    crew: Crew
+    if ray is not None:
         from coviar_mocrop.ray_cluster import RayCluster
 
         crew = RayCluster(work, ray, gpus)
+    else:
+        crew = (LocalThreads if threads else LocalProcesses)(work, max(workers, 1))
     total = len(items) if isinstance(items, Sized) else None
     with (
         _ended_by_sigterm(),
@@ -142,6 +148,33 @@ def attempt(work: Callable[[Item], Result], item: Item) -> Result | CoviarMocrop
         return error
     except Exception as error:
         return Bug(error, traceback.format_exc())
+
+
+class LocalThreads:
+    """Threads of this process, each with one thread of PyTorch. As a context, it waits for what is under way."""
+
+    def __init__(self, work: Callable[[Any], Any], count: int) -> None:
+        """Nothing is started before there is an item for it."""
+        self._work, self._count = work, count
+        self._pool = ThreadPoolExecutor(count, initializer=_use_one_thread_of_torch)
+
+    def run(self, items: Iterable[Item], alone: bool = False) -> Iterator[tuple[Item, Any]]:
+        """Items and their outcomes; as many are in flight as there are threads."""
+        coming = iter(items)
+        futures: dict[Future[Any], Item] = {}
+        while True:
+            for item in islice(coming, self._count - len(futures)):
+                futures[self._pool.submit(attempt, self._work, item)] = item
+            if not futures:
+                return
+            for future in futures_done(futures, return_when=FIRST_COMPLETED).done:
+                yield futures.pop(future), future.result()
+
+    def __enter__(self) -> LocalThreads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
 
 class _Worker:
@@ -289,6 +322,10 @@ def _inherited_by_children() -> Iterator[None]:
 def use_one_thread() -> None:
     """For processes in which libraries were loaded before their environment could say so."""
     os.environ.update(ONE_THREAD)
+    _use_one_thread_of_torch()
+
+
+def _use_one_thread_of_torch() -> None:
     if "torch" in sys.modules:
         import torch
 

@@ -12,7 +12,8 @@ import torch
 
 from coviar_mocrop.checkpoint import load_checkpoint
 from coviar_mocrop.clips.dataset import ClipDataset, SkipLog
-from coviar_mocrop.clips.loading import Part, open_clips, read_videos
+from coviar_mocrop.clips.lists import Part, read_videos
+from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.config import Config
 from coviar_mocrop.runtime import ALONE, Group
 from coviar_mocrop.streams.base import Stream

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from clips import record, wandering
 
 from coviar_mocrop.bitstream import open_video
-from coviar_mocrop.clips import cache as cache_module
+from coviar_mocrop.clips import rows as rows_module
 from coviar_mocrop.clips.boxes import box_of_file, boxes_of_list
-from coviar_mocrop.clips.cache import ClipCache, compute_rows, open_box_cache
+from coviar_mocrop.clips.cache import ClipCache, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
+from coviar_mocrop.clips.rows import Missing, compute_rows
 from coviar_mocrop.clips.store import FileStore, State
 from coviar_mocrop.errors import CoviarMocropError, DataError, VideoError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
@@ -180,9 +182,10 @@ def fill(
     names: list[str], cache: ClipCache, compute: Callable[[str], np.ndarray], **options: Any
 ) -> tuple[dict[str, np.ndarray], dict[str, CoviarMocropError]]:
     """Rows and errors of a single cache."""
-    options = {"progress": False, **options}
-    rows, errors = compute_rows(names, {"row": cache}, lambda name, _: {"row": compute(name)}, **options)
-    return {name: row["row"] for name, row in rows.items()}, errors
+    options = {"progress": False, "threads": True, **options}
+    rows, errors = compute_rows(names, {"row": cache}, lambda missing: {"row": compute(missing.clip)}, **options)
+    assert list(rows) == list(dict.fromkeys(names))
+    return {name: row["row"] for name, row in rows.items() if row}, {name: e["row"] for name, e in errors.items()}
 
 
 def test_only_what_a_cache_lacks_is_computed(root: Path) -> None:
@@ -190,11 +193,11 @@ def test_only_what_a_cache_lacks_is_computed(root: Path) -> None:
     fill(NAMES[:5], caches["a"], number_of)
     asked = []
 
-    def compute(name: str, missing: Sequence[str]) -> dict[str, np.ndarray]:
-        asked.append((name, tuple(missing)))
-        return {key: np.full(caches[key].dim, len(asked)) for key in missing}
+    def compute(missing: Missing) -> dict[str, np.ndarray]:
+        asked.append(missing)
+        return {key: np.full(caches[key].dim, len(asked)) for key in missing.caches}
 
-    rows, _ = compute_rows(NAMES[:7], caches, compute, workers=1, progress=False)
+    rows, _ = compute_rows(NAMES[:7], caches, compute, workers=1, progress=False, threads=True)
     assert asked == [*((name, ("b",)) for name in NAMES[:5]), *((name, ("a", "b")) for name in NAMES[5:7])]
     assert [row["b"].tolist() for row in rows.values()] == [[float(n)] * 2 for n in range(1, 8)]
     assert rows["3.mp4"]["a"].tolist() == [1.0] * 3
@@ -210,8 +213,7 @@ def test_rows_are_computed_once_and_the_same_however_the_work_is_split(root: Pat
         split: dict[str, Any] = {}
         for shard in range(count):
             cache = opened(root, split=count)
-            rows, _ = fill(NAMES, cache, number_of, workers=shard, shard=(shard, count))
-            assert list(rows) == NAMES[shard::count]
+            rows, _ = fill(NAMES[shard::count], cache, number_of, workers=shard)
             assert cache.added == len(rows)
             split |= rows
         assert {name: split[name].tobytes() for name in NAMES} == {name: row.tobytes() for name, row in whole.items()}
@@ -258,7 +260,7 @@ def test_what_was_computed_before_an_interruption_is_kept(root: Path, stop: type
 
 
 def test_many_clips_are_kept_in_portions(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "_SAVE_EVERY", 8)
+    monkeypatch.setattr(rows_module, "_SAVE_EVERY", 8)
     cache = opened(root)
     rows, _ = fill(NAMES, cache, number_of)
     assert list(rows) == NAMES
@@ -276,20 +278,31 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(root: Path) -> None:
     assert cache.get(NAMES[0]) is None
 
 
-def test_each_thread_is_set_up_once(root: Path) -> None:
-    ready = threading.local()
-    count = []
+def test_one_cache_may_lack_what_another_has(root: Path) -> None:
+    caches = {"a": opened(root, split="a"), "b": opened(root, 2, split="b")}
 
-    def prepare() -> None:
-        ready.yes = True
-        count.append(1)
+    def compute(missing: Missing) -> dict[str, Any]:
+        return {"a": VideoError("no a"), "b": np.full(2, np.nan if missing.clip == "1.mp4" else 4)}
+
+    rows, errors = compute_rows(NAMES[:2], caches, compute, threads=True, progress=False)
+    assert {name: list(found) for name, found in rows.items()} == {"0.mp4": ["b"], "1.mp4": []}
+    assert {name: list(found) for name, found in errors.items()} == {"0.mp4": ["a"], "1.mp4": ["a", "b"]}
+    assert (str(errors["0.mp4"]["a"]), caches["a"].added, caches["b"].added) == ("no a", 0, 1)
+
+
+def test_threads_compute_with_one_thread_of_torch_each(root: Path) -> None:
+    threads = []
 
     def compute(name: str) -> np.ndarray:
-        assert ready.yes
+        threads.append(torch.get_num_threads())
         return number_of(name)
 
-    fill(NAMES, opened(root), compute, workers=2, initializer=prepare)
-    assert 1 <= len(count) <= 2
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    fill(NAMES, opened(root), compute, workers=2)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+    assert threads == [1] * 20
 
 
 # -- boxes -----------------------------------------------------------------------------------------------
@@ -318,16 +331,16 @@ def test_boxes_are_computed_once_kept_and_renewed(videos: Path, tmp_path: Path) 
     settings = MoCropSettings(area_ratio=0.4)
     data = data_of(videos, tmp_path)
     names = ["0.mp4", "1.mp4"]
-    boxes, errors, computed = boxes_of_list(names, data, settings, progress=False)
+    boxes, errors, computed, _ = boxes_of_list(names, data, settings, progress=False)
     assert (errors, computed) == ({}, 2)
     assert boxes == {name: expected(videos / name, settings, lambda video: None) for name in names}
-    assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 0)
+    assert boxes_of_list(names, data, settings, progress=False)[:3] == (boxes, {}, 0)
     assert open_box_cache(data, MoCropSettings(), FileStore(data)).get("0.mp4") is None
     change(videos / "0.mp4")
-    assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 1)
-    assert boxes_of_list(names, data, settings, progress=False) == (boxes, {}, 0)
+    assert boxes_of_list(names, data, settings, progress=False)[:3] == (boxes, {}, 1)
+    assert boxes_of_list(names, data, settings, progress=False)[:3] == (boxes, {}, 0)
     (tmp_path / "text.mp4").write_text("no video")
-    boxes, errors, _ = boxes_of_list(["text.mp4", "none.mp4"], data_of(tmp_path, tmp_path), settings, progress=False)
+    boxes, errors, _, _ = boxes_of_list(["text.mp4", "none.mp4"], data_of(tmp_path, tmp_path), settings, progress=False)
     assert boxes == {}
     assert all(isinstance(errors[name], CoviarMocropError) for name in ("text.mp4", "none.mp4"))
 

@@ -250,7 +250,7 @@ def test_a_clip_without_features_is_an_error_or_left_out_never_zeros(demo: Path,
 
 
 @pytest.mark.slow
-def test_shards_and_an_interrupted_run_give_the_same_features(
+def test_shares_and_an_interrupted_run_give_the_same_features(
     demo: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def config(name: str, **data: Any) -> Path:
@@ -262,10 +262,13 @@ def test_shards_and_an_interrupted_run_give_the_same_features(
     assert told.count("8 clips with features, 8 of them computed now") == 2
     expected = rows_of(tmp_path / "whole")
     assert len(expected) == 32  # 16 clips, two networks
-    for shard in ("1/2", "2/2"):
-        told = tool("extract_features", "--config", config("shards"), "--shard", shard)
-        assert f"train list (shard {shard.replace('/', ' of ')}): 4 clips" in told
-    assert rows_of(tmp_path / "shards") == expected
+    for rank in range(2):
+        with monkeypatch.context() as torchrun:
+            torchrun.setenv("RANK", str(rank))
+            torchrun.setenv("WORLD_SIZE", "2")
+            told = tool("extract_features", "--config", config("shares"))
+        assert f"train list (share {rank + 1} of 2): 4 clips" in told
+    assert rows_of(tmp_path / "shares") == expected
 
     class Processes(Group):  # the second of two processes, as far as it can tell
         def gather(self, value: Any) -> list[Any]:

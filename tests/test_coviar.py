@@ -15,7 +15,7 @@ from tool import coviar, run_coviar
 
 import coviar_mocrop
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE
-from coviar_mocrop.clips.loading import Part
+from coviar_mocrop.clips.lists import Part
 from coviar_mocrop.commands import NAMES, benchmark, build_parser, load, prepare
 from coviar_mocrop.config import load_config, load_configs
 from coviar_mocrop.errors import ConfigError

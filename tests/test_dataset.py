@@ -25,13 +25,8 @@ from coviar_mocrop.clips import loading, reader
 from coviar_mocrop.clips import windows as windowing
 from coviar_mocrop.clips.batch import Batch, Frames, Sample, collate
 from coviar_mocrop.clips.boxes import boxes_of_list
-from coviar_mocrop.clips.loading import (
-    ClipLoader,
-    copied_ahead,
-    create_testing_loader,
-    create_training_loader,
-    read_videos,
-)
+from coviar_mocrop.clips.lists import read_videos
+from coviar_mocrop.clips.loading import ClipLoader, copied_ahead, create_testing_loader, create_training_loader
 from coviar_mocrop.clips.reader import ReadViews
 from coviar_mocrop.clips.resize import resize
 from coviar_mocrop.config import Config

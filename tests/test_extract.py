@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import csv
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,7 +17,7 @@ import yaml
 from demo import demo_settings
 
 from coviar_mocrop.bitstream import open_video
-from coviar_mocrop.cli import chosen_shard
+from coviar_mocrop.cli import torchrun_share
 from coviar_mocrop.clips.boxes import boxes_of_list, extract_boxes
 from coviar_mocrop.clips.cache import open_box_cache
 from coviar_mocrop.clips.store import FileStore
@@ -73,16 +73,6 @@ def called(
     return code, *capsys.readouterr()
 
 
-def start(config: Path, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, TOOL, "--config", str(config)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def expected(demo: Path) -> dict[str, CropBox]:
     """Each clip's box, computed without cache or command."""
@@ -95,38 +85,16 @@ def expected(demo: Path) -> dict[str, CropBox]:
     return boxes
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_any_number_of_processes_gives_the_same_boxes(
-    demo: Path, tmp_path: Path, expected: dict[str, CropBox], count: int
+    demo: Path, tmp_path: Path, expected: dict[str, CropBox], workers: int
 ) -> None:
-    config = Config.model_validate(settings(demo, tmp_path))
-    done = [extract_boxes(config, shard=(number, count), progress=False) for number in range(count)]
-    assert kept(demo, tmp_path) == expected
-    assert sum(one.computed for one in done) == sum(len(one.boxes) for one in done) == 11
-    assert not any(one.errors for one in done)
-    for number in range(3):  # again, split otherwise: nothing is left to do
-        again = extract_boxes(config, shard=(number, 3), progress=False)
-        assert (again.computed, again.errors) == (0, {})
-
-
-@pytest.mark.slow
-def test_processes_at_the_same_time_by_torchruns_variables_and_by_shard(
-    demo: Path,
-    tmp_path: Path,
-    expected: dict[str, CropBox],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(settings(demo, tmp_path / "cache")))
-    both = [start(config, RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
-    outputs = [process.communicate(timeout=120) for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
-    counts = [re.search(r"(\d+) clips \(shard (\d) of 2\): (\d+) boxes computed", out) for out, _ in outputs]
-    assert [match and match.groups() for match in counts] == [("6", "1", "6"), ("5", "2", "5")]
-    assert kept(demo, tmp_path / "cache") == expected
-    code, out, _ = called(capsys, monkeypatch, config, "--shard", "2/3", "--part", "test")
-    assert (code, out) == (0, "1 clips (shard 2 of 3): 0 boxes computed, 1 found in the cache, 0 clips without a box\n")
+    config = Config.model_validate(settings(demo, tmp_path, workers=workers))
+    done = extract_boxes(config, progress=False)
+    assert kept(demo, tmp_path) == expected == done.boxes
+    assert (done.computed, done.errors) == (11, {})
+    assert not done.failed.exists()
+    assert extract_boxes(config, progress=False).computed == 0  # again: nothing is left to do
 
 
 def test_training_finds_what_was_extracted(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +140,10 @@ def test_clips_without_a_box_are_named_counted_and_tried_again(
     assert out == "3 clips: 1 boxes computed, 0 found in the cache, 2 clips without a box\n"
     lines = [line for line in err.splitlines() if line and "crop boxes" not in line]
     assert [line.split(": ")[0] for line in lines] == [str(broken / name) for name in names[1:]] + ["error"]
-    assert lines[-1].startswith("error: 2 of 3 clips have no box")
+    table = tmp_path / "cache/boxes/failed.csv"
+    assert lines[-1].startswith(f"error: 2 of 3 clips have no box, see above and {table}")
+    with open(table, newline="") as text:
+        assert [row[0] for row in csv.reader(text)] == ["video", "text.mp4", "none.mp4"]
     code, out, _ = called(capsys, monkeypatch, config, "--set", "data.on_error=skip")
     assert (code, out) == (0, "3 clips: 0 boxes computed, 1 found in the cache, 2 clips without a box\n")
     (broken / "text.mp4").write_bytes(some.read_bytes())
@@ -186,8 +157,8 @@ def test_killed_and_started_again(demo: Path, tmp_path: Path, expected: dict[str
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(settings(demo, tmp_path / "cache")))
     code = (
-        "import runpy, sys, coviar_mocrop.clips.cache as cache\n"
-        "cache._SAVE_EVERY = 1\n"
+        "import runpy, sys, coviar_mocrop.clips.rows as rows\n"
+        "rows._SAVE_EVERY = 1\n"
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
@@ -204,24 +175,14 @@ def test_killed_and_started_again(demo: Path, tmp_path: Path, expected: dict[str
     assert kept(demo, tmp_path / "cache") == expected
 
 
-@pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2"])
-def test_senseless_shards_are_refused(
-    shard: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, _, err = called(capsys, monkeypatch, Path("none.yaml"), f"--shard={shard}")
-    assert code == 2
-    assert f"{shard!r}: expected K/N" in err
-
-
 def test_senseless_surroundings_are_refused(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert chosen_shard(None, {}) == (0, 1)
-    assert chosen_shard((1, 4), {}) == (1, 4)
-    assert chosen_shard(None, {"RANK": "1", "WORLD_SIZE": "3"}) == (1, 3)
+    assert torchrun_share({}) == (0, 1)
+    assert torchrun_share({"RANK": "1", "WORLD_SIZE": "3"}) == (1, 3)
     for rank, world in (("3", "3"), ("x", "2"), ("0", "0"), ("-1", "2")):
         with pytest.raises(ConfigError, match="torchrun sets them"):
-            chosen_shard(None, {"RANK": rank, "WORLD_SIZE": world})
+            torchrun_share({"RANK": rank, "WORLD_SIZE": world})
     with pytest.raises(ConfigError, match="none is set; name a video list"):
         extract_boxes(Config.model_validate(settings(demo, tmp_path, train_list=None, val_list=None, test_list=None)))
     (tmp_path / "list.txt").write_text("../x.mp4 nothing 0\n")
@@ -235,5 +196,8 @@ def test_senseless_surroundings_are_refused(
     config.write_text(yaml.safe_dump(settings(demo, tmp_path)))
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    code, _, err = called(capsys, monkeypatch, config, "--shard", "1/2")
-    assert (code, err) == (2, "error: --shard: torchrun splits the work already; give one of the two\n")
+    code, _, err = called(capsys, monkeypatch, config)
+    assert (code, err) == (
+        2,
+        "error: torchrun is of no use here; data.workers processes work, or a cluster with --ray\n",
+    )

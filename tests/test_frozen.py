@@ -23,7 +23,8 @@ from tool import run_tool, tool
 from torch import nn
 
 from coviar_mocrop.checkpoint import digest, load_checkpoint
-from coviar_mocrop.clips.loading import open_clips, read_videos
+from coviar_mocrop.clips.lists import read_videos
+from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.config import load_configs
 from coviar_mocrop.datasets.lists import Clip, format_classes, format_groups, format_list
 from coviar_mocrop.errors import NoMotionVectorsError

@@ -153,7 +153,8 @@ READERS = """
 import multiprocessing, os, signal, sys
 from pathlib import Path
 from demo import small_config
-from coviar_mocrop.clips.loading import create_testing_loader, read_videos
+from coviar_mocrop.clips.lists import read_videos
+from coviar_mocrop.clips.loading import create_testing_loader
 from coviar_mocrop.streams.base import create_stream
 
 demo, output = map(Path, sys.argv[1:])

@@ -23,7 +23,7 @@ from tool import coviar, run_tool, tool
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.clips.config import DataConfig
-from coviar_mocrop.clips.loading import read_videos
+from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared
 from coviar_mocrop.datasets.folder import index_folder, prepare_folder, read_groups
 from coviar_mocrop.datasets.lists import Clip, Form, groups_beside, read_classes, read_form, read_list

@@ -20,7 +20,8 @@ from web import Server, serving
 
 from coviar_mocrop import storage
 from coviar_mocrop.clips.dataset import ClipDataset
-from coviar_mocrop.clips.loading import open_clips, read_videos
+from coviar_mocrop.clips.lists import read_videos
+from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.clips.packing import Packed, pack_shards
 from coviar_mocrop.clips.shard_index import find_shards, unpack_index
 from coviar_mocrop.config import Config
@@ -115,7 +116,7 @@ def test_the_same_bytes_whoever_packs_and_nothing_is_packed_twice(demo: Path, tm
     videos = Path(shutil.copytree(demo / "videos", tmp_path / "videos"))
     root = {"root": str(videos), "cache": str(tmp_path / "cache")}
     packed = pack(demo, tmp_path / "shards", workers=2, **root)
-    assert (packed.clips, len(packed.shards), packed.made, packed.errors) == (24, 6, 6, {})
+    assert (packed.clips, len(packed.shards), packed.made, packed.left_out, packed.errors) == (24, 6, 6, 0, {})
     for path in (demo / "shards").glob("*.tar"):
         assert (tmp_path / "shards" / path.name).read_bytes() == path.read_bytes()
     assert pack(demo, tmp_path / "shards", **root) == packed._replace(made=0)
@@ -142,7 +143,17 @@ def test_clips_that_cannot_be_read_are_not_packed(demo: Path, tmp_path: Path, on
     else:
         packed = pack(demo, tmp_path / "shards", **changes)
         assert (packed.clips, sorted(packed.errors)) == (22, sorted(clip.path for clip in clips[2:4]))
+        assert packed.left_out == 2
+        again = pack(demo, tmp_path / "shards", **changes)
+        assert (again.clips, again.made, again.left_out) == (22, 0, 2)
     assert not [path.name for path in (tmp_path / "shards").iterdir() if path.name.startswith(".")]
+
+
+def test_shards_are_packed_from_shards_but_never_over_themselves(demo: Path, tmp_path: Path) -> None:
+    packed = pack(demo, tmp_path / "again", 8, shards=str(demo / "shards"), root=str(tmp_path / "none"))
+    assert (packed.clips, len(packed.shards)) == (24, 3)
+    with pytest.raises(ConfigError, match="holds the shards that are read"):
+        pack(demo, demo / "shards", shards=str(demo / "shards"))
 
 
 def test_nothing_to_pack_is_an_error(demo: Path, tmp_path: Path) -> None:

@@ -1,22 +1,26 @@
-"""The MoCrop boxes of whole lists, ahead of training, by one process or several."""
+"""The MoCrop boxes of whole lists, ahead of training, on one machine or several."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.video import Backend
-from coviar_mocrop.clips.cache import Row, compute_rows, open_box_cache
+from coviar_mocrop.clips.cache import open_box_cache
 from coviar_mocrop.clips.config import DataConfig
-from coviar_mocrop.clips.loading import PARTS, Part, read_videos
+from coviar_mocrop.clips.lists import PARTS, Part, read_videos
 from coviar_mocrop.clips.reader import box_of
-from coviar_mocrop.clips.store import open_store
+from coviar_mocrop.clips.rows import Missing, Rows, compute_rows
+from coviar_mocrop.clips.store import ClipStore, open_store
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import ConfigError, CoviarMocropError
+from coviar_mocrop.failed import write_failed
 from coviar_mocrop.mocrop import CropBox, MoCropSettings
 
 
@@ -29,6 +33,8 @@ class ListBoxes(NamedTuple):
     """Why the other clips have none, by name."""
     computed: int
     """Number of boxes that were not in the cache."""
+    failed: Path
+    """Table of the clips without a box; there is none if all have one."""
 
 
 def box_of_file(
@@ -55,64 +61,64 @@ def box_of_file(
 
 
 def boxes_of_list(
-    names: Iterable[str],
-    data: DataConfig,
-    settings: MoCropSettings,
-    *,
-    progress: bool = True,
-    shard: tuple[int, int] = (0, 1),
+    names: Iterable[str], data: DataConfig, settings: MoCropSettings, *, ray: str | None = None, progress: bool = True
 ) -> ListBoxes:
     """The boxes of many clips, from the cache if they are there, else computed and added to it.
 
+    Clips without a box also stand in ``boxes/failed.csv`` of the cache.
+
     Args:
         names: clips of the data set; repeats are ignored.
-        data: root or shards, cache, backend, longest GOP, and the number of threads as ``workers``.
+        data: root or shards, cache, backend, longest GOP, and the number of processes as ``workers``.
         settings: of MoCrop.
+        ray: see :func:`~coviar_mocrop.parallel.run_map`.
         progress: show a bar.
-        shard: (k, n): only every n-th clip, from the k-th.
 
     Raises:
-        DataError: a name leads out of the data root.
         CoviarMocropError: the cache cannot be written.
     """
-
     store = open_store(data)
     cache = open_box_cache(data, settings, store)
+    options: dict[str, Any] = {"workers": data.workers, "ray": ray, "progress": progress}
+    rows, failed = compute_rows(names, {"box": cache}, _BoxOf(store, settings), title="crop boxes", **options)
+    errors = {name: by_cache["box"] for name, by_cache in failed.items()}
+    table = write_failed(cache.folder.parent, {name: str(error) for name, error in errors.items()})
+    boxes = {name: CropBox(*row["box"].tolist()) for name, row in rows.items() if row}
+    return ListBoxes(boxes, errors, cache.added, table)
 
-    def compute(name: str, missing: Sequence[str]) -> dict[str, Row]:
-        video, _ = store.open(name)
+
+@dataclass(frozen=True)
+class _BoxOf:
+    """Estimates the box of a clip."""
+
+    store: ClipStore
+    settings: MoCropSettings
+
+    def __call__(self, missing: Missing) -> Rows:
+        video, _ = self.store.open(missing.clip)
         with video:
-            return dict.fromkeys(missing, np.array(box_of(video, settings)))
-
-    rows, errors = compute_rows(
-        names, {"box": cache}, compute, workers=data.workers, title="crop boxes", progress=progress, shard=shard
-    )
-    return ListBoxes({name: CropBox(*row["box"].tolist()) for name, row in rows.items()}, errors, cache.added)
+            return {"box": np.array(box_of(video, self.settings))}
 
 
 def extract_boxes(
-    config: Config,
-    parts: Sequence[Part] = (),
-    shard: tuple[int, int] = (0, 1),
-    *,
-    progress: bool = True,
+    config: Config, parts: Sequence[Part] = (), *, ray: str | None = None, progress: bool = True
 ) -> ListBoxes:
     """Compute the boxes that are not in the cache yet. An interruption loses at most the last minute of work.
 
     Args:
         config: its lists, data root, cache and MoCrop settings are those that training will use.
         parts: which lists; none: all that are set.
-        shard: (k, n): only every n-th file, from the k-th. Shards may run at the same time on several machines.
+        ray: see :func:`~coviar_mocrop.parallel.run_map`.
         progress: show a bar.
 
     Raises:
         ConfigError: none of the lists is set.
         ListError: a list does not parse.
-        DataError: an entry leads out of the data root.
+        CoviarMocropError: the cache cannot be written.
     """
     data = config.data
     parts = parts or [part for part in PARTS if getattr(data, f"{part}_list")]
     if not parts:
         raise ConfigError("data.train_list, data.val_list, data.test_list: none is set; name a video list")
     names = [clip.path for part in parts for clip in read_videos(data, part).clips]
-    return boxes_of_list(names, data, config.mocrop, progress=progress, shard=shard)
+    return boxes_of_list(names, data, config.mocrop, ray=ray, progress=progress)

@@ -7,26 +7,22 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from tqdm import tqdm
 
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.store import NO_VIDEO, ClipStore, State
-from coviar_mocrop.errors import CoviarMocropError, DataError
+from coviar_mocrop.errors import DataError
 from coviar_mocrop.files import atomic_write
 from coviar_mocrop.mocrop import MoCropSettings
 
 _FORMAT = 4
 _BOX_VERSION = 1
 """To be increased by every change after which the same settings give other boxes."""
-_SAVE_EVERY = 2000
-_SAVE_SECONDS = 60.0
 
 Row = NDArray[Any]
 """One clip's numbers: [dim], of the cache's dtype."""
@@ -186,80 +182,3 @@ def boxes_made_by(settings: MoCropSettings, anchor_every: int | None) -> dict[st
 def open_box_cache(data: DataConfig, settings: MoCropSettings, store: ClipStore) -> ClipCache:
     """The cache of the boxes: rows float64 [4], the fields of a :class:`~coviar_mocrop.mocrop.CropBox`."""
     return ClipCache(data.cache, store, "boxes", boxes_made_by(settings, data.anchor_every), 4, np.float64)
-
-
-def compute_rows(
-    names: Iterable[str],
-    caches: Mapping[str, ClipCache],
-    compute: Callable[[str, Sequence[str]], Mapping[str, Row]],
-    *,
-    workers: int = 2,
-    title: str = "clips",
-    progress: bool = True,
-    shard: tuple[int, int] = (0, 1),
-    initializer: Callable[[], object] | None = None,
-) -> tuple[dict[str, dict[str, Row]], dict[str, CoviarMocropError]]:
-    """The rows of many clips, from the caches if they are there, else computed and added to them.
-
-    Rows are added to the caches every 2000 clips and at least once a minute, and when the work is interrupted.
-
-    Args:
-        names: clips of the store; repeats are ignored.
-        caches: of one store, by any names, one for each kind of row.
-        compute: gives the rows [dim] of a clip, from its name and the names of the caches that lack it. It
-            is called in threads, so it gains from several workers only where it releases Python's lock, as decoding
-            and networks do.
-        workers: number of threads. Does not affect results.
-        title: of the progress bar.
-        progress: show a bar.
-        shard: (k, n): only every n-th clip, from the k-th. The shards 0 to n - 1 together are all clips.
-        initializer: is called once in each thread, such as ``lambda: torch.set_num_threads(1)``.
-
-    Returns:
-        Rows by clip and cache, and for the clips that have none the reason: what ``compute`` raised, or a row that is
-        not finite. Both are in the order of ``names``.
-
-    Raises:
-        DataError: a name leads out of the data root.
-        CoviarMocropError: a cache cannot be written.
-    """
-    first, step = shard
-    names = list(dict.fromkeys(names))[first::step]
-    rows = {name: {key: row for key, cache in caches.items() if (row := cache.get(name)) is not None} for name in names}
-    missing = [name for name in names if len(rows[name]) < len(caches)]
-    errors: dict[str, CoviarMocropError] = {}
-    store = next(iter(caches.values())).store
-
-    def entry(name: str) -> tuple[State, dict[str, Row]]:
-        state = store.state(name)  # before reading
-        found = compute(name, [key for key in caches if key not in rows[name]])
-        return state, {key: caches[key].checked(name, row) for key, row in found.items()}
-
-    def save() -> None:
-        for key, cache in caches.items():
-            cache.put({name: (state, found[key]) for name, (state, found) in new.items() if key in found})
-        new.clear()
-
-    pool = ThreadPoolExecutor(max(workers, 1), initializer=initializer)
-    new: dict[str, tuple[State, dict[str, Row]]] = {}
-    saved = time.monotonic()
-    try:
-        with tqdm(desc=title, total=len(missing), unit="clip", disable=not (progress and missing)) as bar:
-            for start in range(0, len(missing), _SAVE_EVERY):
-                futures = {pool.submit(entry, name): name for name in missing[start : start + _SAVE_EVERY]}
-                for future in as_completed(futures):
-                    name = futures[future]
-                    try:
-                        new[name] = future.result()
-                        rows[name] |= new[name][1]
-                    except CoviarMocropError as error:
-                        errors[name] = error
-                    bar.update()
-                    if len(new) >= _SAVE_EVERY or time.monotonic() - saved > _SAVE_SECONDS:
-                        save()
-                        saved = time.monotonic()
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an interruption, what is queued is not computed
-        save()
-    done = {name: row for name, row in rows.items() if name not in errors}
-    return done, {name: errors[name] for name in names if name in errors}

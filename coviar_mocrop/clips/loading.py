@@ -12,31 +12,25 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from coviar_mocrop import storage
 from coviar_mocrop.bitstream import accumulate
 from coviar_mocrop.clips.batch import Batch, Sample, collate
-from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.dataset import ClipDataset, Key, SkipLog
 from coviar_mocrop.clips.features import WantsFeatures, compute_features
 from coviar_mocrop.clips.reader import WantsViews
 from coviar_mocrop.clips.resize import compile_kernels as compile_resize
-from coviar_mocrop.clips.store import open_store
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.lists import VideoList, groups_beside, read_classes, read_list
+from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.interrupt import kill_at_exit, leave_ending_to_the_parent
 from coviar_mocrop.runtime import ALONE, Group
 from coviar_mocrop.shared_settings import require_shared
 
-Part = Literal["train", "val", "test"]
-PARTS: tuple[Part, ...] = ("train", "val", "test")
 logger = logging.getLogger(__name__)
 
 
@@ -50,26 +44,13 @@ class ReadStream(WantsFeatures, Protocol):
         ...
 
 
-def read_videos(data: DataConfig, part: Part, shard: tuple[int, int] = (0, 1)) -> VideoList:
-    """A list of the data set; of ``shard`` (k, n) only every n-th clip, from the k-th.
-
-    Raises:
-        ConfigError: the settings name no such list.
-        ListError: the list or the class list does not parse.
-        DataError: the videos are not where the settings say.
-    """
-    path = {"train": data.train_list, "val": data.val_list, "test": data.test_list}[part]
-    if path is None:
-        raise ConfigError(f"data.{part}_list is not set; name a video list")
-    store = open_store(data)
-    videos = read_list(path, read_classes(data.classes))
-    clips = videos.clips[shard[0] :: shard[1]]
-    store.require([clip.path for clip in clips])
-    return replace(videos, clips=clips, form=store.form, group_of=groups_beside(storage.beside(path, "")))
-
-
 def open_clips(
-    streams: Sequence[ReadStream], videos: VideoList, group: Group = ALONE, *, training: bool = False
+    streams: Sequence[ReadStream],
+    videos: VideoList,
+    group: Group = ALONE,
+    *,
+    training: bool = False,
+    ray: str | None = None,
 ) -> tuple[ClipDataset, SkipLog]:
     """The clips of a list as ``streams`` see them, cropped where the setting crops.
 
@@ -78,6 +59,7 @@ def open_clips(
         videos: the list.
         group: the processes of the run.
         training: random segments, crops and flips.
+        ray: cluster that computes features; see :func:`~coviar_mocrop.parallel.run_map`.
 
     Raises:
         ConfigError: the streams differ.
@@ -94,7 +76,8 @@ def open_clips(
         training=training,
         seed=config.seed,
     )
-    dataset.features = compute_features([stream for stream in streams if stream.feature_dims], dataset, group)
+    looking = [stream for stream in streams if stream.feature_dims]
+    dataset.features = compute_features(looking, dataset, group, ray=ray)
     for features in dataset.features.values():
         skipped.add(features.errors)
     return dataset, skipped

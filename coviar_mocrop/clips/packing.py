@@ -20,9 +20,9 @@ import numpy as np
 from coviar_mocrop import storage
 from coviar_mocrop.clips.cache import boxes_made_by, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
-from coviar_mocrop.clips.loading import PARTS, Part, read_videos
+from coviar_mocrop.clips.lists import PARTS, Part, read_videos
 from coviar_mocrop.clips.reader import box_of
-from coviar_mocrop.clips.shard_index import FORMAT, MANIFEST, ROW, ShardIndex, index_path, unpack_index
+from coviar_mocrop.clips.shard_index import FORMAT, MANIFEST, ROW, ShardIndex, find_shards, index_path, unpack_index
 from coviar_mocrop.clips.shards import NamedBytes
 from coviar_mocrop.clips.store import ClipStore, open_store, open_with
 from coviar_mocrop.config import Config
@@ -45,13 +45,15 @@ class Packed(NamedTuple):
         shards: paths, in the order of the lists.
         clips, video_bytes: number of clips in them, and the size of their videos.
         made: number of shards that were not there already.
-        errors: why the other clips are in none, by name.
+        left_out: number of clips that are in none.
+        errors: why, by name, of those that were tried now.
     """
 
     shards: tuple[Path, ...]
     clips: int
     video_bytes: int
     made: int
+    left_out: int
     errors: dict[str, str]
 
 
@@ -93,7 +95,7 @@ def pack_shards(
         progress: show a bar.
 
     Raises:
-        ConfigError: none of the lists is set.
+        ConfigError: none of the lists is set, or the shards would replace those that they are made from.
         DataError: a clip cannot be read and ``data.on_error`` is ``raise``, or none can.
         CoviarMocropError: the folder cannot be written to.
     """
@@ -101,6 +103,9 @@ def pack_shards(
     parts = parts or [part for part in PARTS if getattr(data, f"{part}_list")]
     if not parts:
         raise ConfigError("data.train_list, data.val_list, data.test_list: none is set; name a video list")
+    own = os.path.realpath(folder)
+    if any(os.path.realpath(os.path.dirname(shard)) == own for shard in find_shards(data.shards or ())):
+        raise ConfigError(f"{folder}: holds the shards that are read (data.shards); choose another folder")
     lists = {part: read_videos(data, part) for part in parts}
     store = open_store(data)
     plans = _plans(config, store, lists, folder, clips_per_shard)
@@ -125,7 +130,8 @@ def pack_shards(
     _write_lists(folder, lists)
     write_json(folder / MANIFEST, {"format": FORMAT, "shards": [path.name for path in there]})
     size = sum(int(index.rows["size"].sum()) for index in indexes)
-    return Packed(tuple(there), sum(len(index.names) for index in indexes), size, made, errors)
+    packed = sum(len(index.names) for index in indexes)
+    return Packed(tuple(there), packed, size, made, clips - packed, errors)
 
 
 def _plans(

@@ -38,7 +38,22 @@ def add_workers(arguments: argparse._ActionsContainer) -> None:
     """Add ``--workers``."""
     workers = whole_number(1, _MOST_WORKERS)
     arguments.add_argument(
-        "--workers", type=workers, default=2, metavar="N", help="number of threads (default: %(default)s)"
+        "--workers",
+        type=workers,
+        default=2,
+        metavar="N",
+        help="number of videos at the same time (default: %(default)s)",
+    )
+
+
+def add_ray(arguments: argparse._ActionsContainer) -> None:
+    """Add ``--ray``."""
+    arguments.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="work on all processors of a Ray cluster instead of this machine's: auto, or HOST:PORT of its head "
+        "(pip install 'coviar_mocrop[ray]'). All its machines must see the folder in which the command is started, and "
+        "what is read and written, at the same paths",
     )
 
 
@@ -70,6 +85,7 @@ def add_common(arguments: argparse.ArgumentParser, *, codec: str) -> None:
     )
     add_form(form, codec=codec)
     add_workers(form)
+    add_ray(form)
     videos = arguments.add_argument_group("videos")
     videos.add_argument(
         "--on-error",
@@ -119,6 +135,7 @@ def common(given: argparse.Namespace, name: str) -> dict[str, Any]:
         check=not given.no_check,
         on_error=given.on_error,
         workers=given.workers,
+        ray=given.ray,
         follow_links=given.follow_links,
         overwrite=given.overwrite,
     )
@@ -176,10 +193,11 @@ def official(given: argparse.Namespace, name: str) -> dict[str, Any]:
 def report(name: str, prepared: Prepared, *, follow_links: bool = False, seed: int = 0) -> None:
     """Print the number of clips per class and side, and the commands to run next."""
     from coviar_mocrop.datasets.summary import count_table, next_commands
+    from coviar_mocrop.failed import NAME
 
     print(f"{name}: {len(prepared.classes)} classes, lists in {prepared.lists}, videos in {prepared.root}")
     if prepared.left_out:
-        print(f"left out: {len(prepared.left_out)} videos that cannot be used (named above)")
+        print(f"left out: {len(prepared.left_out)} videos that cannot be used, see {prepared.lists / NAME}")
     print(count_table(prepared))
     print("next:")
     for command in next_commands(name, prepared, follow_links=follow_links, seed=seed):

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from coviar_mocrop.cli import add_config_argument, add_part_argument, add_set_argument
-from coviar_mocrop.commands.dataset_options import whole_number
+from coviar_mocrop.commands.dataset_options import add_ray, whole_number
+from coviar_mocrop.failed import shown, write_failed
 from coviar_mocrop.files import require_writable
 
 EXAMPLES = """\
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--streams", nargs="+", metavar="NAME", help="runs of the settings (default: as in training)")
     add_set_argument(parser)
     add_part_argument(parser)
+    add_ray(parser)
 
 
 def main(given: argparse.Namespace) -> None:
@@ -52,12 +54,13 @@ def main(given: argparse.Namespace) -> None:
     configs = load_configs(given.config, given.streams, given.set)
     require_shared(configs)
     require_writable(given.output, folder=True)
-    packed = pack_shards(next(iter(configs.values())), given.output, given.part or (), clips_per_shard=given.clips)
-    for reason in packed.errors.values():
-        print(f"left out {reason}", file=sys.stderr)
+    config = next(iter(configs.values()))
+    packed = pack_shards(config, given.output, given.part or (), clips_per_shard=given.clips, ray=given.ray)
+    for line in shown(packed.errors.values(), write_failed(given.output, packed.errors)):
+        print(f"left out {line}", file=sys.stderr)
     there = len(packed.shards) - packed.made
     print(
         f"{packed.clips} clips in {len(packed.shards)} shards, {packed.video_bytes / 1e6:.1f} MB of video"
-        f"{f' ({there} shards were there already)' if there else ''}; {len(packed.errors)} clips left out"
+        f"{f' ({there} shards were there already)' if there else ''}; {packed.left_out} clips left out"
     )
     print(f"next:\n  coviar train --config {given.config} --set data.shards={given.output}")

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from coviar_mocrop.commands.dataset_options import add_form, add_workers
+from coviar_mocrop.commands.dataset_options import add_form, add_ray, add_workers
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.failed import NAME, shown
 
@@ -19,6 +19,7 @@ EXAMPLES = """\
   coviar prepare transcode phone.mov phone.mp4
   coviar prepare transcode a.webm b.mkv more/ transcoded/
   coviar prepare transcode phone.mov phone.mp4 --codec mpeg4 --size keep
+  coviar prepare transcode /shared/videos /shared/transcoded --ray auto
 """
 
 
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_form(parser, codec="h264")
     add_workers(parser)
+    add_ray(parser)
 
 
 def main(given: argparse.Namespace) -> None:
@@ -47,7 +49,7 @@ def main(given: argparse.Namespace) -> None:
         given.target,
         codec=given.codec,
         size=given.size,
-        handling=Handling(workers=given.workers),
+        handling=Handling(workers=given.workers, ray=given.ray),
     )
     for source, target in written.items():
         print(f"{source} -> {target}")

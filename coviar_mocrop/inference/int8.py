@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from coviar_mocrop.card import INPUT
 from coviar_mocrop.clips.dataset import ClipDataset
-from coviar_mocrop.clips.loading import read_videos
+from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.clips.reader import ReadViews
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, ListError
 from coviar_mocrop.inference.backend import Precision

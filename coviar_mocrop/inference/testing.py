@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from coviar_mocrop.card import NAME, read_card
 from coviar_mocrop.checkpoint import load_checkpoint, load_model_state
-from coviar_mocrop.clips.loading import ClipLoader, Part, create_testing_loader, read_videos
+from coviar_mocrop.clips.lists import Part, read_videos
+from coviar_mocrop.clips.loading import ClipLoader, create_testing_loader
 from coviar_mocrop.config import build_config, load_config
 from coviar_mocrop.datasets.lists import VideoList, form_of, read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError

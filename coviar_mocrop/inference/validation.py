@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coviar_mocrop.checkpoint import digest
-from coviar_mocrop.clips.loading import read_videos
+from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.inference.testing import score_streams
 from coviar_mocrop.runtime import Group

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from coviar_mocrop.checkpoint import digest
-from coviar_mocrop.clips.loading import ClipLoader, read_videos
+from coviar_mocrop.clips.lists import read_videos
+from coviar_mocrop.clips.loading import ClipLoader
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import Clip
 from coviar_mocrop.datasets.splits import divide, group_sizes

@@ -15,13 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 
 from coviar_mocrop.clips.dataset import ClipDataset
-from coviar_mocrop.clips.loading import (
-    ClipLoader,
-    TrainingSampler,
-    create_testing_loader,
-    create_training_loader,
-    read_videos,
-)
+from coviar_mocrop.clips.lists import read_videos
+from coviar_mocrop.clips.loading import ClipLoader, TrainingSampler, create_testing_loader, create_training_loader
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.errors import ConfigError

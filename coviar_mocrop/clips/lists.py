@@ -1,0 +1,33 @@
+"""The lists of a data set, as the settings name them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from coviar_mocrop import storage
+from coviar_mocrop.clips.config import DataConfig
+from coviar_mocrop.clips.store import open_store
+from coviar_mocrop.datasets.lists import VideoList, groups_beside, read_classes, read_list
+from coviar_mocrop.errors import ConfigError
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+
+def read_videos(data: DataConfig, part: Part, shard: tuple[int, int] = (0, 1)) -> VideoList:
+    """A list of the data set; of ``shard`` (k, n) only every n-th clip, from the k-th.
+
+    Raises:
+        ConfigError: the settings name no such list.
+        ListError: the list or the class list does not parse.
+        DataError: the videos are not where the settings say.
+    """
+    path = {"train": data.train_list, "val": data.val_list, "test": data.test_list}[part]
+    if path is None:
+        raise ConfigError(f"data.{part}_list is not set; name a video list")
+    store = open_store(data)
+    videos = read_list(path, read_classes(data.classes))
+    clips = videos.clips[shard[0] :: shard[1]]
+    store.require([clip.path for clip in clips])
+    return replace(videos, clips=clips, form=store.form, group_of=groups_beside(storage.beside(path, "")))
