@@ -225,6 +225,7 @@ def prepare_annotated(
         )
     both = _in_both_splits(annotations.entries)
     _warn(source, annotations, both)
+    _log.info("%s: %d of %d annotated clips are there", os.fspath(source), len(entries), len(annotations.entries))
     label_of = {name: label for label, name in enumerate(annotations.classes)}
     root = os.path.join(source, "")
     clip_of: dict[str, Entry] = {}

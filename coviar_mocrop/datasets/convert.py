@@ -173,8 +173,9 @@ def prepare(
             require_replaceable(lists, classes, splits, groups(usable))
         return side_of, splits
 
+    planned = None
     if handling.on_error == "raise":  # all clips are used, or none: what would be refused in the end is refused now
-        divided(clips)
+        planned = divided(clips)
     else:
         sides_of(clips)
     failed: dict[str, str] = {}
@@ -193,7 +194,7 @@ def prepare(
     left_out = {path: failed[path] for path in targets if path in failed}
     _report(source, left_out, len(targets), handling, write_failed(lists, left_out))
     usable = [clip for clip in clips if clip.path not in failed]
-    side_of, splits = divided(usable)
+    side_of, splits = planned or divided(usable)
     if leak := find_leak(same, side_of):
         _log.warning("%s: %s", source, leak)
     if copies := [used for paths in same if len(used := [path for path in paths if path in side_of]) > 1]:
