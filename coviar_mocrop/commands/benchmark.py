@@ -3,15 +3,16 @@
 Prints tables; --json also writes the numbers. Needs a clone of the project. Each benchmark has its own --help.
 
 benchmarks:
-  reading   reading speed on one core, beside bare decoding of the same packets
-  mocrop    how much of what moves lies in the box, on synthetic and on real clips
-  testing   testing a stream with the defaults, beside a plain loop in fp32
-  scale     how soon training starts on a very long list, and how memory grows
-  squeeze   time and memory of MotionSqueeze's correlation
-  tables    the accuracies on synthetic clips in the docs, over several seeds
-  footage   accuracy on real clips, cross-validated
-  backends  time of a network in PyTorch and in ONNX Runtime
-  watch     watching long videos and cameras: CPU, latency, memory
+  reading      reading speed on one core, beside bare decoding of the same packets
+  mocrop       how much of what moves lies in the box, on synthetic and on real clips
+  testing      testing a stream with the defaults, beside a plain loop in fp32
+  scale        how soon training starts on a very long list, and how memory grows
+  squeeze      time and memory of MotionSqueeze's correlation
+  tables       the accuracies on synthetic clips in the docs, over several seeds
+  footage      accuracy on real clips, cross-validated
+  backends     time of a network in PyTorch and in ONNX Runtime
+  watch        watching long videos and cameras: CPU, latency, memory
+  annotations  how soon long annotation files are read, their videos found, and parts cut
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ EXAMPLES = """\
   coviar benchmark tables
   coviar benchmark backends --threads 1
   coviar benchmark watch --minutes 60
+  coviar benchmark annotations --rows 650000
   coviar benchmark footage surveillance_fights --figure footage.png
 """
-NAMES = ("reading", "mocrop", "testing", "scale", "squeeze", "tables", "footage", "backends", "watch")
+NAMES = ("reading", "mocrop", "testing", "scale", "squeeze", "tables", "footage", "backends", "watch", "annotations")
 _CLONE = Path(__file__).resolve().parents[2]
 
 
