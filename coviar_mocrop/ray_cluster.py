@@ -144,17 +144,30 @@ def _require_cluster(address: str) -> None:
     Raises:
         CoviarMocropError: none does.
     """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _PROBE, address], capture_output=True, text=True, timeout=_CONNECTING, check=False
-        )
-    except subprocess.TimeoutExpired:
-        reason = f"no answer in {_CONNECTING:.0f} s"
-    else:
-        if done.returncode == 0:
-            return
-        reason = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
+    reason = _why_unreachable(address)
+    if not reason:
+        probe = [sys.executable, "-c", _PROBE, address]
+        try:
+            done = subprocess.run(probe, capture_output=True, text=True, timeout=_CONNECTING, check=False)
+        except subprocess.TimeoutExpired:
+            reason = f"no answer in {_CONNECTING:.0f} s"
+        else:
+            if done.returncode == 0:
+                return
+            reason = done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}"
     raise CoviarMocropError(
         f"--ray {address}: no Ray cluster answers ({reason}); start one with ray start --head, "
         "and give auto or HOST:PORT"
     )
+
+
+def _why_unreachable(address: str) -> str:
+    """Why nothing can be listening at HOST:PORT; empty if something may be."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return ""
+    try:
+        with socket.create_connection((host, int(port)), timeout=_CONNECTING):
+            return ""
+    except (OSError, OverflowError) as error:
+        return getattr(error, "strerror", None) or str(error)

@@ -168,6 +168,12 @@ def test_a_process_that_cannot_begin_is_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_ray_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(CoviarMocropError, match=r"^--ray needs the package ray; pip install 'coviar_mocrop\[ray\]'$"):
+        list(run_map(square, range(3), ray="auto", progress=False))
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
