@@ -1,8 +1,9 @@
-"""How fast clips are packed into shards, and read from them, beside the same clips as files.
+"""How fast clips are prepared and packed into shards, and read from them, beside the same clips as files.
 
 The videos of a folder are brought to the canonical form, packed, and read as training reads them: all three streams,
 three segments, boxes known. Each clip is read from a file, from a shard on the same disk, and from a shard behind a web
 server on this machine, in turn, so that all see the same load. The median over the passes counts.
+What a large data set costs is computed from these figures.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from benchmarks import costs
 from coviar_mocrop.clips.boxes import extract_boxes
 from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.lists import read_videos
@@ -44,6 +46,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the options of ``benchmark.py shards``."""
     add = command.add_argument
     add("videos", type=Path, metavar="DIR", help="a folder for each class")
+    costs.add_arguments(command)
     add("--repeats", type=int, default=5, metavar="N", help="passes over all clips; the median counts (%(default)s)")
 
 
@@ -55,13 +58,12 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         found = measure(given.videos, Path(name), given.repeats)
     steps = [(step, f"{found[step]:.1f}") for step in ("transcoding", "boxes", "packing")]
     print(markdown_table([("one process", "clips per second"), *steps], "r"))
-    print(
-        f"\n{found['clips']} clips of {found['seconds_per_clip']:.1f} s: {found['kB_per_clip']:.0f} kB each as they come, "
-        f"{found['kB_canonical']:.0f} kB in the canonical form, {found['kB_in_shard']:.0f} kB of a shard\n"
-    )
+    sizes = [f"{found[name]:.0f} kB" for name in ("kB_per_clip", "kB_canonical", "kB_in_shard")]
+    print(f"\n{found['clips']} clips of {found['seconds_per_clip']:.1f} s, each {sizes[0]} as it comes, ", end="")
+    print(f"{sizes[1]} in the canonical form, {sizes[2]} of a shard\n")
     rows = [(place, f"{times['ms']:.2f}", f"{times['of files']:.2f}") for place, times in found["reading"].items()]
     print(markdown_table([("read from", "ms per clip", "of files"), *rows], "rr"))
-    return found
+    return {**found, **costs.print_tables(found, given)}
 
 
 def measure(videos: Path, folder: Path, repeats: int) -> dict[str, Any]:
