@@ -335,6 +335,30 @@ def test_http_without_end(tmp_path: Path) -> None:
     assert frames[-1].time == pytest.approx(129 / 25)
 
 
+@pytest.mark.parametrize("head", ["HTTP/1.1 200 OK", "HTTP/1.1 200 OK\r\nConnection: close", "HTTP/1.0 200 OK"])
+def test_a_server_that_says_no_length_ends_by_closing_the_connection(tmp_path: Path, head: str) -> None:
+    path = record(camera_pictures(), tmp_path / "clip.ts", gop=10)
+
+    def serve(client: socket.socket) -> None:
+        client.recv(4096)
+        client.sendall(f"{head}\r\nContent-Type: video/mp2t\r\n\r\n".encode() + path.read_bytes())
+
+    with serving(serve) as server:
+        frames = take(f"http://127.0.0.1:{server.port}/live")
+    np.testing.assert_array_equal(pictures_of(frames), decode(path))
+
+
+def test_a_server_that_sends_less_than_it_said_broke(tmp_path: Path) -> None:
+    data = record(camera_pictures(), tmp_path / "clip.ts", gop=10).read_bytes()
+
+    def serve(client: socket.socket) -> None:
+        client.recv(4096)
+        client.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {2 * len(data)}\r\n\r\n".encode() + data)
+
+    with serving(serve) as server, pytest.raises(VideoError, match=r"the connection broke \(Input/output error\)"):
+        take(f"http://127.0.0.1:{server.port}/clip.ts", timeout=1.0)
+
+
 def test_a_file_on_a_server_is_read_on_where_the_connection_broke(tmp_path: Path) -> None:
     path = record(camera_pictures(size=(160, 120)), tmp_path / "clip.ts", gop=10, quality=5)
     data, asked = path.read_bytes(), []

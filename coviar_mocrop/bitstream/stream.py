@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from coviar_mocrop.bitstream import h264
-from coviar_mocrop.bitstream.addresses import Transport, open_source, redacted
+from coviar_mocrop.bitstream.addresses import Transport, open_source, redacted, scheme_of
 from coviar_mocrop.bitstream.container import MAX_FRAME_PIXELS, watched
 from coviar_mocrop.bitstream.decoding import VECTOR_CODECS, PyavFrame, StreamDecoding, use_one_thread
 from coviar_mocrop.bitstream.index import UNTIMED_FORMATS
@@ -122,6 +123,7 @@ class VideoStream:
         opened = open_source(source, max_frame_pixels=max_frame_pixels, transport=transport, timeout=timeout)
         self._container, self.path = opened.container, opened.path
         self.is_live, self.is_remote = opened.is_live, opened.is_remote
+        self._has_no_length = opened.is_live and scheme_of(source) in ("http", "https")
         try:
             stream = self._container.streams.best("video")
             context = None if stream is None else stream.codec_context
@@ -221,7 +223,7 @@ class VideoStream:
 
     def _packets(self) -> Iterator[av.Packet]:
         latest = time.monotonic()
-        for packet in self._container.demux():  # those of sound too, else nothing tells that no picture comes with it
+        for packet in self._demuxed():  # those of sound too, else nothing tells that no picture comes with it
             if self._stopped:
                 return
             if packet.stream_index == self._stream.index and packet.size:
@@ -231,6 +233,14 @@ class VideoStream:
                     latest = time.monotonic()
             elif self.is_live and time.monotonic() - latest > self._timeout:
                 raise VideoError(f"{self.path}: sent no picture for {self._timeout:g} s")
+
+    def _demuxed(self) -> Iterator[av.Packet]:
+        try:
+            yield from self._container.demux()
+        except av.error.FFmpegError as error:
+            # a server that did not say how much it sends ends by closing the connection, which FFmpeg calls an error
+            if not self._has_no_length or error.errno != errno.EIO:
+                raise
 
     def _rotation_of(self, key: av.Packet) -> int:
         """Quarter turns of the display matrix, which only the stream's own decoder knows."""
