@@ -278,7 +278,7 @@ def measure_cameras(clip: Path, checkpoints: list[Path], repeats: int) -> dict[s
         "coviar watch, ONNX Runtime in fp32": lambda: sum(1 for _ in watch(exported, [clip])),
         "coviar watch, no gate": lambda: sum(1 for _ in watch(predictor, [clip], gate=0.0)),
     }
-    for name, settings in (("as one writes it", plain), ("in our precision", ())):
+    for name, settings in (("a straightforward loop", plain), ("in our precision", ())):
         networks = TorchBackend(checkpoints, settings)
         ways[f"OpenCV and every window, {name}"] = lambda networks=networks: _with_opencv(clip, networks)  # type: ignore[misc]
     spent = {name: seconds / LENGTH for name, seconds in _in_turn(ways, repeats).items()}
@@ -380,7 +380,7 @@ def measure_latency(clip: Path, checkpoints: list[Path], seconds: int = 30) -> d
 def measure_memory(clip: Path, checkpoints: list[Path], lengths: Sequence[float]) -> list[dict[str, Any]]:
     """Resident megabytes of ``coviar watch`` on files and on pipes, early on and the peak.
 
-    ONNX Runtime computes the networks; for the first length PyTorch does, too.
+    ONNX Runtime computes the networks; for the first length PyTorch does, too. A video is whole repeats of the picture.
     """
     found = []
     tool = str(Path(__file__).parent.parent / "tools/watch.py")
@@ -410,13 +410,14 @@ def measure_memory(clip: Path, checkpoints: list[Path], lengths: Sequence[float]
             assert process.stdout is not None
             resident = [_resident(process.pid) for _ in process.stdout]
             process.wait()
-            facts = {"source": kind, "networks": backend, "minutes": round(loops * LENGTH / 60)}
+            facts = {"source": kind, "networks": backend, "seconds of video": loops * LENGTH}
             facts |= {"windows": len(resident)}
             facts |= {
-                "MB at a tenth": round(resident[max(len(resident) // 10, 1) - 1]),
+                "MB after a tenth of the video": round(resident[max(len(resident) // 10, 1) - 1]),
                 "MB peak": round(max(resident)),
             }
             found.append({**facts, "seconds it took": round(time.monotonic() - start)})
+            print(_memory_table(found[-1:]), file=sys.stderr, flush=True)  # each takes long
             source.unlink(missing_ok=True)
     return found
 
