@@ -25,7 +25,7 @@ from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared
-from coviar_mocrop.datasets.folder import index_folder, prepare_folder, read_groups
+from coviar_mocrop.datasets.folder import find_groups, index_folder, prepare_folder, read_groups
 from coviar_mocrop.datasets.lists import Clip, Form, groups_beside, read_classes, read_form, read_list
 from coviar_mocrop.datasets.official import UCF101_COUNTS, prepare_hmdb51, prepare_ucf101
 from coviar_mocrop.datasets.splits import SIDES, Side
@@ -311,6 +311,33 @@ def test_groups_stay_whole(tree: Callable[..., Path], tmp_path: Path) -> None:
             groups = [{group_of[path] for path in paths} for paths in read_back(prepared, split).values()]
             assert len(groups) == 3
             assert len(set().union(*groups)) == sum(map(len, groups)) == 5
+
+
+def test_groups_in_the_source_are_used_unless_others_are_given(
+    tree: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree({"a": 6, "b": 6})
+    group_of = {clip.path: Path(clip.path).stem[-1] for clip in index_folder(root)[1]}
+    monkeypatch.chdir(tmp_path)
+
+    def groups(*options: str) -> tuple[dict[str, str], str]:
+        words = ("prepare", "folder", root, "--name", "mine", "--group-column", "camera", "--no-check", "--overwrite")
+        said = coviar(*words, *options)
+        return groups_beside(tmp_path / "data_lists/mine"), said
+
+    assert groups()[0] == {}
+    write_groups(root / "groups.csv", group_of)
+    found, said = groups()
+    assert found == group_of
+    assert said.startswith(f"groups: {root / 'groups.csv'}, so clips of one camera stay on one side (--groups none: ")
+    found, said = groups("--groups", "none")
+    assert found == {} and "on one side" not in said
+    write_groups(root / "other.csv", dict.fromkeys(group_of, "one") | {"a/00.mp4": "two"})
+    found, said = groups("--groups", "other.csv", "--test-share", "0")  # which is not in the working folder
+    assert set(found.values()) == {"one", "two"} and "on one side" not in said
+    write_groups(tmp_path / "other.csv", group_of)  # now it is
+    assert groups("--groups", "other.csv")[0] == group_of
+    assert str(find_groups(root, "missing.csv")) == "missing.csv"
 
 
 def test_groups_stand_beside_the_lists(tree: Callable[..., Path], tmp_path: Path) -> None:

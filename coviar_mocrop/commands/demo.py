@@ -134,12 +134,12 @@ def _real(videos: Path, output: Path | None, seed: int, *, resume: bool) -> None
 
     start = time.perf_counter()
     name = re.sub(r"\W+", "_", videos.resolve().name)
-    output, groups = output or Path("runs", name), videos / "groups.csv"
+    output = output or Path("runs", name)
     data = [f"data.root=data/{name}", f"data.classes=data_lists/{name}/classes.txt", f"seed={seed}"]
     data += [f"data.{side}_list=data_lists/{name}/{side}_split1.txt" for side in SIDES]
-    grouped, again = ["--groups", groups] if groups.exists() else [], "--resume" if resume else "--overwrite"
+    again = "--resume" if resume else "--overwrite"
     commands: list[list[object]] = [
-        ["prepare", "folder", videos, "--name", name, "--transcode", f"data/{name}", *grouped, "--overwrite"],
+        ["prepare", "folder", videos, "--name", name, "--transcode", f"data/{name}", "--overwrite"],
         ["train", "--config", "folder", "--set", *data, "--output", output, again],
         ["fuse", "--checkpoints", output, "--output", output / "fused"],
     ]

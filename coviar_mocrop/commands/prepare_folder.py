@@ -24,8 +24,9 @@ EXAMPLES = """\
   # 5 folds: train_split1.txt ... test_split5.txt, every clip tested once
   coviar prepare folder my_videos --name mine --folds 5
 
-  # clips cut from one recording show one scene: keep them on one side (groups.csv: path,source_video)
-  coviar prepare folder my_videos --name mine --groups groups.csv --group-column source_video
+  # clips cut from one recording show one scene: keep them on one side. my_videos/groups.csv (path,source_video) is
+  # used if it exists; this is another file, and another column
+  coviar prepare folder my_videos --name mine --groups cameras.csv --group-column camera
 
   # to H.264 with a key frame every 12 frames; needed where a codec has no motion vectors (HEVC, VP9, AV1)
   coviar prepare folder my_videos --name mine --transcode data/mine --on-error skip
@@ -43,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     division = parser.add_argument_group("division")
     division.add_argument(
         "--groups",
-        type=Path,
         metavar="CSV",
-        help="table that names the group of each clip, with a column path; a group stays on one side",
+        help="table that names the group of each clip, with a column path; a group stays on one side; none: no groups "
+        "(default: groups.csv in SOURCE, if it exists)",
     )
     division.add_argument(
         "--group-column",
@@ -73,11 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(given: argparse.Namespace) -> None:
     """Write the lists, and print the commands to run next."""
-    from coviar_mocrop.datasets.folder import prepare_folder
+    from coviar_mocrop.datasets.folder import NO_GROUPS, find_groups, prepare_folder
 
+    groups = find_groups(given.source, given.groups)
+    if groups is not None and given.groups is None:
+        print(f"groups: {groups}, so clips of one {given.group_column} stay on one side (--groups {NO_GROUPS}: not)")
     prepared = prepare_folder(
         given.source,
-        groups=given.groups,
+        groups=groups,
         group_column=given.group_column,
         folds=given.folds,
         test_share=given.test_share,

@@ -26,6 +26,8 @@ _SIDE_FOLDERS: dict[str, Side] = {
     "test": "test",
 }
 """What the folders of a source that is divided already are named."""
+GROUPS, NO_GROUPS = "groups.csv", "none"
+"""A file of groups in a source, which is used unless another is given; and what stands for none."""
 _MOST_FOLDS = 1000
 _SHOWN = 20
 
@@ -109,6 +111,20 @@ def prepare_folder(
         usable = [clip for clip in clips if clip.path not in prepared.left_out]
         _warn_of_single(usable, group_of, "clip" if groups is None else "group of clips")
     return prepared
+
+
+def find_groups(source: str | os.PathLike[str], given: str | None = None) -> Path | None:
+    """The file that names the group of each clip, for :func:`prepare_folder`.
+
+    Args:
+        source: folder of a folder per class.
+        given: the file, looked for from the working folder, then from ``source``; ``none``: no groups. None:
+            ``groups.csv`` in ``source``, if there is one.
+    """
+    inside = Path(source, given or GROUPS)
+    if given is None or given == NO_GROUPS:
+        return inside if given is None and inside.is_file() else None
+    return inside if inside.is_file() and not Path(given).exists() else Path(given)
 
 
 def index_folder(source: str | os.PathLike[str]) -> tuple[tuple[str, ...], list[Clip], dict[str, Side]]:
@@ -200,7 +216,7 @@ def read_groups(file: str | os.PathLike[str], column: str, paths: Sequence[str])
             if missing:
                 raise DataError(
                     f"{name}: has no column {missing[0]!r}; its first line names {', '.join(found) or 'none'} "
-                    "(choose one with --group-column, separate columns by commas)"
+                    "(choose one with --group-column, separate columns by commas, or --groups none for no groups)"
                 )
             group_of: dict[str, str] = {}
             for row in rows:
@@ -216,7 +232,10 @@ def read_groups(file: str | os.PathLike[str], column: str, paths: Sequence[str])
         raise DataError(f"{name}: cannot be read as CSV ({error})") from error
     known = set(paths)
     if absent := [path for path in paths if path not in group_of]:
-        raise DataError(f"{name}: has no row for {some(absent)}; add what is missing, paths as below the data folder")
+        raise DataError(
+            f"{name}: has no row for {some(absent)}; add what is missing, paths as below the data folder, "
+            "or leave the groups out (--groups none)"
+        )
     if absent := [path for path in group_of if path not in known]:
         _log.warning("%s: names %s, not found in the data folder", name, some(absent))
     return {path: group_of[path] for path in paths}
@@ -252,7 +271,7 @@ def _require_whole_groups(clips: Sequence[Clip], group_of: Mapping[str, str], gi
         if given[path] != given[clip.path]:
             raise DataError(
                 f"{path} and {clip.path} are of one group, {group_of[path]}, but on two sides; move one of them, or "
-                "leave out the groups"
+                "leave the groups out (--groups none)"
             )
 
 
