@@ -183,7 +183,8 @@ class _Worker:
     def __init__(self, work: Callable[[Any], Any]) -> None:
         context: Any = multiprocessing.get_context(_METHOD)
         if _METHOD == "forkserver":
-            context.set_forkserver_preload(["__main__", __name__, getattr(work, "__module__", __name__)])
+            parts = [type(part).__module__ for part in vars(work).values()] if hasattr(work, "__dict__") else []
+            context.set_forkserver_preload(["__main__", __name__, getattr(work, "__module__", __name__), *parts])
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other, work), daemon=True)
         with _inherited_by_children():

@@ -7,6 +7,8 @@ benchmarks:
   mocrop       how much of what moves lies in the box, on synthetic and on real clips
   testing      testing a stream with the defaults, beside a plain loop in fp32
   scale        how soon training starts on a very long list, and how memory grows
+  shards       packing shards, and reading from them, beside the same clips as files
+  preparing    transcoding, checking and boxes in processes and on a Ray cluster
   squeeze      time and memory of MotionSqueeze's correlation
   tables       the accuracies on synthetic clips in the docs, over several seeds
   footage      accuracy on real clips, cross-validated
@@ -32,6 +34,8 @@ EXAMPLES = """\
   coviar benchmark mocrop --real clips/ --sparse-clips 40
   coviar benchmark testing --checkpoint runs/demo/iframe/best.pt
   coviar benchmark scale clip.mp4 --entries 100000 --batches 10000
+  coviar benchmark shards surveillance_fights
+  coviar benchmark preparing --clips 2000
   coviar benchmark squeeze --json runs/benchmark/squeeze.json
   coviar benchmark tables
   coviar benchmark backends --threads 1
@@ -39,7 +43,20 @@ EXAMPLES = """\
   coviar benchmark annotations --rows 650000
   coviar benchmark footage surveillance_fights --figure footage.png
 """
-NAMES = ("reading", "mocrop", "testing", "scale", "squeeze", "tables", "footage", "backends", "watch", "annotations")
+NAMES = (
+    "reading",
+    "mocrop",
+    "testing",
+    "scale",
+    "squeeze",
+    "tables",
+    "footage",
+    "backends",
+    "watch",
+    "annotations",
+    "shards",
+    "preparing",
+)
 _CLONE = Path(__file__).resolve().parents[2]
 
 
