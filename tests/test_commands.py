@@ -20,7 +20,7 @@ from matplotlib.image import imread
 from tool import TOOLS, run_tool, tool
 from tqdm import tqdm
 
-import coviar_mocrop.clips.dataset as dataset_module
+import coviar_mocrop.clips.store as store_module
 import coviar_mocrop.inference.predictor as predictor_module
 from coviar_mocrop.bitstream import open_video, transcode
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
@@ -64,7 +64,7 @@ def runs(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many times each clip is opened, to be read or predicted."""
     counts: Counter[str] = Counter()
-    for module in (dataset_module, predictor_module):
+    for module in (store_module, predictor_module):
 
         def count(path: Any, *arguments: Any, real: Any = module.open_video, **options: Any) -> Any:
             counts[str(path)] += 1
