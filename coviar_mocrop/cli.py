@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, Interrupted, ScoreError
-from coviar_mocrop.messages import first_line
+from coviar_mocrop.messages import first_line, pip_install
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -45,7 +45,7 @@ def run(main: Callable[[], None]) -> None:
         package = (error.name or "").partition(".")[0]
         if package in ("", "coviar_mocrop"):
             raise
-        said, code = f"error: this needs {package}, which is not installed; pip install coviar_mocrop installs it", 2
+        said, code = f"error: this needs {package}, which is not installed; {pip_install()} installs it", 2
     except RuntimeError as error:
         remedy = next((remedy for words, remedy in _REMEDIES.items() if words in str(error)), None)
         if remedy is None:

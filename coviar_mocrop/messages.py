@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import logging
 import re
+import shlex
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 def similar(word: str, names: Iterable[str]) -> list[str]:
@@ -48,6 +51,23 @@ def clock(seconds: float) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def pip_install(extra: str = "") -> str:
+    """The command that installs this package with an extra, from where it came: a clone, or a package index."""
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import urlparse
+    from urllib.request import url2pathname
+
+    try:
+        origin = json.loads(distribution("coviar_mocrop").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:  # the scripts of a clone run without an installation
+        origin = {"url": Path(__file__).parents[1].as_uri()}
+    place, option = "coviar_mocrop", ""
+    if str(origin.get("url", "")).startswith("file:"):
+        place = url2pathname(urlparse(origin["url"]).path)
+        option = "-e " if origin.get("dir_info", {}).get("editable") else ""
+    return f"pip install {option}{shlex.quote(f'{place}[{extra}]' if extra else place)}"
 
 
 @contextlib.contextmanager

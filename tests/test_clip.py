@@ -48,7 +48,7 @@ def test_without_open_clip_the_error_says_what_to_install(monkeypatch: pytest.Mo
         return plain(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ModelError, match=r'pip install "coviar_mocrop\[clip\]"') as caught:
+    with pytest.raises(ModelError, match=r"pip install .*\[clip\]'?$") as caught:
         CLIPEncoder(tiny)
     assert "\n" not in str(caught.value)
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from clips import record, sliding
 
 import coviar_mocrop
+from coviar_mocrop.messages import pip_install
 
 NAMES = ("open_video", "load_clip", "estimate_box", "CropBox", "MoCropSettings", "Predictor")
 
@@ -45,3 +50,31 @@ def test_reading_videos_needs_no_torch(tmp_path: Path) -> None:
     assert heavy_modules_after(code) == {"numpy"}
     backend = "coviar_mocrop.inference.onnx_backend, coviar_mocrop.inference.watching"
     assert heavy_modules_after(f"import {backend}; coviar_mocrop.Predictor") == {"numpy"}  # torch with checkpoints
+
+
+@pytest.mark.parametrize(
+    ("origin", "extra", "plain"),
+    [
+        (None, "pip install 'coviar_mocrop[clip]'", "pip install coviar_mocrop"),
+        (
+            {"url": "file:///a%20b/clone", "dir_info": {"editable": True}},
+            *("pip install -e '/a b/clone[clip]'", "pip install -e '/a b/clone'"),
+        ),
+        ({"url": "file:///clone", "dir_info": {}}, "pip install '/clone[clip]'", "pip install /clone"),
+    ],
+)
+def test_an_extra_is_installed_from_where_the_package_came(
+    origin: dict[str, Any] | None, extra: str, plain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = SimpleNamespace(read_text=lambda name: origin and json.dumps(origin))
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: found)
+    assert (pip_install("clip"), pip_install()) == (extra, plain)
+
+
+def test_a_clone_that_is_not_installed_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", missing)
+    clone = Path(coviar_mocrop.__file__).parents[1]
+    assert pip_install("export") == f"pip install '{clone}[export]'"

@@ -5,8 +5,8 @@ card.json, which says how videos are sampled, cropped and fused. coviar predict 
 folder without PyTorch. Other formats: safetensors (goes wherever a checkpoint goes) and torch_export (.pt2).
 
 Every file is read back and checked: weights by their checksum, programs by their logits. int8 is calibrated on clips of
-the validation list. Its accuracy stands on the card, beside that of fp32. ONNX needs the packages of
-pip install 'coviar_mocrop[export]'.
+the validation list. Its accuracy stands on the card, beside that of fp32. ONNX needs the packages of the
+extra export (in a clone: pip install -e '.[export]').
 """
 
 from __future__ import annotations

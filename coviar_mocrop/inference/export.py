@@ -39,7 +39,7 @@ from coviar_mocrop.inference.exported_stream import ExportedStream, Traced, comp
 from coviar_mocrop.inference.int8 import ValidationClips, accuracies, quantise
 from coviar_mocrop.inference.stored_fusion import learned_fusion
 from coviar_mocrop.inference.testing import find_checkpoints, load_streams
-from coviar_mocrop.messages import first_line
+from coviar_mocrop.messages import first_line, pip_install
 from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.shared_settings import READING, require_shared
 from coviar_mocrop.streams.base import Stream
@@ -286,9 +286,7 @@ def _require_onnx() -> None:
         try:
             import_module(package)
         except ImportError as error:
-            raise CoviarMocropError(
-                f"ONNX needs the package {package}; pip install 'coviar_mocrop[export]' installs it"
-            ) from error
+            raise CoviarMocropError(f"ONNX needs the package {package}; {pip_install('export')} installs it") from error
 
 
 def _versions() -> dict[str, str]:

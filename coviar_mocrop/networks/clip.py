@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from coviar_mocrop.checkpoint import digest, is_file_name, read_tensors
 from coviar_mocrop.errors import CheckpointError, ModelError
-from coviar_mocrop.messages import first_line, quiet
+from coviar_mocrop.messages import first_line, pip_install, quiet
 from coviar_mocrop.networks.config import CLIPConfig
 
 TEMPERATURE = 100.0
@@ -165,7 +165,7 @@ def _open_clip() -> ModuleType:
         import open_clip
     except ImportError as error:
         raise ModelError(
-            f'the CLIP stream needs open_clip, which cannot be imported ({error}): pip install "coviar_mocrop[clip]"'
+            f"the CLIP stream needs open_clip, which cannot be imported ({error}); {pip_install('clip')}"
         ) from error
     return open_clip
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from coviar_mocrop.errors import ModelError
-from coviar_mocrop.messages import did_you_mean, first_line, quiet, similar
+from coviar_mocrop.messages import did_you_mean, first_line, pip_install, quiet, similar
 from coviar_mocrop.networks.backbones import Backbone, average_colours
 
 PREFIX = "timm/"
@@ -95,9 +95,7 @@ def _timm(name: str) -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise ModelError(
-            f"backbone {name!r}: timm is not installed; pip install 'coviar_mocrop[pretrained]'"
-        ) from error
+        raise ModelError(f"backbone {name!r}: timm is not installed; {pip_install('pretrained')}") from error
     return timm
 
 
