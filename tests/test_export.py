@@ -27,7 +27,7 @@ from coviar_mocrop.fusion_weights import LearnedFusion
 from coviar_mocrop.inference import export, export_folder
 from coviar_mocrop.inference.export import export_run
 from coviar_mocrop.inference.export_folder import SUFFIXES
-from coviar_mocrop.inference.exported_stream import ExportedStream, Traced, compare
+from coviar_mocrop.inference.exported_stream import ExportedStream, Traced, compare, share_of
 from coviar_mocrop.inference.stored_fusion import store_fusion
 from coviar_mocrop.inference.testing import load_stream, load_streams, score_checkpoint
 from coviar_mocrop.networks.config import ModelConfig
@@ -86,7 +86,7 @@ def test_the_card_tells_what_a_stranger_needs(best: Path, exported: Path) -> Non
     assert entry["gflops_per_frame"] == count_flops(stream.network, (1, 1, 2, 64, 64)) / 1e9
     assert entry["gflops_per_clip"] == pytest.approx(3 * entry["gflops_per_frame"])
     assert {"coviar_mocrop", "python", "torch"} <= card["versions"].keys()
-    assert entry["files"]["safetensors"]["max_abs_difference"] == 0
+    assert entry["files"]["safetensors"]["relative_difference"] == 0
     assert card["fusion"]["weights"] == {"mv": 1.0} and card["fusion"]["learned"] is None
 
 
@@ -326,7 +326,7 @@ def test_programs_take_any_number_of_clips_and_segments(demo: Path, tmp_path: Pa
     entry = card["streams"][kind]
     assert {file["name"] for file in entry["files"].values()} == {f"{kind}.pt2", f"{kind}.onnx"}
     assert all(file["input"][:3] == ("clips", 1, "segments") for file in entry["files"].values())
-    assert all(file["max_abs_difference"] < 1e-4 for file in entry["files"].values())
+    assert all(file["relative_difference"] < 1e-4 for file in entry["files"].values())
     assert entry["input"]["shape"][-1] == 48 and card["setting"] == "efficiency"
     assert not (tmp_path / f"{kind}.safetensors").exists()
     stream = load_stream(best)
@@ -381,11 +381,19 @@ def test_a_difference_above_the_tolerance_is_an_error() -> None:
 
     shapes, network = [(2, 1, 1, 2, 4, 4)], cast(nn.Module, model)
     assert compare(network, model, shapes, 0.0, Path("x.onnx")) == 0
-    for wrong, message in ((10.0, "differ from the stream's by 10"), (float("nan"), "differ")):
+    for wrong, message in ((10.0, r"differ from the stream's by 0\.039 of the largest"), (float("nan"), "differ")):
         with pytest.raises(ModelError, match=message):
             compare(network, lambda w, wrong=wrong: model(w) + wrong, shapes, 1e-4, Path("x.onnx"))
     with pytest.raises(ModelError, match="of shape"):
         compare(network, lambda w: model(w)[:1], shapes, 1e-4, Path("x.onnx"))
+    assert compare(network, lambda w: model(w) + 10, shapes, 0.04, Path("x.onnx")) == pytest.approx(10 / 255, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "share"), [([3.0, -8.0], [3.0, -10.0], 0.2), ([0.5, 0.0], [0.25, 0.0], 0.25)]
+)
+def test_differences_are_shares_of_the_largest_logit(given: list[float], expected: list[float], share: float) -> None:
+    assert share_of(torch.tensor(given), torch.tensor(expected)) == pytest.approx(share)
 
 
 def test_onnx_without_its_packages_is_one_line(best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,7 +405,7 @@ def test_onnx_without_its_packages_is_one_line(best: Path, tmp_path: Path, monke
 
 def test_the_tool(best: Path, tmp_path: Path) -> None:
     told = tool("export", "--checkpoints", best, "--output", tmp_path / "out", "--format", "safetensors")
-    assert "mv.safetensors: " in told and "largest difference 0\n" in told
+    assert "mv.safetensors: " in told and "logits differ by 0 of the largest at most\n" in told
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"mv.safetensors", "card.json"}
     assert "no such file" in tool("export", "--checkpoints", tmp_path / "none.pt", "--output", tmp_path, ok=False)
 

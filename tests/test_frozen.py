@@ -454,7 +454,17 @@ def test_programs_are_the_stream_for_any_number_of_clips_and_segments(run: Path,
     assert files.keys() == {"torch_export", "onnx"}
     for file in files.values():
         assert file["input"] == ["clips", 1, "segments", 2, 32, 32]
-        assert file["max_abs_difference"] < 1e-3
+        assert file["relative_difference"] < 1e-3
+
+
+@pytest.mark.slow
+def test_int8_of_a_fitted_network_says_that_its_clips_were_fitted_to(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    said = tool("export", "--checkpoints", run / "mv/best.pt", "--output", tmp_path, "--format", "int8")
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["accuracy"]["fitted"] == ["mv"]
+    assert "\nmv: fitted to these clips, so this says little of others\n" in said
+    assert ("--transcode" in said) == (card["videos"] is not None)
 
 
 # -- clips that cannot be used --------------------------------------------------------------------------------

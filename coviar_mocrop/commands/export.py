@@ -12,6 +12,7 @@ extra export (in a clone: pip install -e '.[export]').
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,15 @@ def main(given: argparse.Namespace) -> None:
             f"{entry['gflops_per_frame']:.3f} GFLOPs per frame at {entry['input']['shape'][-1]} pixels"
         )
         for file in entry["files"].values():
-            what = f"largest difference {file['max_abs_difference']:.2g}"
-            print(f"  {given.output / file['name']}: {file['bytes'] / 1e6:.1f} MB, {what}")
+            share = file.get("relative_difference")  # earlier exports had another figure
+            differs = "" if share is None else f", logits differ by {share:.2g} of the largest at most"
+            print(f"  {given.output / file['name']}: {file['bytes'] / 1e6:.1f} MB{differs}")
     print(f"wrote {given.output / 'card.json'}")
     if card["accuracy"]:
         print(_accuracy_table(card["accuracy"]))
     if "onnx" in next(iter(card["streams"].values()))["files"]:
-        print(f"\nnext: coviar predict VIDEO --onnx {given.output}")
+        command = ["coviar", "predict", "VIDEO", *(["--transcode"] if card["videos"] else []), "--onnx", given.output]
+        print(f"\nnext: {shlex.join(map(str, command))}")
 
 
 def _accuracy_table(accuracy: dict[str, Any]) -> str:
@@ -78,7 +81,9 @@ def _accuracy_table(accuracy: dict[str, Any]) -> str:
     top1 = accuracy["top1"]
     rows = [[name, *(f"{100 * top1[precision][name]:.1f}" for precision in top1)] for name in top1["fp32"]]
     title = f"top-1 on {accuracy['clips']} clips of the {accuracy['list']} list, %:"
-    return f"\n{title}\n{markdown_table([['stream', *top1], *rows])}"
+    fitted = ", ".join(accuracy.get("fitted", ()))
+    note = f"\n{fitted}: fitted to these clips, so this says little of others" if fitted else ""
+    return f"\n{title}\n{markdown_table([['stream', *top1], *rows])}{note}"
 
 
 def _tolerance(text: str) -> float:

@@ -35,7 +35,7 @@ from coviar_mocrop.inference.export_folder import (
     settle_earlier_files,
     unfinished,
 )
-from coviar_mocrop.inference.exported_stream import ExportedStream, Traced, compare, read_onnx
+from coviar_mocrop.inference.exported_stream import ExportedStream, Traced, compare, read_onnx, share_of
 from coviar_mocrop.inference.int8 import ValidationClips, accuracies, quantise
 from coviar_mocrop.inference.stored_fusion import learned_fusion
 from coviar_mocrop.inference.testing import find_checkpoints, load_streams
@@ -182,13 +182,13 @@ def _write_program(
     with atomic_write(path) as temporary, _converting(stream, kind):
         run = (traced.write_torch_export if kind == "torch_export" else traced.write_onnx)(temporary)
         difference = compare(ExportedStream(stream).eval(), run, traced.tried, tolerance, Path(path.name))
-    return {**_file(path), "input": traced.shape, "max_abs_difference": difference}
+    return {**_file(path), "input": traced.shape, "relative_difference": difference}
 
 
 def _write_weights(stream: FrameStream, path: Path) -> dict[str, Any]:
     write_safetensors(path, stream.network.state_dict())
     read_tensors(path, "export anew")  # compares the checksum
-    return {**_file(path), "max_abs_difference": 0.0}
+    return {**_file(path), "relative_difference": 0.0}
 
 
 def _write_int8(
@@ -198,8 +198,8 @@ def _write_int8(
     with atomic_write(path) as temporary, _converting(stream, "int8"):
         quantise(source, temporary, clips)
         run, exact = read_onnx(temporary), read_onnx(source)
-        differences = [float((run(w) - exact(w)).abs().max()) for w in map(torch.from_numpy, clips[:4])]
-    return {**_file(path), "input": exact_file["input"], "max_abs_difference": max(differences)}
+        differences = [share_of(run(windows), exact(windows)) for windows in map(torch.from_numpy, clips[:4])]
+    return {**_file(path), "input": exact_file["input"], "relative_difference": max(differences)}
 
 
 @contextmanager

@@ -54,6 +54,8 @@ class ValidationClips:
         require_classes(streams, videos)
         self._data = ClipDataset(videos, light, config.data, mocrop=config.mocrop if config.crops else None)
         self._streams = light
+        self.fitted = [stream.name for stream in streams if stream.fitted]
+        """Streams whose classifier was fitted to these clips."""
         self.labels = np.array([clip.label for clip in videos.clips])
 
     def read(self, most: int, title: str) -> Iterator[tuple[int, Mapping[str, ReadViews]]]:
@@ -120,6 +122,8 @@ def quantise(source: Path, target: Path, clips: Sequence[NDArray[np.uint8]]) -> 
 def accuracies(folder: Path, clips: ValidationClips) -> dict[str, Any]:
     """Top-1 of an export in fp32 and in int8, by stream and ``fused``, on the same validation clips.
 
+    Says little of streams that were ``fitted`` to these clips, so these are named.
+
     Raises:
         DataError: none of them can be read.
     """
@@ -135,6 +139,7 @@ def accuracies(folder: Path, clips: ValidationClips) -> dict[str, Any]:
     return {
         "list": "validation",
         "clips": len(hits["fp32"]),
+        "fitted": clips.fitted,
         "top1": {
             precision: {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
             for precision, rows in hits.items()
