@@ -42,7 +42,7 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
         nodes = Cluster(initialize_head=True, head_node_args=node)
@@ -141,7 +141,7 @@ def test_a_killed_worker_in_the_middle_changes_no_byte(
             killed.extend(workers()[:1])
         os.kill(killed[0], signal.SIGKILL)
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     failed = {}
     for folder, address in (("there", cluster.address), ("here", None)):
