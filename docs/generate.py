@@ -162,7 +162,9 @@ def _range(metadata: list[Any]) -> str:
     high = f"{_number(bounds['le'])}" if "le" in bounds else f"below {_number(bounds['lt'])}" if "lt" in bounds else ""
     if low and high:
         return f", {low} to {high}"
-    return f", {low if 'gt' in bounds else 'at least ' + low}" if low else f", {high}" if high else ""
+    if low:
+        return f", {low if 'gt' in bounds else 'at least ' + low}"
+    return f", {high if 'lt' in bounds else 'at most ' + high}" if high else ""
 
 
 def _number(value: float) -> str:

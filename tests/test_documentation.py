@@ -77,9 +77,12 @@ def test_a_number_without_a_range_is_found() -> None:
         good: int | None = Field(1, ge=0)
         bad: float | None = 1.0
         worse: tuple[int, ...] = (1,)
+        most: int = Field(1, le=9)
+        less: float = Field(1, lt=9)
 
     kinds = {name: generate.describe_type(field) for name, field in Example.model_fields.items()}
-    assert kinds == {"good": "integer, at least 0 or `null`", "bad": "number or `null`", "worse": "list of integers"}
+    told = {"good": "integer, at least 0 or `null`", "bad": "number or `null`", "worse": "list of integers"}
+    assert kinds == {**told, "most": "integer, at most 9", "less": "number, below 9"}
     assert [name for name, kind in kinds.items() if without_range(kind)] == ["bad", "worse"]
 
 

@@ -151,7 +151,20 @@ def test_mistakes_end_in_one_line(
     assert says in tool("watch", *given, "--checkpoints", *streams, ok=False)
 
 
-def test_the_systemd_unit_runs_the_command() -> None:
+def test_events_of_unknown_classes_are_refused_before_networks_are_loaded(
+    clip: Path, streams: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise AssertionError("networks are loaded")
+
+    monkeypatch.setattr("coviar_mocrop.inference.predictor.Predictor", load)
+    assert "'wlak' is unknown" in tool("watch", clip, "--checkpoints", *streams, "--events", "wlak", ok=False)
+
+
+def test_the_systemd_unit_runs_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "100%"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
     address = "rtsp://user:pass%20word@camera/live"
     unit = tool("watch", address, "--checkpoints", "runs/my run", "--csv", "seen.csv", "--systemd")
     assert "Description=Action recognition on rtsp://user:***@camera/live" in unit
@@ -161,7 +174,7 @@ def test_the_systemd_unit_runs_the_command() -> None:
         f"{sys.executable} -m coviar_mocrop watch rtsp://user:pass%%20word@camera/live --checkpoints 'runs/my run' "
         "--csv seen.csv"
     )
-    assert f"WorkingDirectory={os.getcwd()}" in unit
+    assert f"WorkingDirectory={tmp_path}/100%%\n" in unit
 
 
 @pytest.mark.slow  # a process of its own

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coviar_mocrop.card import NAME, read_card
 from coviar_mocrop.cli import parse_weights
 from coviar_mocrop.errors import ConfigError
 
@@ -22,6 +24,23 @@ def add_networks_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=("fp32", "int8"), help="networks of the export to use (default: fp32; only with --onnx)"
     )
+
+
+def read_classes(given: argparse.Namespace) -> list[str]:
+    """The classes of the networks that the options name, without building a network; of an export without PyTorch.
+
+    Raises:
+        CheckpointError: the export or the checkpoint cannot be used.
+    """
+    classes: list[str]
+    if given.onnx:
+        classes = read_card(Path(given.onnx, NAME))["classes"]
+    else:
+        from coviar_mocrop.checkpoint import load_checkpoint
+        from coviar_mocrop.inference.testing import find_checkpoints
+
+        classes = load_checkpoint(find_checkpoints(given.checkpoints)[0])["classes"]
+    return classes
 
 
 def open_predictor(given: argparse.Namespace) -> Predictor:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coviar_mocrop.cli import add_set_argument, output_paths
-from coviar_mocrop.commands.networks import add_networks_arguments, open_predictor
+from coviar_mocrop.commands.networks import add_networks_arguments, open_predictor, read_classes
 from coviar_mocrop.interrupt import StopRequest
 from coviar_mocrop.messages import clock
 from coviar_mocrop.viz.pictures import PICTURES, require_picture
@@ -106,8 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--key-frames",
         action="store_true",
-        help="decode key frames only, which costs next to nothing; for the I-frame stream alone, with --set "
-        "setting=baseline",
+        help="decode key frames only; for the I-frame stream alone, with --set setting=baseline",
     )
     add("--transport", choices=("tcp", "udp"), default="tcp", help="transport of RTSP (default: %(default)s)")
     add(
@@ -147,10 +146,11 @@ def _watch(given: argparse.Namespace, timelines: dict[str, Path], videos: dict[s
     from coviar_mocrop.viz.live_table import LiveTable
     from coviar_mocrop.viz.watch_outputs import WatchOutputs
 
-    predictor = open_predictor(given)
     finder = None
-    if given.events is not None:
-        finder = EventFinder(given.events or predictor.classes, predictor.classes, given.threshold, given.release)
+    if given.events is not None:  # a name that is wrong is said before the networks are loaded, which takes seconds
+        classes = read_classes(given)
+        finder = EventFinder(given.events or classes, classes, given.threshold, given.release)
+    predictor = open_predictor(given)
     options = StreamOptions(
         given.window,
         given.stride,
@@ -264,7 +264,8 @@ def unit(sources: Sequence[str], words: Sequence[str]) -> str:
     command = [sys.executable, "-m", "coviar_mocrop", "watch", *(word for word in words if word != "--systemd")]
     names = ", ".join(source_name(source) for source in sources)
     escaped = " ".join(shlex.quote(word).replace("%", "%%") for word in command)
-    return UNIT.format(sources=names.replace("%", "%%"), folder=Path.cwd(), command=escaped)
+    folder = str(Path.cwd()).replace("%", "%%")
+    return UNIT.format(sources=names.replace("%", "%%"), folder=folder, command=escaped)
 
 
 def _outputs(given: argparse.Namespace) -> tuple[dict[str, Path], dict[str, Path]]:
