@@ -137,6 +137,7 @@ def remux(packets: Sequence[bytes], like: Path, path: Path) -> Path:
             packet = av.Packet(data)
             packet.stream, packet.time_base = stream, Fraction(1, 25)
             packet.pts = packet.dts = number
+            packet.duration = 1  # left at 0 by PyAV 17: an MP4 file would then end before its last frame
             packet.is_keyframe = data.startswith(b"\0\0\1\xb0")  # MPEG-4: headers come with key frames
             container.mux(packet)
     return path
