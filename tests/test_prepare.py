@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from coviar_mocrop.datasets.folder import find_groups, index_folder, prepare_fol
 from coviar_mocrop.datasets.lists import Clip, Form, groups_beside, read_classes, read_form, read_list
 from coviar_mocrop.datasets.official import UCF101_COUNTS, prepare_hmdb51, prepare_ucf101
 from coviar_mocrop.datasets.splits import SIDES, Side
-from coviar_mocrop.datasets.summary import next_commands
+from coviar_mocrop.datasets.summary import next_commands, other_splits
 from coviar_mocrop.errors import CoviarMocropError, DataError, ListError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -822,6 +823,21 @@ def test_a_data_set_of_its_own_configuration_needs_no_settings(tmp_path: Path, k
     split: dict[Side, list[Clip]] = {side: [clip] for side in SIDES if values.get(f"{side}_list")}
     train = next_commands(kind, Prepared(Path("data", kind), Path("data_lists", kind), ("a",), (split,), {}))[0]
     assert train == f"coviar train --config {kind}"
+
+
+def test_settings_of_a_data_set_are_those_of_its_first_split(tmp_path: Path) -> None:
+    clip = Clip("a/b.mp4", "a", 0)
+    split: dict[Side, list[Clip]] = {"train": [clip], "val": [], "test": [clip]}
+    prepared = Prepared(Path("data/ucf101"), Path("data_lists/ucf101"), ("a",), (split,) * 3, {})
+    train, fuse, _ = next_commands("ucf101", prepared)
+    assert train == "coviar train --config ucf101"
+    assert fuse == "coviar fuse --checkpoints runs/ucf101 --output runs/ucf101/fused"
+    lists = "data.train_list=data_lists/ucf101/train_split2.txt data.test_list=data_lists/ucf101/test_split2.txt"
+    assert other_splits(prepared) == f"split 2 to 3: as split 1, with --set {lists} and an --output of its own"
+    folds = Prepared(Path("data/mine"), Path("data_lists/mine"), ("a",), (split,) * 2, {})
+    assert "--output runs/mine/split1" in next_commands("mine", folds)[0]
+    assert other_splits(folds).startswith("split 2: as split 1")
+    assert other_splits(replace(folds, splits=(split,))) == ""
 
 
 def test_the_demo_by_another_name_has_runs_of_that_name() -> None:

@@ -192,7 +192,7 @@ def official(given: argparse.Namespace, name: str) -> dict[str, Any]:
 
 def report(name: str, prepared: Prepared, *, follow_links: bool = False, seed: int = 0) -> None:
     """Print the number of clips per class and side, and the commands to run next."""
-    from coviar_mocrop.datasets.summary import count_table, next_commands
+    from coviar_mocrop.datasets.summary import count_table, next_commands, other_splits
     from coviar_mocrop.failed import NAME
 
     print(f"{name}: {len(prepared.classes)} classes, lists in {prepared.lists}, videos in {prepared.root}")
@@ -202,8 +202,8 @@ def report(name: str, prepared: Prepared, *, follow_links: bool = False, seed: i
     print("next:")
     for command in next_commands(name, prepared, follow_links=follow_links, seed=seed):
         print(f"  {command}")
-    if len(prepared.splits) > 1:
-        print(f"the same with the lists of split 2 to {len(prepared.splits)}, and an output for each")
+    if others := other_splits(prepared):
+        print(others)
 
 
 def report_annotated(name: str, prepared: Prepared, coverage: Coverage, *, follow_links: bool = False) -> None:

@@ -65,7 +65,8 @@ def next_commands(name: str, prepared: Prepared, *, follow_links: bool = False, 
     settings += [f"seed={seed}"] if seed else []
     output = f"runs/{prepared.lists.name}"  # the demo may have lists of another name
     output += f"_seed{seed}" if seed and not output.endswith(f"_seed{seed}") else ""
-    output += "/split1" if len(prepared.splits) > 1 else ""
+    # settings of a data set's own are those of its split 1, as papers report it; folds are all alike
+    output += "/split1" if len(prepared.splits) > 1 and name == "folder" else ""
     train = ["train", "--config", name]
     if settings:
         train += ["--set", *settings]
@@ -77,6 +78,16 @@ def next_commands(name: str, prepared: Prepared, *, follow_links: bool = False, 
     clip = next(clip for side in ("test", "val", "train") for clip in split.get(side, ()))
     commands.append(["predict", (prepared.root / clip.path).as_posix(), "--checkpoints", output])
     return [_in_lines(["coviar", *command]) for command in commands]
+
+
+def other_splits(prepared: Prepared) -> str:
+    """How the splits after the first are trained on; empty where there is one."""
+    if len(prepared.splits) < 2:
+        return ""
+    sides = [side for side in SIDES if prepared.splits[1].get(side)]
+    lists = [f"data.{side}_list={(prepared.lists / list_name(side, 2)).as_posix()}" for side in sides]
+    many = f"split 2 to {len(prepared.splits)}" if len(prepared.splits) > 2 else "split 2"
+    return f"{many}: as split 1, with --set {' '.join(map(shlex.quote, lists))} and an --output of its own"
 
 
 def _in_lines(words: Sequence[str]) -> str:
