@@ -1,6 +1,6 @@
 """Write the reference of commands and of settings from the parsers and the settings classes.
 
-``mkdocs.yml`` names this file as a hook, so the pages are made whenever the site is built.
+``mkdocs.yml`` names this file as a hook, so the pages are completed whenever the site is built.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import re
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -20,40 +21,9 @@ from coviar_mocrop.config import Config
 from coviar_mocrop.mocrop.settings import MoCropSettings
 
 if TYPE_CHECKING:
-    from mkdocs.config.defaults import MkDocsConfig
-    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
-SETTINGS_HEAD = """\
-# Settings
-
-A run has these settings. They come from YAML files and from `--set key=value`. A key is the name of the section, a
-point, and the name of the setting: `--set train.lr=0.005 mocrop.area_ratio=0.4`. `coviar train` writes all settings of
-a run to `settings.yaml` in its folder.
-
-The file of a data set holds what its runs share. Its section `streams` holds what differs:
-
-```yaml
-base: recipes/coviar.yaml        # one path or a list, relative to this file
-output: runs/ucf101              # each run writes to a folder of its own name in it
-setting: efficiency
-data: {root: data/ucf101, classes: data_lists/ucf101/classes.txt}
-streams:
-  iframe: {train: {lr: 3.0e-4}}
-  mv_efficientnet: {stream: mv, base: recipes/moclip_lite.yaml}   # a second run of the stream mv
-```
-
-Later values replace earlier ones, in this order: the top level of the bases, the top level of the file, the entry of
-the run in the bases, its entry in the file, `--set key=value`, and `--set streams.NAME.key=value` for one run.
-The section `without_pretrained` of a file replaces values where the packages of the extra `pretrained` are missing.
-`--config NAME` finds the file `NAME` or `NAME.yaml` in the working folder, in its folder `configs`, or in the package.
-"""
-COMMANDS_HEAD = """\
-# Commands
-
-`pip install` brings the command `coviar`. `coviar COMMAND --help` prints what stands here. In a clone,
-the scripts `tools/*.py` run the same commands under their older names. Every error that a user can cause is one line,
-with exit code 2. Ctrl-C ends a command with exit code 130.
-"""
+PROJECT = Path(__file__).parents[1]
 
 
 class Setting(NamedTuple):
@@ -65,13 +35,17 @@ class Setting(NamedTuple):
     meaning: str
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the two pages to those of the site; MkDocs calls it."""
-    from mkdocs.structure.files import File
-
-    for name, text in (("commands", commands_page()), ("settings", settings_page())):
-        files.append(File.generated(config, f"reference/{name}.md", content=text))
-    return files
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Put what is generated in the place of a page's last paragraph, which says where it stands; MkDocs calls it."""
+    generated = {
+        "reference/commands.md": commands_page,
+        "reference/settings.md": settings_page,
+        "reference/lists.md": lambda: (PROJECT / "data_lists/README.md").read_text(encoding="utf-8"),
+    }
+    if page.file.src_uri not in generated:
+        return markdown
+    above = markdown.rstrip().rpartition("\n\n")[0]
+    return f"{above}\n\n{generated[page.file.src_uri]()}".lstrip()
 
 
 def on_page_content(html: str, **_: Any) -> str:
@@ -81,7 +55,7 @@ def on_page_content(html: str, **_: Any) -> str:
 
 def settings_page() -> str:
     """The reference of settings, Markdown."""
-    parts = [SETTINGS_HEAD]
+    parts = []
     for section, model in sections(Config):
         parts.append(f"\n## {section or 'Run'}\n\n{_summary(model)}\n")
         parts.append("| setting | values | default | meaning |\n|---|---|---|---|")
@@ -95,7 +69,7 @@ def settings_page() -> str:
 
 def commands_page() -> str:
     """The reference of commands, Markdown: what each ``--help`` prints."""
-    parts = [COMMANDS_HEAD]
+    parts: list[str] = []
     for name in commands.NAMES:
         parts += _helps(f"coviar {name}", commands.build_parser(name, f"coviar {name}"))
     return "\n".join(parts) + "\n"
