@@ -1,7 +1,7 @@
 """How fast clips are prepared and packed into shards, and read from them, beside the same clips as files.
 
 The videos of a folder are brought to the canonical form, packed, and read as training reads them: all three streams,
-three segments, boxes known. Each clip is read from a file, from a shard on the same disk, and from a shard behind a web
+three segments, boxes known. Each batch is read from files, from a shard on the same disk, and from one behind a web
 server on this machine, in turn, so that all see the same load. The median over the passes counts.
 What a large data set costs is computed from these figures.
 """
@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from coviar_mocrop.streams.base import create_stream
 from coviar_mocrop.viz.tables import markdown_table
 
 STREAMS = ("iframe", "mv", "residual")
+BATCH = 8
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -106,16 +108,18 @@ def measure(videos: Path, folder: Path, repeats: int) -> dict[str, Any]:
 
 def _read(stores: dict[str, ClipDataset], repeats: int) -> dict[str, dict[str, float]]:
     count = len(stores["files"])
-    spent = {place: np.zeros((repeats, count)) for place in stores}
+    batches = [range(start, min(start + BATCH, count)) for start in range(0, count, BATCH)]
+    spent = {place: np.zeros((repeats, len(batches))) for place in stores}
+    generator = np.random.default_rng(0)
     for number in tqdm(range(-1, repeats), "reading", unit="pass"):  # the first warms up
-        for index in range(count):
-            for place, clips in stores.items():
+        for batch, indices in enumerate(batches):
+            for place in sorted(stores, key=lambda _: generator.random()):  # none always comes first
                 start = time.perf_counter()
-                (sample,) = clips.__getitems__([(max(number, 0), index, None)])
-                spent[place][max(number, 0), index] = time.perf_counter() - start
-                for error in sample.errors.values():
+                samples = stores[place].__getitems__([(max(number, 0), index, None) for index in indices])
+                spent[place][max(number, 0), batch] = time.perf_counter() - start
+                for error in (error for sample in samples for error in sample.errors.values()):
                     raise DataError(str(error))
-    times = {place: np.median(rows, axis=0).mean() for place, rows in spent.items()}
+    times = {place: np.median(rows, axis=0).sum() / count for place, rows in spent.items()}
     return {place: {"ms": 1e3 * float(t), "of files": float(t / times["files"])} for place, t in times.items()}
 
 
@@ -153,14 +157,22 @@ def _clips(config: Config, shards: str | None = None) -> ClipDataset:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """A web server of a folder, which sends parts of files; its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Ranges, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    """A web server of a folder, in a process of its own, which sends parts of files; its address."""
+    context = multiprocessing.get_context("spawn")
+    told, tell = context.Pipe(duplex=False)
+    server = context.Process(target=_serve, args=(folder, tell), daemon=True)
+    server.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{told.recv()}"
     finally:
-        server.shutdown()
-        server.server_close()
+        server.kill()
+        server.join()
+
+
+def _serve(folder: Path, tell: Connection) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Ranges, directory=str(folder)))
+    tell.send(server.server_port)
+    server.serve_forever()
 
 
 class _Ranges(SimpleHTTPRequestHandler):
