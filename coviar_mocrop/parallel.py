@@ -18,6 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as futures_done
 from contextlib import contextmanager, suppress
 from itertools import islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -187,7 +188,7 @@ class _Worker:
             context.set_forkserver_preload(["__main__", __name__, getattr(work, "__module__", __name__), *parts])
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other, work), daemon=True)
-        with _inherited_by_children():
+        with inherited_by_children():
             self.process.start()
         other.close()  # so that reading ends when the process does
         self.is_ready = False
@@ -302,11 +303,13 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def _inherited_by_children() -> Iterator[None]:
+def inherited_by_children() -> Iterator[None]:
     """What processes have from their first moment on: one native thread each, and no ear for Ctrl-C."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
-    is_main = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None  # None too where another library has it
+    mask = None
+    if sys.platform != "win32":  # blocked, not ignored: Ctrl-C waits until this process hears it again
+        resource_tracker.ensure_running()  # it would end the blocking when it is started
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update(ONE_THREAD)
     try:
         yield
@@ -316,8 +319,8 @@ def _inherited_by_children() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # raises what has waited
 
 
 def use_one_thread() -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,7 +20,7 @@ import pytest
 from coviar_mocrop.errors import CoviarMocropError, NoMotionVectorsError, VideoError
 from coviar_mocrop.failed import shown, write_failed
 from coviar_mocrop.files import atomic_write
-from coviar_mocrop.parallel import ONE_THREAD, run_map
+from coviar_mocrop.parallel import ONE_THREAD, inherited_by_children, run_map
 
 
 def square(number: int) -> int:
@@ -174,6 +175,18 @@ def test_ray_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         list(run_map(square, range(3), ray="auto", progress=False))
 
 
+def test_ctrl_c_while_a_process_starts_is_not_lost() -> None:
+    before, environment, reached = signal.signal(signal.SIGINT, signal.default_int_handler), dict(os.environ), False
+    try:
+        with pytest.raises(KeyboardInterrupt), inherited_by_children():
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # other threads do not block it
+            reached = True
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert reached and dict(os.environ) == environment
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -195,18 +208,22 @@ def test_signals_leave_neither_processes_nor_files(tmp_path: Path, number: signa
         [sys.executable, str(tmp_path / "script.py"), str(files)],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))},
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells ignore it for what runs behind them
     )
     pids: list[int] = []
-    while len(pids) < 2 and process.poll() is None:
-        time.sleep(0.01)
-        pids = [int(text) for path in files.glob(".*") if (text := path.read_text())]
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    try:
+        while len(pids) < 2 and process.poll() is None:
+            time.sleep(0.01)
+            pids = [int(text) for path in files.glob(".*") if (text := path.read_text())]
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
     if number == signal.SIGKILL:
         assert process.returncode == -number
     else:

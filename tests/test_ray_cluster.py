@@ -194,11 +194,15 @@ def test_ctrl_c_ends_the_tasks_and_removes_their_files(cluster: Any, videos: Pat
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells ignore it for what runs behind them
     )
-    while process.poll() is None and not list((tmp_path / "out").rglob("[!.]*.mp4")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        while process.poll() is None and not list((tmp_path / "out").rglob("[!.]*.mp4")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, errors
     assert errors.rstrip().endswith("stopped") and "Traceback" not in errors
     names = [path.name for path in (tmp_path / "out").rglob("*.mp4")]
