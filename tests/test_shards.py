@@ -137,7 +137,7 @@ def test_clips_that_cannot_be_read_are_not_packed(demo: Path, tmp_path: Path, on
     (videos / clips[3].path).unlink()
     changes = {"root": str(videos), "cache": str(tmp_path / "cache"), "on_error": on_error}
     if on_error == "raise":
-        with pytest.raises(DataError, match=r"and 1 more\); mend it, or leave such clips out with --set"):
+        with pytest.raises(DataError, match=r"and 1 more, see .*failed\.csv\); mend it, or leave such"):
             pack(demo, tmp_path / "shards", **changes)
         assert not (tmp_path / "shards/shards.json").exists()
     else:

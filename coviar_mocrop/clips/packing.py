@@ -29,6 +29,7 @@ from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import GROUPS, Clip, VideoList, format_classes, format_groups, format_list
 from coviar_mocrop.datasets.splits import list_name
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, NoMotionVectorsError
+from coviar_mocrop.failed import write_failed
 from coviar_mocrop.files import atomic_write, write_json, write_text
 from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.parallel import run_map
@@ -47,6 +48,7 @@ class Packed(NamedTuple):
         made: number of shards that were not there already.
         left_out: number of clips that are in none.
         errors: why, by name, of those that were tried now.
+        failed: table of these; there is none if there are none.
     """
 
     shards: tuple[Path, ...]
@@ -55,6 +57,7 @@ class Packed(NamedTuple):
     made: int
     left_out: int
     errors: dict[str, str]
+    failed: Path
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,9 @@ def pack_shards(
             errors |= found
             made += Path(plan.path).exists()
     clips = sum(len(plan.clips) for plan in plans)
+    table = write_failed(folder, errors)
     if errors and (data.on_error == "raise" or len(errors) == clips):
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        more = f" (and {len(errors) - 1} more, see {table})" if len(errors) > 1 else ""
         hint = "" if data.on_error == "skip" else "; mend it, or leave such clips out with --set data.on_error=skip"
         raise DataError(f"{next(iter(errors.values()))}{more}{hint}")
     there = [Path(plan.path) for plan in plans if Path(plan.path).exists()]
@@ -131,7 +135,7 @@ def pack_shards(
     write_json(folder / MANIFEST, {"format": FORMAT, "shards": [path.name for path in there]})
     size = sum(int(index.rows["size"].sum()) for index in indexes)
     packed = sum(len(index.names) for index in indexes)
-    return Packed(tuple(there), packed, size, made, clips - packed, errors)
+    return Packed(tuple(there), packed, size, made, clips - packed, errors, table)
 
 
 def _plans(

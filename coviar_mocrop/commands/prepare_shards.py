@@ -14,7 +14,7 @@ from pathlib import Path
 
 from coviar_mocrop.cli import add_config_argument, add_part_argument, add_set_argument
 from coviar_mocrop.commands.dataset_options import add_ray, whole_number
-from coviar_mocrop.failed import shown, write_failed
+from coviar_mocrop.failed import shown
 from coviar_mocrop.files import require_writable
 
 EXAMPLES = """\
@@ -56,7 +56,7 @@ def main(given: argparse.Namespace) -> None:
     require_writable(given.output, folder=True)
     config = next(iter(configs.values()))
     packed = pack_shards(config, given.output, given.part or (), clips_per_shard=given.clips, ray=given.ray)
-    for line in shown(packed.errors.values(), write_failed(given.output, packed.errors)):
+    for line in shown(packed.errors.values(), packed.failed):
         print(f"left out {line}", file=sys.stderr)
     there = len(packed.shards) - packed.made
     print(
