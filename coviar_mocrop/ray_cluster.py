@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from coviar_mocrop.errors import CoviarMocropError
-from coviar_mocrop.messages import first_line
+from coviar_mocrop.messages import first_line, pip_install
 from coviar_mocrop.parallel import attempt, use_one_thread
 
 Item = TypeVar("Item")
@@ -61,7 +61,7 @@ class RayCluster:
         try:
             import ray
         except ImportError:
-            raise CoviarMocropError("--ray needs the package ray; pip install 'coviar_mocrop[ray]'") from None
+            raise CoviarMocropError(f"--ray needs the package ray; {pip_install('ray')}") from None
         self._ray = ray
         self._connected_before = ray.is_initialized()
         if not self._connected_before:

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from coviar_mocrop.errors import DataError
+from coviar_mocrop.messages import pip_install
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _COUNT = re.compile(r"(\d+)\.\.(\d+)")
@@ -108,8 +109,7 @@ def _file_system(address: str) -> tuple[Any, str]:
         system, inner = url_to_fs(address)
     except ImportError as error:
         raise DataError(
-            f"{address}: {' '.join(str(error).split())}; for http: pip install 'coviar_mocrop[shards]', for s3: s3fs, "
-            "for gs: gcsfs"
+            f"{address}: {' '.join(str(error).split())}; for http: {pip_install('shards')}, for s3: s3fs, for gs: gcsfs"
         ) from error
     except ValueError as error:
         raise DataError(f"{address}: is no address that can be read ({' '.join(str(error).split())})") from error
