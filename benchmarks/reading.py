@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from benchmarks.mocrop import Scene, render
 from coviar_mocrop.bitstream import Video, open_video, transcode
 from coviar_mocrop.bitstream.transcode import encode
+from coviar_mocrop.bitstream.video import Backend
 from coviar_mocrop.clips.reader import ReadViews, View, load_clip, read_views
 from coviar_mocrop.clips.sampling import middle_frames, motion_frames, random_frames
 from coviar_mocrop.clips.windows import Window, training_window
@@ -153,6 +154,9 @@ def _jobs(path: Path, video: Video) -> dict[str, Job]:
     }
     if mvextractor := _mvextractor(path):
         jobs["mvextractor, pictures and vectors of the whole clip"] = Job(mvextractor, whole)
+    backends: tuple[Backend, ...] = ("pyav", "mvextractor") if mvextractor else ("pyav",)
+    for backend in backends:
+        jobs[f"vectors of the whole clip, {backend}"] = Job(partial(_vectors, path, backend), whole)
     for segments in SEGMENTS:
         frames = _test_frames(video, segments)
         bare = f"bare decoding for three streams, {segments} segments"
@@ -172,6 +176,11 @@ def _jobs(path: Path, video: Video) -> dict[str, Job]:
         lambda: [_training_items(path, [stream]) for stream in STREAMS], bare, _DRAWS
     )
     return jobs
+
+
+def _vectors(path: Path, backend: Backend) -> object:
+    with open_video(path, backend) as video:
+        return video.get_motion_vectors_at()
 
 
 def _load_one_by_one(path: Path, segments: int) -> list[object]:

@@ -37,6 +37,7 @@ def test_rows_of_the_reading_benchmark(clip: Path) -> None:
             assert row.ratio == row.milliseconds / bare.milliseconds
     motion, bare = rows["25 frames of motion"], rows["bare decoding for 25 frames of motion"]
     assert (bare.ratio, motion.ratio) == (None, motion.milliseconds / bare.milliseconds)
+    assert rows["vectors of the whole clip, pyav"].ratio
     assert rows["training item"].ratio and rows["training item, one stream after the other"].ratio
     assert len(reading.table(rows.values()).splitlines()) == len(rows) + 2
 

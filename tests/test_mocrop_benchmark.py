@@ -96,7 +96,8 @@ def test_real_and_sparse_on_clips_of_our_own(tmp_path: Path) -> None:
     assert "every 2, first 10" in bench.parts_table(sparse, "plan")
     prefix = bench.run_prefix(videos, shares=(0.5, 1.0))
     assert [row["iou"] for row in prefix if row["part"] == "1"] == [1.0, 1.0]
-    assert len(bench.box_time(videos, repeats=2)) == 1
+    (box,), (reading,) = bench.box_time(videos, repeats=2)
+    assert box > 0 and reading > 0
     with pytest.raises(ConfigError, match="number of clips is 0"):
         bench.spread_videos(tmp_path, 0)
     (tmp_path / "empty").mkdir()
