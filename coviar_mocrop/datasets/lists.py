@@ -101,21 +101,22 @@ def read_list(path: str | os.PathLike[str], classes: Iterable[str]) -> VideoList
     names = tuple(classes)
     clips = []
     line_of: dict[str, int] = {}
+
+    def wrong(number: int, text: str) -> ListError:
+        return ListError(f"{path}, line {number}: {text}")
+
     for number, line in _lines(path):
-        where = f"{path}, line {number}"
         parts = line.rsplit(maxsplit=2)
         if len(parts) != 3 or not parts[2].lstrip("-").isdigit():
-            raise ListError(f"{where}: expected 'path class label', such as 'a/b.mp4 jump 3', found {line!r}")
+            raise wrong(number, f"expected 'path class label', such as 'a/b.mp4 jump 3', found {line!r}")
         clip = Clip(parts[0], parts[1], int(parts[2]))
         if not 0 <= clip.label < len(names):
-            raise ListError(f"{where}: label {clip.label} is not one of 0..{len(names) - 1}")
+            raise wrong(number, f"label {clip.label} is not one of 0..{len(names) - 1}")
         if names[clip.label] != clip.class_name:
-            raise ListError(
-                f"{where}: label {clip.label} is class {names[clip.label]!r}, but the line says "
-                f"{clip.class_name!r}; do list and class names belong together?"
-            )
+            said = f"label {clip.label} is class {names[clip.label]!r}, but the line says {clip.class_name!r}"
+            raise wrong(number, f"{said}; do list and class names belong together?")
         if line_of.setdefault(clip.path, number) != number:
-            raise ListError(f"{where}: {clip.path} stands in line {line_of[clip.path]} already; list each video once")
+            raise wrong(number, f"{clip.path} stands in line {line_of[clip.path]} already; list each video once")
         clips.append(clip)
     if not clips:
         raise ListError(f"{path}: holds no clip; make lists with coviar prepare")
