@@ -23,6 +23,7 @@ from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.clips.boxes import extract_boxes
 from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.clips.loading import open_clips
+from coviar_mocrop.clips.packing import pack_shards
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.convert import Canonical, Handling
 from coviar_mocrop.datasets.folder import prepare_folder
@@ -165,6 +166,15 @@ def test_boxes_are_the_same_bits(cluster: Any, demo: Path, tmp_path: Path) -> No
         found[where] = extract_boxes(Config.model_validate(values), ray=address, progress=False)
     assert found["there"][:3] == found["here"][:3]
     assert found["here"].computed == len(found["here"].boxes) == 16
+
+
+def test_shards_are_the_same_bytes(cluster: Any, demo: Path, tmp_path: Path) -> None:
+    for where, address in (("there", cluster.address), ("here", None)):
+        values = demo_settings(demo, tmp_path, setting="efficiency", data={"cache": str(tmp_path / "cache")})
+        config = Config.model_validate(values)
+        packed = pack_shards(config, tmp_path / where, clips_per_shard=3, ray=address, progress=False)
+        assert (packed.clips, len(packed.shards), packed.left_out) == (16, 6, 0)
+    assert bytes_below(tmp_path / "there") == bytes_below(tmp_path / "here")
 
 
 def test_features_are_the_same_bits_and_so_is_what_cannot_be_read(cluster: Any, demo: Path, tmp_path: Path) -> None:
