@@ -410,6 +410,19 @@ def test_the_tool(best: Path, tmp_path: Path) -> None:
     assert "no such file" in tool("export", "--checkpoints", tmp_path / "none.pt", "--output", tmp_path, ok=False)
 
 
+@pytest.mark.parametrize("videos", [None, {"codec": "h264"}])
+def test_the_next_command_transcodes_where_training_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, videos: dict[str, str] | None
+) -> None:
+    file = {"name": "mv.onnx", "bytes": 10**6, "relative_difference": 0.25}
+    entry = {"backbone": "resnet18", "parameters": 1, "gflops_per_frame": 1.0, "input": {"shape": [224]}}
+    card = {"streams": {"mv": {**entry, "files": {"onnx": file}}}, "classes": ["a"], "accuracy": None, "videos": videos}
+    monkeypatch.setattr("coviar_mocrop.inference.export.export_run", lambda *_, **__: card)
+    told = tool("export", "--checkpoints", "best.pt", "--output", tmp_path)
+    assert "mv.onnx: 1.0 MB, logits differ by 0.25 of the largest at most\n" in told
+    assert f"next: coviar predict VIDEO {'--transcode ' if videos else ''}--onnx {tmp_path}\n" in told
+
+
 def test_own_safetensors_start_a_stream_too(best: Path, exported: Path) -> None:
     path = exported / "mv.safetensors"
     stream = create_network(2, 3, ModelConfig(backbone="shufflenet_v2_x0_5", weights=str(path)), input_norm=True)
