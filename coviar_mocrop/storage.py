@@ -8,6 +8,7 @@ import re
 import time
 from typing import Any
 
+from coviar_mocrop.bitstream.addresses import redacted
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.messages import pip_install
 
@@ -22,6 +23,10 @@ _WAIT = 0.5
 
 class NoSuchFile(DataError):
     """There is no file of this name."""
+
+
+class Unreachable(DataError):
+    """A server or store does not answer now. This says nothing about the file, so that no clip is left out for it."""
 
 
 class WholeFilesOnly(DataError):
@@ -69,7 +74,10 @@ def read(path: str | os.PathLike[str], start: int = 0, size: int | None = None) 
     """Bytes of a file from ``start`` on; fewer than ``size`` where it ends before. An address is tried three times.
 
     Raises:
-        DataError: there is no such file, or it cannot be read.
+        NoSuchFile: there is none.
+        Unreachable: the server does not answer.
+        WholeFilesOnly: it sends more than was asked for.
+        DataError: the file cannot be read.
     """
     if not is_address(path):
         try:
@@ -86,19 +94,44 @@ def read(path: str | os.PathLike[str], start: int = 0, size: int | None = None) 
         try:
             data: bytes = system.cat_file(inner, start=start or None, end=None if size is None else start + size)
             if size is not None and len(data) > size:
-                raise WholeFilesOnly(f"{address}: its server sends no parts of files (byte ranges)")
+                raise WholeFilesOnly(f"{redacted(address)}: its server sends no parts of files (byte ranges)")
             return data
         except WholeFilesOnly:
             raise
         except FileNotFoundError as error:
-            raise NoSuchFile(f"{address}: no such file; check the address") from error
+            raise NoSuchFile(f"{redacted(address)}: no such file; check the address") from error
         except Exception as error:  # every store raises errors of its own
             if attempt == _TRIES - 1:
-                raise DataError(
-                    f"{address}: cannot be read ({_said(error)}); check the address and the network"
-                ) from error
+                said = f"cannot be read ({redacted(_said(error))}); check the address and the network"
+                raise Unreachable(f"{redacted(address)}: {said}") from error
             time.sleep(_WAIT * 2**attempt)
     raise AssertionError
+
+
+def copy(address: str, path: str | os.PathLike[str]) -> None:
+    """Copy a whole file from an address, piece by piece.
+
+    Raises:
+        Unreachable: it cannot be read to its end.
+    """
+    system, inner = _file_system(address)
+    try:
+        system.get_file(inner, os.fspath(path))
+    except Exception as error:  # every store raises errors of its own
+        raise Unreachable(f"{redacted(address)}: cannot be copied ({redacted(_said(error))})") from error
+
+
+def require_no_password(address: str) -> None:
+    """Refuse an address that would be kept, with its password, in settings and checkpoints.
+
+    Raises:
+        DataError: it holds one.
+    """
+    if redacted(address) != address:
+        raise DataError(
+            f"{redacted(address)}: holds a password, which settings and checkpoints would keep; leave it to fsspec's "
+            "configuration"
+        )
 
 
 def _file_system(address: str) -> tuple[Any, str]:
@@ -108,11 +141,10 @@ def _file_system(address: str) -> tuple[Any, str]:
 
         system, inner = url_to_fs(address)
     except ImportError as error:
-        raise DataError(
-            f"{address}: {' '.join(str(error).split())}; for http: {pip_install('shards')}, for s3: s3fs, for gs: gcsfs"
-        ) from error
+        how = f"for http: {pip_install('shards')}, for s3: s3fs, for gs: gcsfs"
+        raise DataError(f"{redacted(address)}: {_said(error)}; {how}") from error
     except ValueError as error:
-        raise DataError(f"{address}: is no address that can be read ({' '.join(str(error).split())})") from error
+        raise DataError(f"{redacted(address)}: is no address that can be read ({redacted(_said(error))})") from error
     return system, inner
 
 

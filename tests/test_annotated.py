@@ -326,6 +326,24 @@ def test_kinetics_cuts_whole_videos(long_video: Path, tmp_path: Path) -> None:
         prepare_kinetics(root, read, tmp_path / "lists", handling=HANDLING)
 
 
+def test_a_clip_of_another_part_is_made_anew(long_video: Path, tmp_path: Path) -> None:
+    root, canonical = tmp_path / "videos", Canonical(tmp_path / "canonical", size=None)
+    root.mkdir()
+    (root / "wholevideo1.mp4").write_bytes(long_video.read_bytes())
+    made = canonical.folder / "train/zumba/wholevideo1_000001_000001.mp4"
+
+    def prepared(start: float, end: float, trimmed: bool = False) -> int:
+        rows = [f"zumba,wholevideo1,{start},{end},train"]
+        handling = Handling(on_error="skip", progress=False, overwrite=True)
+        read = read_kinetics([csv_file(tmp_path, "all.csv", rows)])
+        prepare_kinetics(root, read, tmp_path / "lists", trimmed=trimmed, canonical=canonical, handling=handling)
+        return len(decode(made))
+
+    assert [prepared(1.2, 1.8), prepared(1.2, 1.6), prepared(1.2, 1.6)] == [15, 10, 10]
+    assert prepared(1.2, 1.6, trimmed=True) == len(decode(long_video))
+    assert prepared(1.2, 1.6) == 10
+
+
 def test_kinetics_clips_that_were_cut_already(place: Callable[..., Path], tmp_path: Path) -> None:
     rows = ["zumba,wascutbefor,200,210,train", "surfing,severalofit,0,10,train", "zumba,severalofit,50,60,val"]
     root = place("wascutbefor.mp4", "severalofit.mp4")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from web import Server, serving
 
 from coviar_mocrop import storage
-from coviar_mocrop.clips.dataset import ClipDataset
+from coviar_mocrop.clips.dataset import ClipDataset, SkipLog
 from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.clips.packing import Packed, pack_shards
@@ -145,8 +145,20 @@ def test_clips_that_cannot_be_read_are_not_packed(demo: Path, tmp_path: Path, on
         assert (packed.clips, sorted(packed.errors)) == (22, sorted(clip.path for clip in clips[2:4]))
         assert packed.left_out == 2
         again = pack(demo, tmp_path / "shards", **changes)
-        assert (again.clips, again.made, again.left_out) == (22, 0, 2)
+        assert (again.clips, again.made, again.left_out, again.errors) == (22, 0, 2, packed.errors)
+        assert (tmp_path / "shards/failed.csv").read_text().count("\n") == 3
+        with pytest.raises(DataError, match="mend it"):  # what was left out then is not all right now
+            pack(demo, tmp_path / "shards", **{**changes, "on_error": "raise"})
     assert not [path.name for path in (tmp_path / "shards").iterdir() if path.name.startswith(".")]
+
+
+def test_lists_can_be_packed_one_by_one(demo: Path, tmp_path: Path) -> None:
+    config = small_config(demo, tmp_path, setting="efficiency", data={"workers": 1})
+    for part in ("train", "test", "train"):
+        pack_shards(config, tmp_path / "shards", [part], clips_per_shard=5, progress=False)
+    assert {Path(shard).name for shard in find_shards(str(tmp_path / "shards"))} == {
+        path.name for path in (demo / "shards").glob("*.tar")
+    }
 
 
 def test_shards_are_packed_from_shards_but_never_over_themselves(demo: Path, tmp_path: Path) -> None:
@@ -244,12 +256,17 @@ def test_a_server_without_ranges_is_copied_once(
             wanted = pixels(expected, index)
             assert all(np.array_equal(value, wanted[name]) for name, value in pixels(clips, index).items())
     assert len(list((tmp_path / "b/cache/shards").glob("*.tar"))) == 4
-    assert sum("sends whole files only" in text for text in caplog.messages) == 4
-    assert sum(path.endswith(".tar") for path in server.requests) == 2 * 4
+    assert sum("sends whole files only" in text for text in caplog.messages) == 1
+    assert sum(path.endswith(".tar") for path in server.requests) == 4
+    server.requests.clear()
+    threads = clips_of(config_of(demo, tmp_path / "c", f"{server.address}/shards"))
+    assert not any(s.errors for s in threads.__getitems__([(0, index, None) for index in range(16)]))
+    assert sum(path.endswith(".tar") for path in server.requests) == 4  # though all clips were asked for at once
 
 
 def test_what_is_far_away_is_fetched_together(demo: Path, server: Server, tmp_path: Path) -> None:
     clips = clips_of(config_of(demo, tmp_path, f"{server.address}/shards"))
+    clips.store.read(clips.videos.clips[0].path)  # the server is asked whether it sends parts
     before = len(server.requests)
     samples = clips.__getitems__([(0, index, None) for index in (3, 1, 15)])
     assert [sample.number for sample in samples] == [3, 1, 15] and not any(sample.errors for sample in samples)
@@ -407,6 +424,36 @@ def test_names_that_lead_elsewhere_are_names_only(demo: Path, shards: Path, tmp_
         (shards / "shards.json").write_text(json.dumps({"shards": names}))
         with pytest.raises(DataError, match=r"shards\.json: is damaged"):
             find_shards(str(shards))
+
+
+def test_a_server_that_does_not_answer_is_no_reason_to_leave_out_clips(
+    demo: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_WAIT", 0)
+    clips = clips_of(config_of(demo, tmp_path, f"{server.address}/shards", data={"on_error": "skip"}))
+    clips.store.read(clips.videos.clips[0].path)
+    server.shutdown()
+    server.server_close()
+    (sample,) = clips.__getitems__([(0, 1, None)])
+    with pytest.raises(storage.Unreachable, match="cannot be read"):
+        SkipLog(clips.videos, "skip").add({1: next(iter(sample.errors.values()))})
+
+
+def test_passwords_are_not_kept(demo: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^http://me:\*\*\*@host/a\.tar: holds a password") as caught:
+        clips_of(config_of(demo, tmp_path, "http://me:secret@host/a.tar"))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 5, 1), (np.nan, 0, 1, 1), (0, 0, np.inf, 1), (-0.4, 0, 1, 1)])
+def test_boxes_outside_the_picture_are_damage(shards: Path, box: tuple[float, ...]) -> None:
+    index = unpack_index((shards / "train-000000.npz").read_bytes(), "x")
+    rows = index.rows.copy()
+    rows["box"][1] = box
+    with pytest.raises(DataError, match="is damaged"):
+        unpack_index(index._replace(rows=rows).pack(), "x")
+    rows["box"][1] = np.nan
+    assert np.isnan(unpack_index(index._replace(rows=rows).pack(), "x").rows["box"][1]).all()
 
 
 def test_two_videos_of_one_name(demo: Path, shards: Path, tmp_path: Path) -> None:

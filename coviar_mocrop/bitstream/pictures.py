@@ -43,7 +43,8 @@ def transcode_pictures(
         The number of frames written.
 
     Raises:
-        VideoError: there is no picture, one does not decode or is of another size, or the target cannot be encoded.
+        VideoError: there is no picture, one is missing by their numbers, one does not decode or is of another size, or
+            the target cannot be encoded.
     """
     try:
         names = [name for name in os.listdir(folder) if name.lower().endswith(_PICTURES) and name[0] != "."]
@@ -52,6 +53,10 @@ def transcode_pictures(
     if not names:
         raise VideoError(f"{os.fspath(folder)}: holds no picture ({', '.join(_PICTURES)})")
     names.sort(key=lambda name: (len(name), name))
+    numbers = [int(Path(name).stem) for name in names if Path(name).stem.isdecimal()]
+    if len(numbers) == len(names) != numbers[-1] - numbers[0] + 1:
+        missing = next(number for number in range(numbers[0], numbers[-1]) if number not in set(numbers))
+        raise VideoError(f"{os.fspath(folder)}: picture {missing} is missing; unpack the archive again")
     pictures = _same_size([Path(folder, name) for name in names], max_frame_pixels)
     return encode(pictures, target, codec=codec, size=size, frame_rate=frame_rate, gop=gop, quality=quality)
 

@@ -23,6 +23,7 @@ from coviar_mocrop.datasets.splits import some
 from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings
 from coviar_mocrop.runtime import ALONE, Group
+from coviar_mocrop.storage import Unreachable
 
 _SHOWN = 5
 logger = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class SkipLog:
 
     def add_named(self, name: str, error: CoviarMocropError) -> None:
         """One error by the clip's path; see :meth:`add`."""
+        if isinstance(error, Unreachable):  # the clip may be sound
+            raise error
         if self._on_error == "raise":
             raise type(error)(f"{error}; to leave out clips that cannot be used: --set data.on_error=skip") from error
         if name not in self.reasons:
@@ -117,8 +120,9 @@ class ClipDataset(Dataset[Sample]):
         if mocrop is not None:
             packed = self.store.boxes(self._all_names(), boxes_made_by(mocrop, data.anchor_every))
             if packed is not None:
-                self._boxes[:], self._states[:] = torch.from_numpy(packed[1]), torch.from_numpy(packed[0])
-                self._kept[:] = packed[0]
+                self._boxes[:] = torch.from_numpy(packed[1])
+                self._kept[:] = packed[0] * ~np.isnan(packed[1][:, :1])
+                self._states[:] = torch.from_numpy(self._kept)
         self._find_boxes()
 
     def __getstate__(self) -> dict[str, Any]:

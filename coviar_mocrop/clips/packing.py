@@ -27,7 +27,6 @@ from coviar_mocrop.clips.shards import NamedBytes
 from coviar_mocrop.clips.store import ClipStore, open_store, open_with
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import GROUPS, Clip, VideoList, format_classes, format_groups, format_list
-from coviar_mocrop.datasets.splits import list_name
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, NoMotionVectorsError
 from coviar_mocrop.failed import write_failed
 from coviar_mocrop.files import atomic_write, write_json, write_text
@@ -47,7 +46,7 @@ class Packed(NamedTuple):
         clips, video_bytes: number of clips in them, and the size of their videos.
         made: number of shards that were not there already.
         left_out: number of clips that are in none.
-        errors: why, by name, of those that were tried now.
+        errors: why, by name.
         failed: table of these; there is none if there are none.
     """
 
@@ -107,7 +106,7 @@ def pack_shards(
     if not parts:
         raise ConfigError("data.train_list, data.val_list, data.test_list: none is set; name a video list")
     own = os.path.realpath(folder)
-    if any(os.path.realpath(os.path.dirname(shard)) == own for shard in find_shards(data.shards or ())):
+    if any(os.path.realpath(os.path.dirname(shard)) == own for shard in find_shards(data.shards)):
         raise ConfigError(f"{folder}: holds the shards that are read (data.shards); choose another folder")
     lists = {part: read_videos(data, part) for part in parts}
     store = open_store(data)
@@ -124,15 +123,19 @@ def pack_shards(
             errors |= found
             made += Path(plan.path).exists()
     clips = sum(len(plan.clips) for plan in plans)
+    there = [Path(plan.path) for plan in plans if _made_from(plan.path) == plan.made_from]
+    indexes = [unpack_index(storage.read(index_path(str(path))), str(path)) for path in there]
+    errors |= {clip: why for index in indexes for clip, why in index.left_out.items()}
+    order = [clip.path for videos in lists.values() for clip in videos.clips]
+    errors = {clip: errors[clip] for clip in order if clip in errors}
     table = write_failed(folder, errors)
     if errors and (data.on_error == "raise" or len(errors) == clips):
         more = f" (and {len(errors) - 1} more, see {table})" if len(errors) > 1 else ""
         hint = "" if data.on_error == "skip" else "; mend it, or leave such clips out with --set data.on_error=skip"
         raise DataError(f"{next(iter(errors.values()))}{more}{hint}")
-    there = [Path(plan.path) for plan in plans if Path(plan.path).exists()]
-    indexes = [unpack_index(storage.read(index_path(str(path))), str(path)) for path in there]
-    _write_lists(folder, lists)
-    write_json(folder / MANIFEST, {"format": FORMAT, "shards": [path.name for path in there]})
+    _write_lists(folder, data, lists)
+    others = [name for name in _listed(folder) if not name.startswith(tuple(f"{part}-" for part in lists))]
+    write_json(folder / MANIFEST, {"format": FORMAT, "shards": [*others, *(path.name for path in there)]})
     size = sum(int(index.rows["size"].sum()) for index in indexes)
     packed = sum(len(index.names) for index in indexes)
     return Packed(tuple(there), packed, size, made, clips - packed, errors, table)
@@ -169,9 +172,18 @@ def _made_from(path: str) -> str | None:
     return None
 
 
-def _write_lists(folder: Path, lists: dict[Part, VideoList]) -> None:
+def _listed(folder: Path) -> list[str]:
+    """The shards that the folder names already."""
+    try:
+        return [os.path.basename(shard) for shard in find_shards(str(folder))]
+    except DataError:
+        return []
+
+
+def _write_lists(folder: Path, data: DataConfig, lists: dict[Part, VideoList]) -> None:
     for part, videos in lists.items():
-        write_text(folder / list_name(part), format_list(videos.clips))
+        name = os.path.basename(getattr(data, f"{part}_list"))
+        write_text(folder / name, format_list(videos.clips))
         write_text(folder / "classes.txt", format_classes(videos.classes))
     if group_of := {path: group for videos in lists.values() for path, group in videos.group_of.items()}:
         write_text(folder / GROUPS, format_groups(group_of))
@@ -209,7 +221,7 @@ class _PackShard:
         if not errors or (self.data.on_error == "skip" and names):
             made_by = boxes_made_by(self.mocrop, self.data.anchor_every)
             index = ShardIndex(
-                np.array(names, np.bytes_), np.array(rows, ROW), tar_bytes, store.form, made_by, plan.made_from
+                np.array(names, np.bytes_), np.array(rows, ROW), tar_bytes, store.form, made_by, plan.made_from, errors
             )
             with atomic_write(beside) as temporary:
                 temporary.write_bytes(index.pack())

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +51,7 @@ class ShardIndex(NamedTuple):
         form: what the videos were transcoded to.
         boxes_made_by: everything but the video that decided the boxes; None: there are none.
         made_from: digest of what the shard was packed from.
+        left_out: why other clips that belong here are not in it, by name.
     """
 
     names: NDArray[np.bytes_]
@@ -57,6 +60,7 @@ class ShardIndex(NamedTuple):
     form: Form | None
     boxes_made_by: Mapping[str, Any] | None
     made_from: str = ""
+    left_out: Mapping[str, str] = MappingProxyType({})
 
     def pack(self) -> bytes:
         """As the bytes of an .npz file."""
@@ -64,6 +68,7 @@ class ShardIndex(NamedTuple):
         form = self.form and self.form._asdict()
         about: dict[str, Any] = {"format": FORMAT, "tar_bytes": self.tar_bytes, "form": form}
         about |= {"boxes_made_by": self.boxes_made_by, "made_from": self.made_from}
+        about["left_out"] = dict(self.left_out)
         np.savez(out, about=json.dumps(about), names=self.names, rows=self.rows)
         return out.getvalue()
 
@@ -84,20 +89,31 @@ def unpack_index(data: bytes, name: str) -> ShardIndex:
             about, names, rows = json.loads(str(file["about"])), file["names"], file["rows"]
         version, tar_bytes, made_by = about["format"], int(about["tar_bytes"]), about["boxes_made_by"]
         form = form_of(about["form"])
+        left_out = {str(clip): str(why) for clip, why in about.get("left_out", {}).items()}
     except Exception as error:  # zipfile, zlib and numpy fail in many ways on damaged bytes
         raise DataError(f"{name}: is no index of a shard, or damaged; copy it again") from error
     if version != FORMAT:
         raise DataError(f"{name}: is of version {version}, this program reads {FORMAT}; install a newer one")
-    sound = names.ndim == 1 and names.dtype.kind == "S" and rows.dtype == ROW and rows.shape == names.shape
+    sound = (
+        0 <= tar_bytes < 2**62
+        and names.ndim == 1
+        and names.dtype.kind == "S"
+        and rows.dtype == ROW
+        and rows.shape == names.shape
+    )
     for start, size in (("offset", "size"), ("index_offset", "index_size")) if sound else ():
         sound = sound and bool((rows[start] >= 0).all() and (rows[size] >= 0).all())
         sound = sound and bool((rows[size] <= tar_bytes).all() and (rows[start] <= tar_bytes - rows[size]).all())
+    if sound:
+        box = rows["box"]
+        known = ~np.isnan(box).all(axis=1)
+        sound = bool(((box[known] >= -1e-6) & (box[known] <= 1 + 1e-6)).all())
     if not sound or not (made_by is None or isinstance(made_by, dict)):
         raise DataError(f"{name}: is damaged; copy it again")
-    return ShardIndex(names, rows, tar_bytes, form, made_by, str(about.get("made_from", "")))
+    return ShardIndex(names, rows, tar_bytes, form, made_by, str(about.get("made_from", "")), left_out)
 
 
-def find_shards(given: str | Sequence[str]) -> list[str]:
+def find_shards(given: str | Sequence[str] | None) -> list[str]:
     """The tar files that ``data.shards`` stands for.
 
     Args:
@@ -108,16 +124,19 @@ def find_shards(given: str | Sequence[str]) -> list[str]:
         DataError: a pattern or the list in a folder is not as it should be.
     """
     found = []
-    for pattern in (given,) if isinstance(given, str) else given:
+    for pattern in (given,) if isinstance(given, str) else given or ():
+        storage.require_no_password(pattern)
         if pattern.endswith(".tar"):
             found += storage.expand(pattern)
             continue
         folder = pattern.rstrip("/")
         manifest = storage.beside(f"{folder}/", MANIFEST)
         try:
-            names = json.loads(storage.read(manifest))["shards"]
-            sound = bool(names) and all(isinstance(n, str) and n.endswith(".tar") and "/" not in n for n in names)
-        except (ValueError, KeyError, TypeError):
+            listed = json.loads(storage.read(manifest))
+            names = listed["shards"]
+            sound = listed["format"] == FORMAT and isinstance(names, list) and bool(names)
+            sound = sound and all(isinstance(name, str) and re.fullmatch(r"[\w. -]+\.tar", name) for name in names)
+        except (ValueError, KeyError, TypeError, RecursionError):
             sound = False
         except DataError as error:
             raise DataError(
@@ -129,4 +148,6 @@ def find_shards(given: str | Sequence[str]) -> list[str]:
                 f"{manifest}: is damaged; copy it again, or name the shards, such as train-{{000..099}}.tar"
             )
         found += [storage.beside(f"{folder}/", name) for name in names]
+    if given is not None and not found:
+        raise DataError("data.shards: names no shard; give a folder of shards, or tar files")
     return list(dict.fromkeys(found))

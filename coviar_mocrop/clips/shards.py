@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,8 @@ from coviar_mocrop.files import atomic_write
 
 _READERS = 16
 """Shards, or clips, asked for at the same time, where waiting takes longest."""
+_turn = Lock()
+"""Of what one thread does for all."""
 logger = logging.getLogger(__name__)
 
 
@@ -38,7 +41,7 @@ def open_shards(data: DataConfig) -> ShardStore:
     Raises:
         DataError: a shard is missing, damaged or cut short, and ``data.on_error`` is ``raise``.
     """
-    shards = find_shards(data.shards or ())
+    shards = find_shards(data.shards)
     states = tuple(_file_state(path) for shard in shards for path in (shard, index_path(shard)))
     return _opened(data, tuple(shards), states)
 
@@ -76,6 +79,8 @@ class ShardStore:
         found = self._load_indexes()
         self.form = next((index.form for index in found if index is not None), None)
         self._made_by = [index and index.boxes_made_by for index in found]
+        self._versions = [("", 0) if index is None else (index.made_from, index.tar_bytes) for index in found]
+        self._ranges: dict[str, bool] = {}
         kept = [(number, index) for number, index in enumerate(found) if index is not None]
         names = np.concatenate([index.names for _, index in kept] or [np.empty(0, "S1")])
         order = np.argsort(names, kind="stable")
@@ -113,6 +118,9 @@ class ShardStore:
             loaded = pool.map(load, self.shards)
             found = list(tqdm(loaded, "shards", len(self.shards), unit="shard", leave=False, delay=2))
         problems.sort(key=str)
+        for error in problems:
+            if isinstance(error, storage.Unreachable):  # the shard may be sound
+                raise error
         if problems and (self.data.on_error == "raise" or len(problems) == len(self.shards)):
             more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
             hint = "" if self.data.on_error == "skip" else "; to leave out its clips: --set data.on_error=skip"
@@ -149,7 +157,7 @@ class ShardStore:
         if missing and self.data.on_error == "raise":
             raise DataError(
                 f"{some(missing)}: in none of {len(self.shards)} shards ({some(self.shards)}); data.shards names those "
-                "of all lists that are used, or a folder of them"
+                "of all lists that are used, or a folder of them; to leave out such clips: --set data.on_error=skip"
             )
 
     def state(self, name: str) -> State:
@@ -210,6 +218,8 @@ class ShardStore:
         place = _Place(name, self.shards[self._shard_of[number]], size, checksum, index_size if start < offset else 0)
         try:
             data = self._bytes_of(place.shard, start, wanted)
+        except storage.Unreachable:
+            raise
         except CoviarMocropError as error:
             raise VideoError(f"{name}: {error}") from error
         if len(data) < wanted:
@@ -229,16 +239,34 @@ class ShardStore:
         """From a copy in the folder of caches where the server of an address sends whole files only."""
         if not storage.is_address(shard):
             return storage.read(shard, start, size)
-        digest = hashlib.blake2b(shard.encode(), digest_size=8).hexdigest()
-        copy = Path(self.data.cache, "shards", f"{digest}.tar")
-        if not copy.exists():
-            try:
-                return storage.read(shard, start, size)
-            except storage.WholeFilesOnly:
-                logger.warning("%s: its server sends whole files only, so it is copied to %s", shard, copy)
-            with atomic_write(copy) as temporary:
-                temporary.write_bytes(storage.read(shard))
-        return storage.read(copy, start, size)
+        if not self._sends_ranges(shard):
+            return storage.read(self._copy(shard), start, size)
+        return storage.read(shard, start, size)
+
+    def _sends_ranges(self, shard: str) -> bool:
+        """Whether the server of an address sends parts of files; asked once in each process."""
+        server = "/".join(shard.split("/", 3)[:3])
+        with _turn:
+            if server not in self._ranges:
+                try:
+                    storage.read(index_path(shard), 0, 1)  # which is small
+                    self._ranges[server] = True
+                except storage.WholeFilesOnly:
+                    self._ranges[server] = False
+                    folder = Path(self.data.cache, "shards")
+                    logger.warning("%s: sends whole files only, so shards are copied to %s", server, folder)
+            return self._ranges[server]
+
+    def _copy(self, shard: str) -> Path:
+        """The copy of a shard in the folder of caches, made if it is not there."""
+        made_from, tar_bytes = self._versions[self.shards.index(shard)]
+        digest = hashlib.blake2b(f"{shard} {made_from} {tar_bytes}".encode(), digest_size=8).hexdigest()
+        path = Path(self.data.cache, "shards", f"{digest}.tar")
+        with _turn:  # one at a time, and none twice
+            if not path.exists() or path.stat().st_size != tar_bytes:
+                with atomic_write(path) as temporary:
+                    storage.copy(shard, temporary)
+        return path
 
 
 def _read_index(shard: str) -> ShardIndex:

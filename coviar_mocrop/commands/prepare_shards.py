@@ -9,6 +9,7 @@ be stopped and started again. The shards do not depend on the number of workers.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -63,4 +64,6 @@ def main(given: argparse.Namespace) -> None:
         f"{packed.clips} clips in {len(packed.shards)} shards, {packed.video_bytes / 1e6:.1f} MB of video"
         f"{f' ({there} shards were there already)' if there else ''}; {packed.left_out} clips left out"
     )
-    print(f"next:\n  coviar train --config {given.config} --set data.shards={given.output}")
+    settings = [*(item for item in given.set if not item.startswith("data.root=")), f"data.shards={given.output}"]
+    streams = ["--streams", *given.streams] if given.streams else []
+    print("next:\n  " + shlex.join(["coviar", "train", "--config", given.config, *streams, "--set", *settings]))

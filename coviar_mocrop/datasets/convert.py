@@ -30,6 +30,8 @@ from coviar_mocrop.files import write_json
 from coviar_mocrop.parallel import run_map
 
 _GOP = 12
+_PARTS = "parts.json"
+"""The file in a folder of transcoded videos that says which second each starts and ends at, where it is a part."""
 
 Item = TypeVar("Item")
 
@@ -182,6 +184,7 @@ def prepare(
     if canonical is not None:
         _claim(source, canonical)
         jobs = [_Job(path, origins[path], os.path.join(root, clip.path)) for path, clip in targets.items()]
+        _forget_other_parts(root, jobs)
         todo = [job for job in jobs if not _is_current(job.origin.file, job.target)]
         if len(todo) < len(targets):
             _log.info("%s: %d videos are there already", root, len(targets) - len(todo))
@@ -290,6 +293,27 @@ def _claim(source: Path, canonical: Canonical) -> None:
             f"{record}: the videos there were made as {made}, not as {wanted}; choose another folder, or delete "
             f"{folder}"
         )
+
+
+def _forget_other_parts(folder: Path, jobs: Sequence[_Job]) -> None:
+    """Remove the clips that were made from another part of their video, and record the parts of all."""
+    record = folder / _PARTS
+    try:
+        made = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        made = {}
+    wanted = {
+        os.path.relpath(job.target, folder): [job.origin.start, job.origin.end]
+        for job in jobs
+        if (job.origin.start, job.origin.end) != (None, None)
+    }
+    made = made if isinstance(made, dict) else {}
+    for name in [os.path.relpath(job.target, folder) for job in jobs] if made or wanted else ():
+        if made.get(name) != wanted.get(name):
+            (folder / name).unlink(missing_ok=True)
+            made.pop(name, None)
+    if made | wanted or record.exists():
+        write_json(record, made | wanted)
 
 
 def _is_current(source: str, target: str) -> bool:

@@ -200,7 +200,7 @@ def _json_rows(file: Path) -> Iterator[Row]:
 def _seconds(value: object, where: str) -> float:
     try:
         seconds = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not 0 <= seconds < 1e6:
         raise DataError(f"{where}: the time {value!r} is no number of seconds")
