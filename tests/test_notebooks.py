@@ -11,16 +11,10 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent.parent / "docs/notebooks"
-SLOW = {"folder_to_model"}
+pytestmark = pytest.mark.slow
 
 
-def notebooks() -> list[object]:
-    """Every notebook; those of more than ten seconds are slow tests."""
-    names = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in names]
-
-
-@pytest.mark.parametrize("name", notebooks())
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.ipynb")))
 def test_a_notebook_runs(name: str) -> None:
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     kept = [len(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]

@@ -100,6 +100,7 @@ def test_settings_are_chosen_without_marks() -> None:
     assert bench.by_source(rows[:4], [1, 3, 5, 6]) == {"a": 2.0, "b": 5.5}
 
 
+@pytest.mark.slow
 def test_clips_of_our_own(tmp_path: Path) -> None:
     sources = {}
     for name, start in (("a", 2), ("b", 120), ("c", 60)):
