@@ -9,6 +9,8 @@ import pytest
 from benchmarks import annotations
 from coviar_mocrop.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 
 def test_all_steps_are_timed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(annotations, "CANONICAL_SIZE", (64, 48))

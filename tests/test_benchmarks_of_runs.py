@@ -23,6 +23,8 @@ from coviar_mocrop.networks import frozen
 from coviar_mocrop.networks.linear import cross_validate
 from coviar_mocrop.training.trainer import train
 
+pytestmark = pytest.mark.slow
+
 
 def test_both_ways_of_testing_see_the_same_clips(demo: Path, tmp_path: Path) -> None:
     best = train({"mv": small_config(demo, tmp_path, train={"epochs": 1})})["mv"]
@@ -74,7 +76,6 @@ def write_footage(folder: Path, groups: int) -> Path:
     return folder
 
 
-@pytest.mark.slow  # trains for each row of the table
 def test_footage_is_cross_validated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,8 @@ from tool import tool
 from benchmarks import fuzz_bitstream, reading
 from coviar_mocrop.bitstream import open_video
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -80,7 +82,6 @@ def test_benchmark_tool(clip: Path, tmp_path: Path) -> None:
     assert "opening" in {row["what"] for row in written["clips"][title]}
 
 
-@pytest.mark.slow  # a process of its own
 def test_the_tool_finds_the_benchmarks_from_any_folder(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tools/benchmark.py"), "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)

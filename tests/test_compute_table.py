@@ -20,6 +20,8 @@ from benchmarks.compute_table import (
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.viz.results import SETTINGS
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"classes": 5, "full_size": 64, "reduced_size": 48}
 
 
@@ -28,7 +30,6 @@ def small() -> dict[str, Any]:
     return compute_table(**SMALL)
 
 
-@pytest.mark.slow  # test_flops.py counts the same networks
 def test_every_published_figure_is_met() -> None:
     table = compute_table()
     for network in NETWORKS:

@@ -16,6 +16,8 @@ from coviar_mocrop.clips.boxes import box_of_file
 from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
 
+pytestmark = pytest.mark.slow
+
 
 def test_all_kinds_of_scenes() -> None:
     kinds = bench.scenes()

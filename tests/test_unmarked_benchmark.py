@@ -14,6 +14,8 @@ from benchmarks.changes import LAG, SHAPE, camera_step, changes
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.mocrop import FULL_FRAME, CropBox
 
+pytestmark = pytest.mark.slow
+
 LEFT, RIGHT = CropBox(0.0, 0.0, 0.5, 1.0), CropBox(0.5, 0.0, 1.0, 1.0)
 
 
@@ -100,7 +102,6 @@ def test_settings_are_chosen_without_marks() -> None:
     assert bench.by_source(rows[:4], [1, 3, 5, 6]) == {"a": 2.0, "b": 5.5}
 
 
-@pytest.mark.slow
 def test_clips_of_our_own(tmp_path: Path) -> None:
     sources = {}
     for name, start in (("a", 2), ("b", 120), ("c", 60)):

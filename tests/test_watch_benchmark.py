@@ -11,6 +11,8 @@ from coviar_mocrop.bitstream.stream import VideoStream
 from coviar_mocrop.clips.time_windows import WindowCutter
 from coviar_mocrop.mocrop.density import GATE, motion_level
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -41,7 +43,6 @@ def test_the_stream_goes_on_and_on(camera: Path, tmp_path: Path) -> None:
             assert (often[number + loop * len(once)].rgb() == once[number].rgb()).all()
 
 
-@pytest.mark.slow  # measures for a minute
 def test_what_is_measured(camera: Path, tmp_path: Path) -> None:
     checkpoints = watch.make_checkpoints(tmp_path, 32)
     found = watch.measure_reading(camera, checkpoints, 1)
@@ -53,7 +54,6 @@ def test_what_is_measured(camera: Path, tmp_path: Path) -> None:
     assert "bare decoding" in watch._reading_table(found) and "OpenCV" in watch._camera_table(seconds)
 
 
-@pytest.mark.slow  # processes of their own
 def test_memory_and_a_day(camera: Path, tmp_path: Path) -> None:
     rows = watch.measure_memory(camera, watch.make_checkpoints(tmp_path, 32), [0.5])
     assert [(row["source"], row["networks"][:4]) for row in rows] == [
