@@ -209,6 +209,7 @@ def test_a_folder_of_pictures_becomes_a_video(tmp_path: Path, name: str) -> None
         ("text", "00002.jpg: is no readable picture"),
         ("empty", "00002.jpg: is no readable picture"),
         ("cut", "00002.jpg: is no readable picture"),
+        ("gap", "7: picture 2 is missing; unpack the archive again"),
         ("size", "00002.jpg: is 32x24, the first picture 64x48; all must have one size"),
         ("large", "00001.jpg: is no readable picture"),
     ],
@@ -224,6 +225,8 @@ def test_pictures_that_cannot_be_used(tmp_path: Path, kind: str, says: str) -> N
         second.write_text("no picture" if kind == "text" else "")
     elif kind == "cut":
         second.write_bytes(second.read_bytes()[:900])
+    elif kind == "gap":
+        second.unlink()
     elif kind == "size":
         Image.fromarray(texture(24, 32)).save(second)
     limit: dict[str, Any] = {"max_frame_pixels": 100} if kind == "large" else {}

@@ -152,6 +152,17 @@ def test_clips_that_cannot_be_read_are_not_packed(demo: Path, tmp_path: Path, on
     assert not [path.name for path in (tmp_path / "shards").iterdir() if path.name.startswith(".")]
 
 
+def test_lists_of_one_name_stay_two(demo: Path, tmp_path: Path) -> None:
+    lists = {}
+    for part in ("train", "test"):
+        lists[f"{part}_list"] = str(tmp_path / part / "list.txt")
+        (tmp_path / part).mkdir()
+        shutil.copy(demo / f"lists/{part}_split1.txt", lists[f"{part}_list"])
+    pack(demo, tmp_path / "shards", **lists)
+    for part in ("train", "test"):
+        assert (tmp_path / f"shards/{part}_list.txt").read_text() == (tmp_path / part / "list.txt").read_text()
+
+
 def test_lists_can_be_packed_one_by_one(demo: Path, tmp_path: Path) -> None:
     config = small_config(demo, tmp_path, setting="efficiency", data={"workers": 1})
     for part in ("train", "test", "train"):
@@ -448,7 +459,7 @@ def test_passwords_are_not_kept(demo: Path, tmp_path: Path) -> None:
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("box", [(0, 0, 5, 1), (np.nan, 0, 1, 1), (0, 0, np.inf, 1), (-0.4, 0, 1, 1)])
+@pytest.mark.parametrize("box", [(0, 0, 5, 1), (np.nan, 0, 1, 1), (0, 0, np.inf, 1), (-0.4, 0, 1, 1), (1, 0, 0, 1)])
 def test_boxes_outside_the_picture_are_damage(shards: Path, box: tuple[float, ...]) -> None:
     index = unpack_index((shards / "train-000000.npz").read_bytes(), "x")
     rows = index.rows.copy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -53,10 +54,10 @@ def transcode_pictures(
     if not names:
         raise VideoError(f"{os.fspath(folder)}: holds no picture ({', '.join(_PICTURES)})")
     names.sort(key=lambda name: (len(name), name))
-    numbers = [int(Path(name).stem) for name in names if Path(name).stem.isdecimal()]
-    if len(numbers) == len(names) != numbers[-1] - numbers[0] + 1:
-        missing = next(number for number in range(numbers[0], numbers[-1]) if number not in set(numbers))
-        raise VideoError(f"{os.fspath(folder)}: picture {missing} is missing; unpack the archive again")
+    numbers = sorted(int(Path(name).stem) for name in names if Path(name).stem.isdecimal())
+    for number, following in pairwise(numbers):
+        if following > number + 1:
+            raise VideoError(f"{os.fspath(folder)}: picture {number + 1} is missing; unpack the archive again")
     pictures = _same_size([Path(folder, name) for name in names], max_frame_pixels)
     return encode(pictures, target, codec=codec, size=size, frame_rate=frame_rate, gop=gop, quality=quality)
 

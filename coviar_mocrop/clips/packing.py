@@ -181,9 +181,11 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _write_lists(folder: Path, data: DataConfig, lists: dict[Part, VideoList]) -> None:
+    paths = {part: str(getattr(data, f"{part}_list") or "") for part in PARTS}
     for part, videos in lists.items():
-        name = os.path.basename(getattr(data, f"{part}_list"))
-        write_text(folder / name, format_list(videos.clips))
+        name = os.path.basename(paths[part])
+        of_that_name = {path for path in paths.values() if os.path.basename(path) == name}
+        write_text(folder / (name if len(of_that_name) == 1 else f"{part}_{name}"), format_list(videos.clips))
         write_text(folder / "classes.txt", format_classes(videos.classes))
     if group_of := {path: group for videos in lists.values() for path, group in videos.group_of.items()}:
         write_text(folder / GROUPS, format_groups(group_of))

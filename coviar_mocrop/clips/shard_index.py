@@ -108,6 +108,7 @@ def unpack_index(data: bytes, name: str) -> ShardIndex:
         box = rows["box"]
         known = ~np.isnan(box).all(axis=1)
         sound = bool(((box[known] >= -1e-6) & (box[known] <= 1 + 1e-6)).all())
+        sound = sound and bool((box[known, 2:] > box[known, :2]).all())
     if not sound or not (made_by is None or isinstance(made_by, dict)):
         raise DataError(f"{name}: is damaged; copy it again")
     return ShardIndex(names, rows, tar_bytes, form, made_by, str(about.get("made_from", "")), left_out)

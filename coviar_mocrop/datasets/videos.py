@@ -54,17 +54,8 @@ def videos_below(folder: Path) -> list[Path]:
     Raises:
         DataError: a folder cannot be listed.
     """
-    found: list[Path] = []
-    seen = set()
-    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(place, name) for name in files if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
+    found = [Path(folder, below, name) for below, _, files in _folders_below(folder) for name in files]
+    found = [path for path in found if path.suffix.lower() in VIDEO_SUFFIXES]
     return sorted(found, key=Path.as_posix)
 
 
