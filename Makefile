@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# one process for each processor; the tests of a file share what they train
+# the tests of a file share what they train
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --durations 10
+# what is compiled once is kept, even where the environment says otherwise: it is half a minute of the tests
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo figures docs test test-all lint clean
 

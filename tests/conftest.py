@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-# Tests run side by side, one process for each processor. Torch reads this, here and in the processes that tests start.
+# Tests run side by side, each in one thread. Torch reads this, here and in the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How long an example takes depends on what else runs. `make test-all` asks for the thorough profile.
 settings.register_profile("quick", deadline=None, max_examples=25, derandomize=True)
 settings.register_profile("thorough", deadline=None, max_examples=300)
 settings.load_profile("quick")
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """One process more than there are processors, because the tests of cameras wait most of their time."""
+    return (yield) + 1
 
 
 def pytest_collection_finish() -> None:
