@@ -20,7 +20,9 @@ import pytest
 from coviar_mocrop.errors import CoviarMocropError, NoMotionVectorsError, VideoError
 from coviar_mocrop.failed import shown, write_failed
 from coviar_mocrop.files import atomic_write
-from coviar_mocrop.parallel import ONE_THREAD, inherited_by_children, run_map
+from coviar_mocrop.parallel import run_map
+from coviar_mocrop.parallel.processes import inherited_by_children
+from coviar_mocrop.parallel.work import ONE_THREAD
 
 
 def square(number: int) -> int:
@@ -199,9 +201,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
 def test_signals_leave_neither_processes_nor_files(tmp_path: Path, number: signal.Signals) -> None:
-    """SIGINT comes to all processes, as from a terminal; the others to the first one alone."""
+    """SIGINT and SIGHUP come to all processes, as from a terminal; the others to the first one alone."""
     (tmp_path / "script.py").write_text(SCRIPT)
     files = tmp_path / "files"
     process = subprocess.Popen(
@@ -217,7 +219,7 @@ def test_signals_leave_neither_processes_nor_files(tmp_path: Path, number: signa
         while len(pids) < 2 and process.poll() is None:
             time.sleep(0.01)
             pids = [int(text) for path in files.glob(".*") if (text := path.read_text())]
-        if number == signal.SIGINT:
+        if number in (signal.SIGINT, signal.SIGHUP):
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)

@@ -231,7 +231,7 @@ def test_a_folder_that_a_machine_does_not_see_is_one_line(
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
 def test_no_cluster_is_one_line(address: str, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coviar_mocrop.ray_cluster._CONNECTING", 8.0)
+    monkeypatch.setattr("coviar_mocrop.parallel.ray_cluster._CONNECTING", 8.0)
     with pytest.raises(CoviarMocropError, match=f"--ray {address}: no Ray cluster answers") as caught:
         transcode_files([videos], tmp_path / "out", handling=Handling(ray=address, progress=False))
     assert "\n" not in str(caught.value)

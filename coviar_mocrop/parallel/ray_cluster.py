@@ -13,13 +13,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.messages import first_line, pip_install
-from coviar_mocrop.parallel import attempt, use_one_thread
-
-Item = TypeVar("Item")
+from coviar_mocrop.parallel.work import Item, attempt, use_one_thread
 
 _TASK_SECONDS = 1.0
 """What a task should take: short items are sent together, because sending a task takes a millisecond."""
