@@ -379,9 +379,12 @@ def test_few_clips_freeze_and_many_are_trained(clips: Path, tmp_path: Path, monk
         assert np.array_equal(scores.scores, score_checkpoint(tmp_path / run / "best.pt").scores)
 
 
-def test_a_dry_run_tells_of_one_epoch(clips: Path, settings: Path, tmp_path: Path) -> None:
+def test_a_dry_run_tells_of_features(clips: Path, settings: Path, tmp_path: Path) -> None:
     said = tool("train_stream", "--config", settings, "--output", tmp_path / "run", "--dry-run")
-    assert "8 clips, 2 steps an epoch, 1 epoch:" in said
+    assert "features 8 x" in said and "clips; computing the features" in said and "step" not in said
+    mixed = ["--set", "streams.mv.model.freeze=false", "--dry-run"]
+    said = tool("train_stream", "--config", settings, "--output", tmp_path / "run", *mixed)
+    assert "features 8 x" in said and "8 clips, 2 steps an epoch," in said and said.count("nothing written") == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -14,14 +14,16 @@ from coviar_mocrop.errors import DataError
 from coviar_mocrop.inference.testing import score_clips
 from coviar_mocrop.messages import counted
 from coviar_mocrop.runtime import ALONE
+from coviar_mocrop.streams.base import stream_class
 from coviar_mocrop.training.fitting import resolve_freeze
+from coviar_mocrop.training.run_folder import RunFolder
 from coviar_mocrop.training.setup import Trainer, prepare
 from coviar_mocrop.training.steps import read_steps, sync_step
 from coviar_mocrop.training.trainer import train_step
 
 
 def dry_run(configs: Mapping[str, Config]) -> list[str]:
-    """Do one step and one batch of validation; nothing is written but the caches.
+    """Do one step and one batch of validation; of frozen networks, compute features. Only caches are written.
 
     Returns:
         What it found, as lines: shapes, parameters, GFLOPs, times, memory.
@@ -29,7 +31,37 @@ def dry_run(configs: Mapping[str, Config]) -> list[str]:
     Raises:
         CoviarMocropError: whatever the run itself would have met at its start.
     """
-    run = prepare(resolve_freeze(configs), ALONE)
+    configs = resolve_freeze(configs)
+    fitted = {name: config for name, config in configs.items() if stream_class(config.stream).is_fitted(config)}
+    others = {name: config for name, config in configs.items() if name not in fitted}
+    lines = [*(_fitted(fitted) if fitted else []), *(_step(others) if others else [])]
+    lines.append(f"output: {', '.join(config.output for config in configs.values())} (nothing written)")
+    if taken := [config.output for config in configs.values() if RunFolder(config.output).last.exists()]:
+        lines.append(f"  {', '.join(taken)}: already holds a run; --resume, --overwrite or another --output is needed")
+    return lines
+
+
+def _fitted(configs: Mapping[str, Config]) -> list[str]:
+    """Streams that are trained in one go: nearly all of their time is that of the features."""
+    start = time.perf_counter()
+    run = prepare(configs, ALONE)
+    spent = time.perf_counter() - start
+    lines = []
+    for trainer in run.trainers:
+        features = run.loader.clips.features[trainer.stream.name].rows
+        lines += _describe(trainer, f"features {features.shape[0]} x {features.shape[1]}")
+    clips = sum(len(loader.clips) for loader in (run.loader, run.validation) if loader)
+    return [
+        *lines,
+        f"run: {counted(clips, 'clip')}; computing the features that the cache lacked took {spent:.1f} s, and only a "
+        "linear classifier per stream is left to fit",
+        f"memory: {_memory(run.runtime.device)}",
+    ]
+
+
+def _step(configs: Mapping[str, Config]) -> list[str]:
+    """Streams that are trained step by step."""
+    run = prepare(configs, ALONE)
     shared, names = run.trainers[0].config, [trainer.stream.name for trainer in run.trainers]
     read = next(read_steps(run.loader, shared.train.accumulate), None)
     if read is None:
@@ -47,7 +79,9 @@ def dry_run(configs: Mapping[str, Config]) -> list[str]:
         train_step(trainer, synced.batches[name], synced.clips[name], ALONE)
         spent = time.perf_counter() - start
         seconds += spent
-        lines += _describe(trainer, synced.batches[name][0], spent)
+        loss = float(trainer.state.metrics.loss) / max(trainer.state.metrics.seen, 1)
+        lines += _describe(trainer, f"input {_shapes(synced.batches[name][0])}")
+        lines.append(f"  step: loss {loss:.3f}, {spent:.2f} s")
     clips, steps = len(run.loader.clips), run.sampler.steps
     epochs = max(trainer.config.train.epochs for trainer in run.trainers)
     hours = steps * epochs * seconds / 3600
@@ -69,25 +103,23 @@ def dry_run(configs: Mapping[str, Config]) -> list[str]:
         lines.append(f"validation: {tested} of {clips} clips in {spent:.2f} s, top-1 after one step: {top1}")
     else:
         lines.append("validation: data.val_list is not set, so the last epoch will be the result")
-    lines.append(f"output: {', '.join(config.output for config in configs.values())} (nothing written)")
-    if taken := [str(trainer.folder.path) for trainer in run.trainers if trainer.folder.last.exists()]:
-        lines.append(f"  {', '.join(taken)}: already holds a run; --resume, --overwrite or another --output is needed")
     return lines
 
 
-def _describe(trainer: Trainer, batch: StreamBatch, seconds: float) -> list[str]:
+def _shapes(batch: StreamBatch) -> str:
+    tensors = [item.pixels if isinstance(item, Frames) else item for item in batch.inputs.values()]
+    return ", ".join(" x ".join(map(str, tensor.shape)) for tensor in tensors)
+
+
+def _describe(trainer: Trainer, inputs: str) -> list[str]:
     network, config, cost = trainer.stream.network, trainer.config, trainer.stream.cost()
     parameters = list(network.parameters())
     total = sum(p.numel() for p in parameters)
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
-    tensors = [item.pixels if isinstance(item, Frames) else item for item in batch.inputs.values()]
-    shapes = ", ".join(" x ".join(map(str, tensor.shape)) for tensor in tensors)
-    loss = float(trainer.state.metrics.loss) / max(trainer.state.metrics.seen, 1)
     return [
-        f"{trainer.stream.name}: input {shapes}, {trainer.runtime}",
+        f"{trainer.stream.name}: {inputs}, {trainer.runtime}",
         f"  network: {config.model.backbone}, {total / 1e6:.2f} M parameters, {trainable / 1e6:.2f} M of them trained",
         f"  cost: {cost.gflops_per_frame:.3f} GFLOPs a frame, {cost.gflops_per_clip:.2f} a test clip",
-        f"  step: loss {loss:.3f}, {seconds:.2f} s",
     ]
 
 
