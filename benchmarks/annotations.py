@@ -1,7 +1,7 @@
 """How soon long annotation files are read and their videos found, and what cutting a part out of a long video costs.
 
-The annotations have the layout of Kinetics-700: made names of ten seconds each, of which 95 % are there as empty files
-in a folder per class. They are neither checked nor transcoded. The long video is made too.
+The annotations have the layout of Kinetics-700. They name invented clips of ten seconds each, of which 95 % exist as
+empty files in a folder per class. These are neither checked nor transcoded. The long video is synthetic too.
 """
 
 from __future__ import annotations

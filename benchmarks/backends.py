@@ -107,4 +107,4 @@ def _ways(folder: Path, backbone: str, clip: np.ndarray, threads: int) -> dict[s
 def _table(rows: list[dict[str, Any]]) -> str:
     first = rows[0]["ms"]
     cells = [[row["way"], f"{row['ms']:.0f}", f"{first / row['ms']:.2f}", f"{row['difference']:.1e}"] for row in rows]
-    return markdown_table([["computed by", "ms a clip", "times as fast", "difference of logits"], *cells])
+    return markdown_table([["computed by", "ms per clip", "relative speed", "difference of logits"], *cells])

@@ -200,7 +200,7 @@ def compute_markdown(table: Mapping[str, Any], measured: Mapping[str, Mapping[st
     tables = [frames, coviar, clips, _clip_stream_rows(table["clip_stream"])]
     if measured:
         sizes = [f"ms at {setting['size']}" for setting in settings][:2]
-        rows = [["median ms per frame", *sizes, "FLOPs saved", "time saved", "of it becomes time"]]
+        rows = [["median ms per frame", *sizes, "FLOPs saved", "time saved", "time saved / FLOPs saved"]]
         for network in NETWORKS:
             row = measured[network.key]
             shares = [f"{row[name]:.0%}" for name in ("saving_flops", "saving_time", "share_in_time")]
@@ -265,7 +265,7 @@ def _other_clips(classes: int, reduced_size: int, clip_stream: Mapping[str, Any]
 
 def _clip_stream_rows(cost: Mapping[str, Any]) -> list[list[str]]:
     heads = [f"{count} segments" for count in CLIP_SEGMENTS]
-    rows = [["CLIP stream (MoCLIP-Lite), GFLOPs", "CLIP, once", "head, once", "a segment", *heads, "published"]]
+    rows = [["CLIP stream (MoCLIP-Lite), GFLOPs", "CLIP, once", "head, once", "per segment", *heads, "published"]]
     for title, parts in cost["conventions"].items():
         totals = _decimals(2, [parts["totals"][count] for count in CLIP_SEGMENTS])
         figures = [f"{parts['clip']:.3f}", f"{parts['head']:.4f}", f"{parts['segment']:.4f}"]

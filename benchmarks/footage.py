@@ -73,19 +73,23 @@ Gives the logits of the first when they were held out, and of the others.
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the options of ``benchmark.py footage``."""
     command.add_argument("footage", type=Path, metavar="DIR", help="a folder for each class, and groups.csv")
-    command.add_argument("--group-column", default="source_video", metavar="NAME", help="of groups.csv (%(default)s)")
-    command.add_argument("--divisions", type=int, default=3, metavar="N", help="into folds (%(default)s)")
-    command.add_argument("--seeds", type=int, default=3, metavar="N", help="of the inner folds (%(default)s)")
-    command.add_argument("--folds", type=int, default=5, metavar="N", help="of a division (%(default)s)")
+    command.add_argument(
+        "--group-column", default="source_video", metavar="NAME", help="column of groups.csv (%(default)s)"
+    )
+    command.add_argument("--divisions", type=int, default=3, metavar="N", help="divisions into folds (%(default)s)")
+    command.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds of the inner folds (%(default)s)")
+    command.add_argument("--folds", type=int, default=5, metavar="N", help="folds of a division (%(default)s)")
     command.add_argument(
         "--rows",
         nargs="+",
         choices=ROWS,
         default=[FLOOR, *BOXES],
         metavar="NAME",
-        help=f"of the table (all but {' and '.join(map(repr, TRAINED))}, which take minutes a fold)",
+        help=f"rows of the table (default: all but {' and '.join(map(repr, TRAINED))}, which take minutes a fold)",
     )
-    command.add_argument("--output", type=Path, default=Path("runs/footage"), metavar="DIR", help="(%(default)s)")
+    command.add_argument(
+        "--output", type=Path, default=Path("runs/footage"), metavar="DIR", help="folder of the runs (%(default)s)"
+    )
     command.add_argument("--figure", type=Path, metavar="FILE", help="also draw the table")
 
 

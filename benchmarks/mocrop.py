@@ -1,6 +1,6 @@
-"""Coverage of what moves by the crop box: on clips made here, and on real clips with marked regions.
+"""Coverage of what moves by the crop box: on synthetic clips, and on real clips with marked regions.
 
-The 64 clips made here have moving objects whose places are known. With --sparse-clips it is also measured how far a box
+The 64 synthetic clips have moving objects whose places are known. With --sparse-clips it is also measured how far a box
 from a few frames of a clip agrees with the box from all of them, with --unmarked-clips how well other settings would do
 on clips that nobody marked (benchmarks/boxes.py).
 """
@@ -80,9 +80,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="compare settings on N clips of --real, marked or not",
     )
     command.add_argument(
-        "--group-column", default="source_video", metavar="NAME", help="of groups.csv in --real, if any (%(default)s)"
+        "--group-column",
+        default="source_video",
+        metavar="NAME",
+        help="column of groups.csv in --real, if any (%(default)s)",
     )
-    command.add_argument("--seed", type=int, default=0, help="random seed of the clips made here (%(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="random seed of the synthetic clips (%(default)s)")
     command.add_argument("--figure", type=Path, metavar="FILE", help="also draw the mean coverage as bars")
 
 

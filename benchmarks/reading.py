@@ -83,7 +83,7 @@ class Job:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the options of ``benchmark.py reading``."""
     command.add_argument(
-        "clip", nargs="?", metavar="CLIP", help="a video (default: two made here, MPEG-4 and H.264 with B-frames)"
+        "clip", nargs="?", metavar="CLIP", help="a video (default: two synthetic ones, MPEG-4 and H.264 with B-frames)"
     )
     command.add_argument(
         "--transcode", choices=["mpeg4", "h264"], help="read a copy in canonical form (340x256, GOP 12)"
@@ -142,7 +142,7 @@ def table(rows: Iterable[Row]) -> str:
         (row.what, f"{row.milliseconds:.1f}", f"{row.fastest:.1f}", "" if row.ratio is None else f"{row.ratio:.2f}")
         for row in rows
     ]
-    return markdown_table([("what", "ms (median)", "ms (fastest)", "of bare decoding"), *cells])
+    return markdown_table([("what", "ms (median)", "ms (fastest)", "relative to bare decoding"), *cells])
 
 
 def _jobs(path: Path, video: Video) -> dict[str, Job]:

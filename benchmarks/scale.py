@@ -1,7 +1,7 @@
 """How soon training starts on a very long list, and whether its reading processes grow.
 
-The list holds very many names of one small clip, whose boxes are known: hard links, or members of shards. What counts
-is the seconds until the first step is done, and the private memory of the reading processes over many batches.
+The list holds very many names of one small clip, whose boxes are known: hard links, or members of shards. Measured are
+the seconds until the first step is done, and the private memory of the reading processes over many batches.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from coviar_mocrop.viz.tables import markdown_table
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the options of ``benchmark.py scale``."""
-    command.add_argument("clip", metavar="FILE", help="a small video; what is read is made beside it")
+    command.add_argument(
+        "clip", metavar="FILE", help="a small video; the files to read are made in a temporary folder beside it"
+    )
     command.add_argument("--shards", action="store_true", help="read from shards of 1000 clips, in place of files")
     command.add_argument("--entries", type=int, default=100_000, help="names in the list (%(default)s)")
     command.add_argument("--batches", type=int, default=10_000, help="batches of two clips to read (%(default)s)")

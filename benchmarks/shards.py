@@ -64,7 +64,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     print(f"\n{found['clips']} clips of {found['seconds_per_clip']:.1f} s, each {sizes[0]} as it comes, ", end="")
     print(f"{sizes[1]} in the canonical form, {sizes[2]} of a shard\n")
     rows = [(place, f"{times['ms']:.2f}", f"{times['of files']:.2f}") for place, times in found["reading"].items()]
-    print(markdown_table([("read from", "ms per clip", "of files"), *rows], "rr"))
+    print(markdown_table([("read from", "ms per clip", "relative to files"), *rows], "rr"))
     return {**found, **costs.print_tables(found, given)}
 
 

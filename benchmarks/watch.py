@@ -63,10 +63,23 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the options of ``benchmark.py watch``."""
     add = command.add_argument
     add("--repeats", type=int, default=5, metavar="N", help="passes of each way; the median counts (%(default)s)")
-    add("--minutes", type=float, nargs="*", default=[], metavar="M", help="also measure the memory for videos so long")
-    add("--day", type=int, default=0, metavar="FRAMES", help="also send so many frames, with damage, through a pipe")
+    add(
+        "--minutes",
+        type=float,
+        nargs="*",
+        default=[],
+        metavar="M",
+        help="also measure the memory for videos of M minutes",
+    )
+    add(
+        "--day",
+        type=int,
+        default=0,
+        metavar="FRAMES",
+        help="also send FRAMES small frames, some damaged, through a pipe",
+    )
     add("--footage", metavar="DIR", help="also measure what the gate misses, on clips in a folder for each class")
-    add("--size", default="1280x720", metavar="WxH", help="of the picture (%(default)s)")
+    add("--size", default="1280x720", metavar="WxH", help="size of the camera picture (%(default)s)")
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
@@ -490,14 +503,14 @@ def _resident(process: int) -> float:
 def _reading_table(found: dict[str, float]) -> str:
     bare = found["bare decoding"]
     rows = [[name, f"{value:.2f}", f"{value / bare:.2f}"] for name, value in found.items()]
-    return markdown_table([["CPU of one thread", "ms a frame", "of bare decoding"], *rows])
+    return markdown_table([["CPU time of one thread", "ms per frame", "relative to bare decoding"], *rows])
 
 
 def _camera_table(found: dict[str, Any]) -> str:
     seconds: dict[str, float] = found["seconds"]
     ours = seconds["coviar watch"]
     rows = [[name, f"{1e3 * value:.0f}", f"{1 / value:.1f}", f"{value / ours:.1f}"] for name, value in seconds.items()]
-    head = ["one core", "CPU ms a second of video", "cameras a core", "of coviar watch"]
+    head = ["one core", "CPU ms per second of video", "cameras per core", "CPU relative to the first row"]
     return f"{found['moving']:.0%} of the windows move; {found['compute']}\n\n" + markdown_table([head, *rows])
 
 

@@ -21,7 +21,7 @@ class DataConfig(BaseConfig):
     shards: str | tuple[str, ...] | None = Field(
         None,
         description="Shards that hold the videos, in place of the data root: a folder that coviar prepare shards has "
-        "written, tar files such as train-{000..099}.tar, or a list of these. Paths, or addresses (https://, s3://).",
+        "written, tar files such as train-{000000..000099}.tar, or a list of these. Paths, or addresses (https://, s3://).",
     )
     train_list: str | None = Field(None, description="Training list: one clip per line, `path class label`.")
     val_list: str | None = Field(

@@ -60,7 +60,7 @@ def add_ray(arguments: argparse._ActionsContainer) -> None:
 def add_overwrite(arguments: argparse._ActionsContainer) -> None:
     """Add ``--overwrite``."""
     arguments.add_argument(
-        "--overwrite", action="store_true", help="replace existing lists that differ (prepare demo: and its clips)"
+        "--overwrite", action="store_true", help="replace existing lists that differ (prepare demo: also the clips)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Go the whole way on a small synthetic data set, in minutes on two CPU cores.
+"""Run all steps on a small synthetic data set, in minutes on two CPU cores.
 
 Makes the clips, trains the three streams once, tests them in the settings baseline, efficiency and attention, fuses
 each setting 2 : 1 : 1 and compares the settings in a table and in TensorBoard. Writes to the output folder a folder
@@ -7,8 +7,8 @@ for each stream, the score files, results.json and TensorBoard runs.
 With --clip a fourth stream joins: a frozen CLIP (small, with random weights, so nothing is downloaded) and a frozen
 motion network under a trained head, which is then compared with a linear probe of each part.
 
-With --real the clips are your own, and the settings are those of configs/folder.yaml. The commands that do it one by
-one are printed.
+With --real the clips are your own, and the settings are those of configs/folder.yaml. The command of each step is
+printed.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ EXAMPLES = """\
   coviar prepare ucf101 UCF-101 --transcode data/ucf101
   coviar prepare hmdb51 hmdb51_org --splits testTrainMulti_7030_splits --transcode data/hmdb51
 
-  # those of which annotation files name the clips, and the disk holds what could be had
+  # data sets whose annotation files name the clips; clips that are not on the disk are left out
   coviar prepare kinetics videos --annotations train.csv validate.csv --transcode data/kinetics400 --on-error skip
   coviar prepare ssv2 20bn-something-something-v2 --annotations labels --transcode data/ssv2
 

@@ -1,4 +1,4 @@
-"""Make your own videos ready, which lie in a folder per class.
+"""Make your own videos ready: a folder of videos for each class.
 
 The classes are named like the folders (a space becomes _). Videos may be in subfolders. Writes LISTS/NAME/classes.txt
 and train_, val_ and test_split1.txt (with --folds, K of each).

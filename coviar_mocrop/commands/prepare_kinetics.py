@@ -1,4 +1,4 @@
-"""Make Kinetics-400, -600 or -700 ready from the annotation files and whatever videos there are.
+"""Make Kinetics-400, -600 or -700 ready from the annotation files and the videos that are on the disk.
 
 Videos are found by their YouTube id at any depth below SOURCE: <id>_<start>_<end>.mp4 with times in six digits is a
 clip, <id>.mp4 a whole video, which --transcode cuts. Missing ones are counted and named in coverage.json beside the

@@ -1,9 +1,9 @@
-"""Pack a data set into shards, for disks that many share, web servers and object stores.
+"""Pack a data set into shards, for shared disks, web servers and object stores.
 
 A shard is a tar file of some hundred megabytes that holds videos as they are, each with its label, its MoCrop box and
-the index of its packets. Training and testing read the videos where they lie (data.shards), with the results of loose
-files, bit for bit. The webdataset library reads shards, too. Shards that are there already are kept, so the command can
-be stopped and started again. The shards do not depend on the number of workers.
+the index of its packets. Training and testing read the videos where they lie (data.shards), with the same results as
+from files, bit for bit. The webdataset library reads shards, too. Shards that are there already are kept, so the
+command can be stopped and started again. The shards do not depend on the number of workers.
 """
 
 from __future__ import annotations

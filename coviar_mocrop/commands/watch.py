@@ -72,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.01,
         metavar="MOTION",
-        help="windows with less motion (0 to 1) are idle; 0: none is; docs/watch.md tells more (default: %(default)g)",
+        help="windows with less motion than this (0 to 1) are idle; 0: no window is; see docs/watch.md "
+        "(default: %(default)g)",
     )
 
     add = parser.add_argument_group("events").add_argument
