@@ -81,6 +81,14 @@ def test_one_stream_goes_to_the_folder_itself(config: Path, tmp_path: Path, open
     assert set(opened.values()) == {1}
 
 
+def test_streams_trained_one_after_the_other_are_fused_together(config: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train = ["--config", config, "--set", f"output={run}", "model.backbone=squeezenet1_1", "--streams"]
+    first, second = tool("train_stream", *train, "iframe"), tool("train_stream", *train, "mv")
+    assert f"next: coviar fuse --checkpoints {run}/iframe/best.pt --output {run}/fused\n" in first
+    assert f"next: coviar fuse --checkpoints {run} --output {run}/fused\n" in second
+
+
 def test_training_reads_a_clip_once_for_all_streams(config: Path, tmp_path: Path, opened: Counter[str]) -> None:
     tool("train_stream", "--config", config, "--output", tmp_path / "runs", "--set", "train.epochs=2")
     assert len(opened) == 8

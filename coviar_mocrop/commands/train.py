@@ -61,11 +61,12 @@ def main(given: argparse.Namespace) -> None:
     if is_main_process():
         print(f"wrote {' '.join(map(str, best.values()))}")
         files = list(best.values())
-        together = [file.parent.parent for file in files]
-        folder = given.output or together[0]
-        runs = [folder] if len(files) > 1 and len(set(together)) == 1 else files
+        together = files[0].parent.parent
+        folder = given.output or together
+        beside = set(Path(folder).glob("*/best.pt"))  # streams that were trained before, too
+        runs = [folder] if len(beside) > 1 and beside.issuperset(files) else files
         if learned := learn_from_held_out(files):
-            print(f"{learned.report}\nwrote {Path(together[0], 'fusion.json')}, which coviar predict uses")
+            print(f"{learned.report}\nwrote {together / 'fusion.json'}, which coviar predict uses")
         if len(files) > 1 or next(iter(configs.values())).data.test_list:
             command = ["coviar", "fuse", "--checkpoints", *runs, "--output", f"{folder}/fused"]
             print(f"next: {shlex.join(map(str, command))}")
