@@ -27,8 +27,8 @@ class ModelConfig(BaseConfig):
     freeze: bool | Literal["few"] = Field(
         False,
         description="Keep the initial weights of the network. true: a linear classifier is fitted on its features "
-        "(their mean and spread over the segments), which takes seconds. false: all weights are trained. few: true if "
-        "the training list has fewer than 500 clips and there are initial weights, else false.",
+        "(their mean and standard deviation over the segments), which takes seconds. false: all weights are trained. "
+        "few: true if the training list has fewer than 500 clips and there are initial weights, else false.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability before the classifier.")
     temporal: Literal["none", "shift"] = Field(
