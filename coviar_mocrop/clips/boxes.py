@@ -17,7 +17,8 @@ from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.lists import PARTS, Part, read_videos
 from coviar_mocrop.clips.reader import box_of
 from coviar_mocrop.clips.rows import Missing, Rows, compute_rows
-from coviar_mocrop.clips.store import ClipStore, open_store
+from coviar_mocrop.clips.store import ClipStore
+from coviar_mocrop.clips.stores import open_store
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import ConfigError, CoviarMocropError
 from coviar_mocrop.failed import write_failed

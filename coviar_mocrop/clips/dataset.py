@@ -17,7 +17,8 @@ from coviar_mocrop.clips.batch import Features, Sample
 from coviar_mocrop.clips.cache import boxes_made_by, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.reader import ReadViews, WantsViews, read_streams
-from coviar_mocrop.clips.store import State, open_store
+from coviar_mocrop.clips.store import State
+from coviar_mocrop.clips.stores import open_store
 from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.datasets.splits import some
 from coviar_mocrop.errors import CoviarMocropError

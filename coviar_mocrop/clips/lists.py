@@ -7,7 +7,7 @@ from typing import Literal
 
 from coviar_mocrop import storage
 from coviar_mocrop.clips.config import DataConfig
-from coviar_mocrop.clips.store import open_store
+from coviar_mocrop.clips.stores import open_store
 from coviar_mocrop.datasets.lists import VideoList, groups_beside, read_classes, read_list
 from coviar_mocrop.errors import ConfigError
 

@@ -24,7 +24,8 @@ from coviar_mocrop.clips.lists import PARTS, Part, read_videos
 from coviar_mocrop.clips.reader import box_of
 from coviar_mocrop.clips.shard_index import FORMAT, MANIFEST, ROW, ShardIndex, find_shards, index_path, unpack_index
 from coviar_mocrop.clips.shards import NamedBytes
-from coviar_mocrop.clips.store import ClipStore, open_store, open_with
+from coviar_mocrop.clips.store import ClipStore, open_with
+from coviar_mocrop.clips.stores import open_store
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import GROUPS, Clip, VideoList, format_classes, format_groups, format_list
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, NoMotionVectorsError

@@ -150,16 +150,3 @@ def open_with(source: Any, data: DataConfig, index_cache: str | bytes | None) ->
     return open_video(
         *(source, data.backend, data.anchor_every), index_cache=index_cache, max_frame_pixels=data.max_frame_pixels
     )
-
-
-def open_store(data: DataConfig) -> ClipStore:
-    """Where the videos of a data set lie, by ``data.shards`` or ``data.root``.
-
-    Raises:
-        DataError: they are not there.
-    """
-    if data.shards is None:
-        return FileStore(data)
-    from coviar_mocrop.clips.shards import open_shards
-
-    return open_shards(data)
