@@ -1,8 +1,8 @@
 """Recognition on real clips by the recipe of configs/folder.yaml: every stream, box and fusion, cross-validated.
 
 All clips are divided into folds by group, several times. What is chosen for a fold (regularisation, fusion weights) is
-chosen on the other folds alone, as training does. The features of a clip are computed once for each box. Beside them
-stand the floor (statistics of the motion vectors) and motion networks of which all weights are trained.
+chosen on the other folds alone, as training does. The features of a clip are computed once for each box. For comparison
+there are statistics of the motion vectors without a network, and motion networks of which all weights are trained.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Watching long videos and cameras: CPU, cameras a core, latency, memory.
+"""Watching long videos and cameras: CPU, cameras per core, latency, memory.
 
-On a made camera picture of 720p: a still scene with sensor noise, in which something moves for one second of every
+On a synthetic camera picture of 720p: a still scene with sensor noise, in which something moves for one second of every
 eight, so that one window in four is not idle. Three ResNet-18s with random weights, efficiency, 8 segments.
 
-The reading rows are CPU time of one thread for a frame, beside bare decoding by PyAV of the same frames. "Cameras a
-core" is how many times real time the whole of it is on one core, beside OpenCV reading every frame and the same
+The reading rows are CPU time of one thread per frame, beside bare decoding by PyAV of the same frames. "Cameras per
+core" is how many times faster than real time all of it runs on one core, beside OpenCV reading every frame and the same
 networks on every window. Latency is measured on a pipe that delivers in real time, memory on a file and a pipe of the
 given length.
 """
