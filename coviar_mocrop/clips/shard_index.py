@@ -118,8 +118,8 @@ def find_shards(given: str | Sequence[str] | None) -> list[str]:
     """The tar files that ``data.shards`` stands for.
 
     Args:
-        given: patterns such as ``train-{000..099}.tar``, or folders (paths or addresses) with the list of their shards
-            that packing wrote there.
+        given: patterns such as ``train-{000000..000099}.tar``, or folders (paths or addresses) with the list of their
+            shards that packing wrote there.
 
     Raises:
         DataError: a pattern or the list in a folder is not as it should be.
@@ -141,12 +141,12 @@ def find_shards(given: str | Sequence[str] | None) -> list[str]:
             sound = False
         except DataError as error:
             raise DataError(
-                f"{error} (data.shards names .tar files, such as train-{{000..099}}.tar, or a folder that coviar "
+                f"{error} (data.shards names .tar files, such as train-{{000000..000099}}.tar, or a folder that coviar "
                 "prepare shards has written)"
             ) from error
         if not sound:
             raise DataError(
-                f"{manifest}: is damaged; copy it again, or name the shards, such as train-{{000..099}}.tar"
+                f"{manifest}: is damaged; copy it again, or name the shards, such as train-{{000000..000099}}.tar"
             )
         found += [storage.beside(f"{folder}/", name) for name in names]
     if given is not None and not found:

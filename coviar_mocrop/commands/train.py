@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="take one step and validate one batch: shapes, parameters, GFLOPs, memory and time; writes only caches",
+        help="take one step and validate one batch (of frozen networks: compute the features); shapes, parameters, "
+        "GFLOPs, memory and time; writes only caches",
     )
 
 
