@@ -270,7 +270,7 @@ def test_a_mistake_in_a_base_names_the_base(tmp_path: Path) -> None:
 def test_without_the_packages_of_weights_other_settings_hold(
     tmp_path: Path, missing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("coviar_mocrop.config.find_spec", lambda name: None if name in missing else object())
+    monkeypatch.setattr("coviar_mocrop.config_layers.find_spec", lambda name: None if name in missing else object())
     configs = load_configs(CONFIGS / "folder.yaml")
     said = [record.getMessage() for record in caplog.records]
     for config in configs.values():
@@ -300,7 +300,7 @@ def test_without_the_packages_of_weights_other_settings_hold(
 
 
 def test_a_mistake_in_what_stands_in_names_the_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coviar_mocrop.config.find_spec", lambda _: None)
+    monkeypatch.setattr("coviar_mocrop.config_layers.find_spec", lambda _: None)
     top = write(tmp_path / "top.yaml", "stream: mv\ndata: {classes: c}\nwithout_pretrained: {train: {epocs: 1}}\n")
     with pytest.raises(ConfigError, match=r"top\.yaml: unknown key 'without_pretrained\.train\.epocs'"):
         load_config(top)
