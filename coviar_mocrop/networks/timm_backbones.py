@@ -68,6 +68,7 @@ def create_timm_backbone(
     facts = cast(dict[str, Any], net.pretrained_cfg)
     stem = _single(net, facts, "first_conv", name)
     classifier = _single(net, facts, "classifier", name)
+    _restart(net.get_submodule(classifier))
     if pretrained and in_channels != 3:
         _average_stem(net.get_submodule(stem), in_channels, name)
     if "img_size" in options:
@@ -154,6 +155,15 @@ def _single(net: nn.Module, facts: Mapping[str, Any], key: str, name: str) -> st
     if not isinstance(layer, str) or layer not in dict(net.named_modules()):
         raise ModelError(f"backbone {name!r}: has no {what}, or several; choose a backbone with a single one")
     return layer
+
+
+def _restart(classifier: nn.Module) -> None:
+    """Initialise a classifier as PyTorch does, whose weights end at 1 / sqrt(inputs).
+
+    Those of timm's EfficientNets end at 1 / sqrt(classes). With two classes, such a network begins at a loss of 3.
+    """
+    if isinstance(classifier, (nn.Linear, nn.Conv2d)):
+        classifier.reset_parameters()
 
 
 def _average_stem(stem: nn.Module, in_channels: int, name: str) -> None:
