@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from benchmarks.watch import make_checkpoints
 from coviar_mocrop.card import INPUT, OUTPUT
@@ -51,7 +52,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         ways = _ways(Path(folder), given.backbone, clip, given.threads)
         spent: dict[str, list[float]] = {name: [] for name in ways}
         logits = {name: way() for name, way in ways.items()}  # compiling, caches
-        for _ in range(given.repeats):
+        for _ in tqdm(range(given.repeats), desc=given.backbone, unit="repeat", leave=False):
             for name, way in ways.items():
                 start = time.perf_counter()
                 way()

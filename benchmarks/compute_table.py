@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.flops import StreamCost, count_flops
@@ -170,7 +171,8 @@ def latencies(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return {network.key: _latency(network, classes, (full_size, reduced_size), repeats) for network in NETWORKS}
+        networks = tqdm(NETWORKS, desc="latency", unit="network", leave=False)
+        return {network.key: _latency(network, classes, (full_size, reduced_size), repeats) for network in networks}
     finally:
         torch.set_num_threads(before)
 

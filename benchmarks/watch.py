@@ -265,13 +265,12 @@ def _windows(clip: Path, look: Callable[[TimeWindow], object]) -> int:
 def _in_turn(ways: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
     """Median CPU seconds of each way."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
-    for way in ways.values():
-        way()  # compiling, caches
-    for _ in range(repeats):
+    for turn in tqdm(range(-1, repeats), desc="CPU time", unit="turn", leave=False):
         for name, way in ways.items():
             start = time.process_time()
             way()
-            spent[name].append(time.process_time() - start)
+            if turn >= 0:  # the first turn compiles and fills caches
+                spent[name].append(time.process_time() - start)
     return {name: statistics.median(values) for name, values in spent.items()}
 
 

@@ -11,6 +11,7 @@ import shlex
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 def similar(word: str, names: Iterable[str]) -> list[str]:
@@ -55,14 +56,15 @@ def first_line(error: BaseException) -> str:
 
 def pip_install(extra: str = "") -> str:
     """The command that installs this package with an extra, from where it came: a clone, or a package index."""
-    from importlib.metadata import PackageNotFoundError, distribution
+    from importlib.metadata import distributions
     from urllib.parse import urlparse
     from urllib.request import url2pathname
 
-    try:
-        origin = json.loads(distribution("coviar_mocrop").read_text("direct_url.json") or "{}")
-    except PackageNotFoundError:  # the scripts of a clone run without an installation
-        origin = {"url": Path(__file__).parents[1].as_uri()}
+    found = [installed.read_text("direct_url.json") for installed in distributions(name="coviar_mocrop")]
+    clone = Path(__file__).parents[1]
+    # in a clone, Python may find the notes of building it before those of the installation, or these alone
+    in_clone = {"url": clone.as_uri(), "dir_info": {"editable": True}} if (clone / "pyproject.toml").exists() else {}
+    origin: dict[str, Any] = json.loads(next(filter(None, found), "{}")) or in_clone
     place, option = "coviar_mocrop", ""
     if str(origin.get("url", "")).startswith("file:"):
         place = url2pathname(urlparse(origin["url"]).path)

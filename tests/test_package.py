@@ -66,15 +66,13 @@ def test_reading_videos_needs_no_torch(tmp_path: Path) -> None:
 def test_an_extra_is_installed_from_where_the_package_came(
     origin: dict[str, Any] | None, extra: str, plain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = SimpleNamespace(read_text=lambda name: origin and json.dumps(origin))
-    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: found)
+    found = [SimpleNamespace(read_text=lambda name, text=text: text) for text in (None, origin and json.dumps(origin))]
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda name: found)
+    monkeypatch.setattr("coviar_mocrop.messages.__file__", "/site-packages/coviar_mocrop/messages.py")
     assert (pip_install("clip"), pip_install()) == (extra, plain)
 
 
 def test_a_clone_that_is_not_installed_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> Any:
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "distribution", missing)
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda name: [])
     clone = Path(coviar_mocrop.__file__).parents[1]
-    assert pip_install("export") == f"pip install '{clone}[export]'"
+    assert pip_install("export") == f"pip install -e '{clone}[export]'"

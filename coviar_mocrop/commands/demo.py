@@ -50,7 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use these videos, in a folder per class; DIR/groups.csv (path, source_video), if it exists, keeps the "
         "clips of one recording on one side",
     )
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted demo (default: start anew)")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue an interrupted demo (default: start anew, and replace what is in the output folder)",
+    )
 
 
 def main(given: argparse.Namespace) -> None:

@@ -56,7 +56,8 @@ class RunFolder:
             CoviarMocropError: the folder cannot be written to.
         """
         try:
-            for old in (self.last, self.best, self.held_out, *self.path.glob("events.out.tfevents.*")):
+            metrics = (self.path / "metrics.jsonl", self.path / "metrics.csv")
+            for old in (self.last, self.best, self.held_out, *metrics, *self.path.glob("events.out.tfevents.*")):
                 old.unlink(missing_ok=True)
         except OSError as error:
             raise CoviarMocropError(
