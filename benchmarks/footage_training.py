@@ -40,8 +40,6 @@ TRAINED: dict[str, dict[str, object]] = {
         "model.freeze": False,
         "input.full_size": 64,
         "train.epochs": 15,
-        "train.rate_factors.stem": 1,
-        "train.rate_factors.rest": 1,
     },
 }
 """Settings of the motion stream on top of the recipe's."""

@@ -93,12 +93,14 @@ def test_published_weights_by_tag_and_the_mean_of_the_colours(hub: dict[str, nn.
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "test_resnet", "test_vit"])
 def test_few_classes_begin_at_the_loss_of_guessing(name: str) -> None:
-    network = create_network(3, 2, ModelConfig(backbone=f"timm/{name}"))
     torch.manual_seed(0)
+    network = create_network(3, 2, ModelConfig(backbone=f"timm/{name}"))
     with torch.no_grad():
-        logits = network.eval()(torch.randn(8, 2, 3, 64, 64).clamp(-2, 2))
-    assert float(logits.std()) < 0.5
-    assert network.get_submodule(network.classifier_name).weight.abs().max() <= network.backbone.num_features**-0.5  # type: ignore
+        logits = network.train()(torch.randn(8, 2, 3, 64, 64).clamp(-2, 2))
+    assert float(nn.functional.cross_entropy(logits, torch.arange(8) % 2)) == pytest.approx(0.69, abs=0.15)
+    classifier = network.get_submodule(network.classifier_name)
+    assert isinstance(classifier, nn.Linear)
+    assert float(classifier.weight.detach().abs().max()) <= classifier.in_features**-0.5
 
 
 def test_the_tag_tells_mean_and_deviation_even_where_a_checkpoint_brings_the_weights(
