@@ -32,7 +32,7 @@ $(BIN)/.ready: pyproject.toml
 	@touch $@
 
 demo: setup
-	$(BIN)/python tools/demo.py $(if $(CLIP),--clip) $(if $(REAL),--real "$(REAL)")
+	$(BIN)/python tools/demo.py $(if $(CLIP),--clip) $(if $(REAL),--real "$(REAL)",--overwrite)
 
 # the accuracies, then compute and times
 figures: setup

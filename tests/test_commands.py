@@ -258,12 +258,12 @@ def test_classes_of_another_order_are_told(runs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "again", [None, *(pytest.param(options, marks=pytest.mark.slow) for options in ([], ["--resume"]))]
+    "again", [None, *(pytest.param(options, marks=pytest.mark.slow) for options in (["--overwrite"], ["--resume"]))]
 )
 def test_the_demo_from_clips_to_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: list[str] | None
 ) -> None:
-    """In small; once more it starts anew, or goes on."""
+    """In small; once more it is refused, starts anew, or goes on."""
     small = ["input.full_size=32", "input.reduced_size=24", "model.backbone=shufflenet_v2_x0_5", "train.epochs=1"]
 
     def few(root: Path, lists: Path, **settings: Any) -> Any:
@@ -281,8 +281,9 @@ def test_the_demo_from_clips_to_the_table(
     rows = [line.split(" | ") for line in told.splitlines() if "**fused**" in line]
     assert [row[0] for row in rows] == ["| baseline", "| efficiency", "| attention"]
     if again is not None:
+        assert "run/iframe: already holds a run" in tool("demo", "--output", "run", ok=False)
         told = tool("demo", "--output", "run", *again)
-        assert ("iframe epoch 1/1" in told) is not bool(again)
+        assert ("iframe epoch 1/1" in told) is (again == ["--overwrite"])
         fused = [line.split(" | ") for line in told.splitlines() if "**fused**" in line]
         assert [row[2] for row in fused] == [row[2] for row in rows]
 

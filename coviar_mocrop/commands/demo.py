@@ -19,7 +19,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coviar_mocrop.errors import Interrupted
@@ -32,6 +32,7 @@ EXAMPLES = """\
   coviar demo --seed 1 --output runs/demo_seed1
 """
 STREAMS = ("iframe", "mv", "residual")
+_AGAIN = ("--resume", "--overwrite")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,36 +51,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use these videos, in a folder per class; DIR/groups.csv (path, source_video), if it exists, keeps the "
         "clips of one recording on one side",
     )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue an interrupted demo (default: start anew, and replace what is in the output folder)",
-    )
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help="continue an interrupted demo")
+    again.add_argument("--overwrite", action="store_true", help="replace the runs in the output folder")
 
 
 def main(given: argparse.Namespace) -> None:
     """Run the demo."""
     if given.real:
-        _real(given.real, given.output, given.seed, resume=given.resume)
+        _real(given.real, given.output, given.seed, resume=given.resume, overwrite=given.overwrite)
         return
     try:
-        _synthetic(given.output or Path("runs/demo"), given.seed, clip=given.clip, resume=given.resume)
+        again = {"resume": given.resume, "overwrite": given.overwrite}
+        _synthetic(given.output or Path("runs/demo"), given.seed, given.clip, again)
     except Interrupted as error:  # also of `make demo`, which has no --resume
-        command = ["coviar", "demo", *(word for word in given.words if word != "--resume"), "--resume"]
+        command = ["coviar", "demo", *(word for word in given.words if word not in _AGAIN), "--resume"]
         where = str(error).partition(":")[0]
         raise Interrupted(f"{where}; go on with {shlex.join(command)}") from None
 
 
-def _synthetic(output: Path, seed: int, *, clip: bool, resume: bool) -> None:
+def _synthetic(output: Path, seed: int, clip: bool, again: Mapping[str, bool]) -> None:
     """Train, test and fuse on synthetic clips."""
     from coviar_mocrop.datasets.demo import make_demo
     from coviar_mocrop.inference.testing import score_checkpoints
     from coviar_mocrop.scores import save_scores
+    from coviar_mocrop.training.run_folder import RunFolder
     from coviar_mocrop.viz.compare import compare
     from coviar_mocrop.viz.results import SETTINGS, results_table
     from coviar_mocrop.viz.tables import markdown_table
 
     require_writable(output, folder=True)
+    if not any(again.values()):
+        for stream in STREAMS:
+            RunFolder(str(output / stream)).require_free()
     start = time.perf_counter()
     name = "demo" if seed == 0 else f"demo_seed{seed}"
     root, lists = Path("data") / name, Path("data_lists") / name
@@ -92,11 +96,11 @@ def _synthetic(output: Path, seed: int, *, clip: bool, resume: bool) -> None:
         f"data.test_list={lists}/test_split1.txt",
         f"data.classes={lists}/classes.txt",
     ]
-    best = _train(STREAMS, output, common, resume=resume)
+    best = _train(STREAMS, output, common, again)
     if clip:
-        best |= _train(("mv_efficientnet",), output, common, resume=resume)
+        best |= _train(("mv_efficientnet",), output, common, again)
         common.append(f"clip.motion={best.pop('mv_efficientnet')}")
-        best |= _train(("clip",), output, common, resume=resume)
+        best |= _train(("clip",), output, common, again)
     results = {}
     for setting in SETTINGS:
         scores = score_checkpoints(list(best.values()), [f"setting={setting}"])
@@ -132,7 +136,7 @@ def _show_a_clip(root: Path, picture: Path) -> None:
     print(f"a clip, its streams and its box: {picture}", flush=True)
 
 
-def _real(videos: Path, output: Path | None, seed: int, *, resume: bool) -> None:
+def _real(videos: Path, output: Path | None, seed: int, *, resume: bool, overwrite: bool) -> None:
     """Prepare, train and fuse a folder of videos by the commands for one's own videos, which are printed."""
     from coviar_mocrop.datasets.splits import SIDES
 
@@ -141,10 +145,10 @@ def _real(videos: Path, output: Path | None, seed: int, *, resume: bool) -> None
     output = output or Path("runs", name)
     data = [f"data.root=data/{name}", f"data.classes=data_lists/{name}/classes.txt", f"seed={seed}"]
     data += [f"data.{side}_list=data_lists/{name}/{side}_split1.txt" for side in SIDES]
-    again = "--resume" if resume else "--overwrite"
+    go_on, replace = ["--resume"] * resume, ["--overwrite"] * overwrite
     commands: list[list[object]] = [
-        ["prepare", "folder", videos, "--name", name, "--transcode", f"data/{name}", "--overwrite"],
-        ["train", "--config", "folder", "--set", *data, "--output", output, again],
+        ["prepare", "folder", videos, "--name", name, "--transcode", f"data/{name}", *replace],
+        ["train", "--config", "folder", "--set", *data, "--output", output, *go_on, *replace],
         ["fuse", "--checkpoints", output, "--output", output / "fused"],
     ]
     for command in commands:
@@ -156,7 +160,7 @@ def _real(videos: Path, output: Path | None, seed: int, *, resume: bool) -> None
 
 
 def _train(
-    streams: Sequence[str], output: Path, overrides: list[str], folder: str | None = None, *, resume: bool = False
+    streams: Sequence[str], output: Path, overrides: list[str], again: Mapping[str, bool], folder: str | None = None
 ) -> dict[str, Path]:
     """Train runs of configs/demo.yaml together; gives the checkpoints by name."""
     from coviar_mocrop.config import load_configs
@@ -165,7 +169,7 @@ def _train(
 
     configs = load_configs("demo", streams, overrides)
     configs = {name: c.model_copy(update={"output": str(output / (folder or name))}) for name, c in configs.items()}
-    return train(configs, resume=resume, overwrite=not resume, draw=log_pictures)
+    return train(configs, **again, draw=log_pictures)
 
 
 def _probes(head: Path, output: Path, overrides: list[str]) -> dict[str, float]:
@@ -175,6 +179,6 @@ def _probes(head: Path, output: Path, overrides: list[str]) -> dict[str, float]:
     top1 = {"head on both": score_checkpoint(head).top1}
     for part in ("image", "motion"):
         linear = [f"clip.parts={part}", "clip.hidden=0", "clip.dropout=0"]
-        probe = _train(("clip",), output, [*overrides, *linear], f"probe_{part}")["clip"]
+        probe = _train(("clip",), output, [*overrides, *linear], {"overwrite": True}, f"probe_{part}")["clip"]
         top1[f"linear probe, {part} feature alone"] = score_checkpoint(probe).top1
     return top1
