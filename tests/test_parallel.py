@@ -212,7 +212,7 @@ def test_signals_leave_neither_processes_nor_files(tmp_path: Path, number: signa
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))},
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells ignore it for what runs behind them
+        preexec_fn=hear_the_terminal,
     )
     pids: list[int] = []
     try:
@@ -235,6 +235,11 @@ def test_signals_leave_neither_processes_nor_files(tmp_path: Path, number: signa
         time.sleep(0.01)
     assert len(pids) == 2 and not any(map(is_running, pids))
     assert list(files.iterdir()) == []
+
+
+def hear_the_terminal() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):  # shells and nohup ignore them for what runs in the background
+        signal.signal(number, signal.SIG_DFL)
 
 
 def is_running(pid: int) -> bool:
