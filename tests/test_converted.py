@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from coviar_mocrop.checkpoint import digest, load_checkpoint, read_tensors, save_checkpoint, write_safetensors
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import CheckpointError, ConfigError
-from coviar_mocrop.inference.import_weights import inspect_weights
+from coviar_mocrop.inference.import_weights import _hint, inspect_weights
 from coviar_mocrop.inference.testing import load_stream
 from coviar_mocrop.networks.backbones import IMAGENET_STD
 from coviar_mocrop.networks.config import ModelConfig
-from coviar_mocrop.networks.converted import recognise
+from coviar_mocrop.networks.converted import Weights, recognise
 from coviar_mocrop.networks.stream_net import StreamNet, create_network
 from coviar_mocrop.streams.residual import ResidualStream
 
@@ -316,6 +316,10 @@ def test_wrong_class_count_and_wrong_architecture_are_told(tmp_path: Path) -> No
     path = coviar_file(CoviarNet("mv", backbone="resnet18"), tmp_path / "deep.pth.tar")
     with pytest.raises(CheckpointError, match=r"looks like resnet18 \(--set model.backbone=resnet18\)"):
         imported(path, config)
+    with torch.device("meta"):
+        deep = torchvision.models.resnet50().state_dict()
+    weights = Weights("", {f"backbone.{key}": value for key, value in deep.items()}, {})
+    assert "looks like resnet50 (" in _hint(weights, Config.model_validate(demo_settings(tmp_path, tmp_path)))
     path = coviar_file(CoviarNet("iframe"), tmp_path / "i.pth.tar")
     with pytest.raises(CheckpointError, match=r"has no BatchNorm over the input"):
         imported(path, settings(tmp_path, "residual"))

@@ -49,6 +49,7 @@ def main(given: argparse.Namespace) -> None:
     from coviar_mocrop.config import load_configs
     from coviar_mocrop.inference.show import log_pictures
     from coviar_mocrop.inference.stored_fusion import learn_from_held_out
+    from coviar_mocrop.streams.base import stream_names
     from coviar_mocrop.training.dry_run import dry_run
     from coviar_mocrop.training.fitting import train_streams
 
@@ -56,7 +57,7 @@ def main(given: argparse.Namespace) -> None:
         raise ConfigError("--resume and --overwrite: go on with the run, or replace it; give one of the two")
     configs = load_configs(given.config, given.streams, given.set, output=given.output)
     if given.dry_run:
-        print("\n".join(dry_run(configs)))
+        print("\n".join(dry_run(configs, again=given.resume or given.overwrite)))
         return
     best = train_streams(configs, resume=given.resume, overwrite=given.overwrite, draw=log_pictures)
     if is_main_process():
@@ -64,7 +65,8 @@ def main(given: argparse.Namespace) -> None:
         files = list(best.values())
         together = files[0].parent.parent
         folder = given.output or together
-        beside = set(Path(folder).glob("*/best.pt"))  # streams that were trained before, too
+        named = (Path(folder, name, "best.pt") for name in stream_names())
+        beside = {file for file in named if file.is_file()}  # those that were trained before, too
         runs = [folder] if len(beside) > 1 and beside.issuperset(files) else files
         if learned := learn_from_held_out(files):
             print(f"{learned.report}\nwrote {together / 'fusion.json'}, which coviar predict uses")

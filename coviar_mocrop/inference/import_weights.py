@@ -138,9 +138,10 @@ def _hint(weights: Weights, config: Config) -> str:
             continue
         with torch.device("meta"):
             net = torchvision.models.get_model(backbone)
-        shapes = {f"backbone.{key}": value.shape for key, value in net.state_dict().items()}
+        state = {key: value for key, value in net.state_dict().items() if not key.endswith(".num_batches_tracked")}
+        shapes = {f"backbone.{key}": value.shape for key, value in state.items()}
         # all but the first and the last layer, which depend on the stream and the classes
         same = sum(key in weights.tensors and weights.tensors[key].shape == shape for key, shape in shapes.items())
-        if same >= sum(not key.endswith(".num_batches_tracked") for key in shapes) - 3:
+        if same >= len(shapes) - 3:
             return f"; it looks like {backbone} (--set model.backbone={backbone})"
     return "; is it of another architecture? Entries that are not needed can be left out by --ignore"

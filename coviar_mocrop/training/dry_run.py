@@ -22,8 +22,12 @@ from coviar_mocrop.training.steps import read_steps, sync_step
 from coviar_mocrop.training.trainer import train_step
 
 
-def dry_run(configs: Mapping[str, Config]) -> list[str]:
+def dry_run(configs: Mapping[str, Config], *, again: bool = False) -> list[str]:
     """Do one step and one batch of validation; of frozen networks, compute features. Only caches are written.
+
+    Args:
+        configs: by name.
+        again: whether the run is to go on with one that is there, or to replace it.
 
     Returns:
         What it found, as lines: shapes, parameters, GFLOPs, times, memory.
@@ -36,7 +40,8 @@ def dry_run(configs: Mapping[str, Config]) -> list[str]:
     others = {name: config for name, config in configs.items() if name not in fitted}
     lines = [*(_fitted(fitted) if fitted else []), *(_step(others) if others else [])]
     lines.append(f"output: {', '.join(config.output for config in configs.values())} (nothing written)")
-    if taken := [config.output for config in configs.values() if RunFolder(config.output).last.exists()]:
+    taken = [config.output for config in configs.values() if RunFolder(config.output).last.exists()]
+    if taken and not again:
         lines.append(f"  {', '.join(taken)}: already holds a run; --resume, --overwrite or another --output is needed")
     return lines
 
