@@ -84,6 +84,8 @@ def test_one_stream_goes_to_the_folder_itself(config: Path, tmp_path: Path, open
 def test_streams_trained_one_after_the_other_are_fused_together(config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train = ["--config", config, "--set", f"output={run}", "model.backbone=squeezenet1_1", "--streams"]
+    (run / "iframe_other").mkdir(parents=True)
+    (run / "iframe_other/best.pt").touch()  # not named like a stream, so the folder's name does not stand for it
     first, second = tool("train_stream", *train, "iframe"), tool("train_stream", *train, "mv")
     assert f"next: coviar fuse --checkpoints {run}/iframe/best.pt --output {run}/fused\n" in first
     assert f"next: coviar fuse --checkpoints {run} --output {run}/fused\n" in second

@@ -576,4 +576,5 @@ def test_a_dry_run_tells_of_the_run_that_is_there(demo: Path, tmp_path: Path) ->
     (tmp_path / "last.pt").touch()
     lines = dry_run({"mv": config})
     assert f"  {tmp_path}: already holds a run; --resume, --overwrite or another --output is needed" in lines
+    assert "already holds a run" not in "\n".join(dry_run({"mv": config}, again=True))
     assert any("8 clips, 1 step an epoch, 1 epoch:" in line for line in lines)
