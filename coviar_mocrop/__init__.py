@@ -1,9 +1,10 @@
 """Action recognition straight from compressed video.
 
-Three 2-D networks look at what a codec already found (I-frames, motion vectors, residuals), share one
-motion-guided crop per clip (MoCrop) and are fused late (CoViAR).
+Three 2-D networks use what the codec has stored: I-frames, motion vectors and residuals. They share one crop box per
+clip, which is estimated from the motion vectors (MoCrop). Their scores are combined as a weighted sum (late fusion,
+CoViAR).
 
-The names below are imported when they are first used. Only a ``Predictor`` of checkpoints needs torch.
+The names below are imported on first use. Only a ``Predictor`` that loads checkpoints needs torch.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value  # found at once from now on
+    globals()[name] = value  # so that the next access does not call this function
     return value
 
 

@@ -23,7 +23,7 @@ options:
 
 
 def main() -> None:
-    """Run the subcommand that the command line names; without one, list them."""
+    """Run the subcommand named on the command line. Without one, print an overview."""
     program = "python -m coviar_mocrop" if Path(sys.argv[0]).name == "__main__.py" else Path(sys.argv[0]).name
     name, *words = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
@@ -39,7 +39,11 @@ def main() -> None:
 
 
 def overview(program: str) -> str:
-    """All subcommands with what they do, a line each."""
+    """Return the overview: usage, and one line for each subcommand.
+
+    Args:
+        program: name of the program, for the usage line.
+    """
     width = max(map(len, NAMES))
     commands = "\n".join(f"  {name:{width}}  {summary(load(name))}" for name in NAMES)
     return _OVERVIEW.format(program=program, commands=commands)

@@ -1,4 +1,4 @@
-"""The base class of all settings. It refuses unknown keys, checks values and explains errors in one line."""
+"""The base class of all settings. It refuses unknown keys, checks values, and explains errors in one line."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class BaseConfig(BaseModel):
         except ValidationError as error:
             raise ConfigError(f"{type(self).__name__}: {explain(error.errors(), type(self))}") from None
 
-    # pydantic does not call __init__ for nested sections: whoever validates the outer section explains the error
+    # pydantic does not call __init__ for nested sections: the outermost section explains their errors
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
 def first_problem(problems: Sequence[Any]) -> Any:
-    """The problem to report: an unknown key before others, because a misspelled key causes a missing one."""
+    """Select the problem to report: an unknown key first, because a misspelled key also causes a missing one."""
     return next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
 
 
@@ -43,7 +43,7 @@ def explain(problems: Sequence[Any], model: type[BaseModel], section: str = "", 
     """Describe what is wrong in one line.
 
     Args:
-        problems: ``ValidationError.errors()``.
+        problems: result of pydantic's ``ValidationError.errors()``.
         model: the class that was validated.
         section: prefix of the keys, such as ``streams.mv.``.
         keywords: valid keys that are not fields of ``model``.
@@ -63,7 +63,7 @@ def explain(problems: Sequence[Any], model: type[BaseModel], section: str = "", 
 
 
 def _nearest(problem: Any) -> str:
-    """A suggestion where a word is not one of the valid choices."""
+    """A suggestion if a word is not one of the valid choices; else empty."""
     if problem["type"] != "literal_error" or not isinstance(problem["input"], str):
         return ""
     question = did_you_mean(similar(problem["input"], re.findall(r"'([^']*)'", problem["ctx"]["expected"])))
@@ -71,7 +71,7 @@ def _nearest(problem: Any) -> str:
 
 
 def _valid_keys(model: type[BaseModel], location: Sequence[str], section: str, keywords: Sequence[str]) -> str:
-    """What to write in place of an unknown key: similar keys, or those of its section."""
+    """A suggestion for an unknown key: similar keys, or all keys of its section."""
     described = {**_keys(model), **dict.fromkeys(keywords, "")}
     own = [key for key in described if key.split(".")[:-1] == list(location[:-1])]
     near = _similar_keys(location[-1], own, described)
@@ -83,8 +83,8 @@ def _valid_keys(model: type[BaseModel], location: Sequence[str], section: str, k
 def _similar_keys(word: str, own: Sequence[str], described: Mapping[str, str]) -> list[str]:
     """The dotted keys that may have been meant.
 
-    Keys of that name come first, in whatever section. Then similar ones of the ``own`` section, then of any section,
-    then those whose description begins with the words of the key.
+    These are keys of the same name in any section; else similar keys of the ``own`` section; else similar keys of any
+    section; else keys whose description begins with the words of the key.
     """
 
     def named(names: Sequence[str], keys: Iterable[str]) -> list[str]:

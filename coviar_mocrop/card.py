@@ -1,4 +1,4 @@
-"""The card of an export, ``card.json``: everything that is needed to use the files beside it. It needs no PyTorch."""
+"""The card of an export, ``card.json``, which describes how to use the files beside it. Reading it needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from coviar_mocrop.errors import CheckpointError
 
 NAME = "card.json"
 INPUT, OUTPUT = "windows", "logits"
-"""Names in an ONNX program."""
+"""Names of the input and the output in an ONNX program."""
 FORMAT = "coviar_mocrop export"
 VERSION = 2
 _FIRST_FORMAT = "coviar_mocrop stream"
-"""Of version 1: a card for each stream, ``STREAM.json``."""
+"""Format of version 1, which had a card for each stream, ``STREAM.json``."""
 
 
 def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a card.
 
     Returns:
-        ``classes``, ``fusion``, and by stream in ``streams`` its ``config``, ``weights``, ``input``, ``files``, ...
+        The content: ``classes``, ``fusion``, ..., and in ``streams``, for each stream, ``config``, ``weights``,
+        ``input``, ``files``, ...
 
     Raises:
-        CheckpointError: the file is missing, no JSON, or no card of this version.
+        CheckpointError: the file is missing, not JSON, or not a card of this version.
     """
     card = _read_json(Path(path))
     if not isinstance(card, dict) or card.get("format") != FORMAT:
@@ -44,13 +45,16 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def card_of_weights(path: Path) -> tuple[Path, dict[str, Any], list[str]]:
-    """The card of exported weights, ``STREAM.safetensors``.
+    """Read the card of exported weights, ``STREAM.safetensors``.
+
+    Args:
+        path: path of the weights. The card is in the same folder.
 
     Returns:
-        Where it is; the entry of the stream, with ``config`` and ``weights``; the classes.
+        The path of the card; the entry of the stream, with ``config`` and ``weights``; and the class names by label.
 
     Raises:
-        CheckpointError: there is none, or it is of other files.
+        CheckpointError: there is no valid card, or it belongs to other files.
     """
     beside, first = path.with_name(NAME), path.with_suffix(".json")
     if beside.exists():
@@ -72,7 +76,7 @@ def card_of_weights(path: Path) -> tuple[Path, dict[str, Any], list[str]]:
 
 
 def are_names(classes: Any) -> bool:
-    """Whether these are names of classes: a list of one text or more."""
+    """Whether ``classes`` is a non-empty list of strings."""
     return isinstance(classes, list) and bool(classes) and all(isinstance(name, str) for name in classes)
 
 
@@ -80,7 +84,7 @@ def _is_entry(entry: Any) -> bool:
     if not isinstance(entry, dict) or not all(_is_dict(entry, key) for key in ("config", "weights", "input", "files")):
         return False
     names = [file.get("name") if isinstance(file, dict) else None for file in entry["files"].values()]
-    # no name leads out of the folder
+    # names must not lead out of the folder
     return all(isinstance(name, str) and name == os.path.basename(name) and name.strip(". ") for name in names)
 
 
@@ -94,4 +98,4 @@ def _read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; coviar export makes one") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is no JSON that can be read ({error}); export anew") from error
+        raise CheckpointError(f"{path}: is not readable JSON ({error}); export anew") from error

@@ -1,6 +1,6 @@
-"""Checkpoints, exported streams and other files of tensors, read without running anything that is in them.
+"""Checkpoints, exported streams and other files of tensors, read without running any code in them.
 
-Plain tensors and plain values only: PyTorch's own files, and safetensors. Files are written whole or not at all.
+Only plain tensors and plain values are read, from PyTorch's files and from safetensors. Files are written atomically.
 """
 
 from __future__ import annotations
@@ -27,9 +27,16 @@ from coviar_mocrop.errors import CheckpointError
 from coviar_mocrop.files import atomic_write
 
 FORMAT = 1
-"""Of our checkpoints."""
+"""Format version of the checkpoints of this project."""
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("format", "epoch", "step"), int),
+    **dict.fromkeys(("model", "config", "config.model", "config.train", "rules", "lists", "sums"), dict),
+    **dict.fromkeys(("optimizer", "schedule", "scaler"), dict),
+    **dict.fromkeys(("classes", "history"), list),
+}
+"""Types of the parts of a checkpoint. Parts may be missing."""
 _DIGEST = "sha256"
-"""Name, in the header of our safetensors files, of the digest of their tensors; the format itself has none."""
+"""Key of the tensors' digest in the header of safetensors files written here. The format itself has no checksum."""
 
 
 _OTHER_FILES = {
@@ -40,22 +47,26 @@ _OTHER_FILES = {
     ".npz": "a file of arrays, such as the scores that coviar fuse --scores reads; give a checkpoint",
     ".yaml": "a settings file, which --config reads; give a checkpoint",
 }
-"""What files are, by suffix, that are given in place of a checkpoint."""
+"""Descriptions, by suffix, of files that users may give instead of a checkpoint."""
 
 
 def is_file_name(weights: str | None) -> bool:
-    """Whether the setting names a file of weights; else it names published ones, or none."""
+    """Whether the setting ``model.weights`` names a file, and not published weights or none."""
     return weights is not None and (os.sep in weights or os.path.splitext(weights)[1] != "")
 
 
 def read_tensors(path: str | os.PathLike[str], remedy: str) -> Any:
-    """What ``torch.save`` wrote (now or in 2018) or a safetensors file: plain tensors and plain values only.
+    """Read a file written by ``torch.save`` (by any version since 2018), or a safetensors file.
 
-    Checksums are compared where the file has any: PyTorch's zip files and the safetensors files written here.
+    Only plain tensors and plain values are loaded. Checksums are compared if the file has any, as PyTorch's zip files
+    and the safetensors files written here do.
 
     Args:
-        path: of the file.
-        remedy: what to do where there is no such file.
+        path: path of the file.
+        remedy: advice for the error message if there is no such file.
+
+    Returns:
+        The content: tensors on the CPU, numbers, text, and lists and dictionaries of those.
 
     Raises:
         CheckpointError: the file is missing, damaged or unsafe.
@@ -93,15 +104,19 @@ def read_tensors(path: str | os.PathLike[str], remedy: str) -> Any:
 
 
 def save_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
-    """Write ``content`` (tensors, numbers, text, lists and dictionaries of those).
+    """Write a checkpoint atomically.
+
+    Args:
+        path: file to write.
+        content: tensors, numbers, text, and lists and dictionaries of those, by name.
 
     Raises:
-        CoviarMocropError: it cannot be written; the file that was there stays as it was.
+        CoviarMocropError: the file cannot be written. An existing file is not changed.
     """
     with atomic_write(path) as temporary:
         try:
             torch.save({"format": FORMAT, **content}, temporary)
-        except RuntimeError as error:  # PyTorch's word for a full disk
+        except RuntimeError as error:  # PyTorch raises this if the disk is full
             raise CheckpointError(
                 f"{path}: cannot be written; is the disk full? An older checkpoint there is untouched: make room and "
                 "go on with --resume"
@@ -112,13 +127,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a checkpoint of training, or an exported stream.
 
     Args:
-        path: of the checkpoint; or of exported weights (``.safetensors``), whose card lies beside them.
+        path: path of a checkpoint; or of exported weights (``.safetensors``) with their card in the same folder.
 
     Returns:
-        ``model``, ``config``, ``classes`` and, of newer files, ``rules``; of a checkpoint also what else is in it.
+        ``model``, ``config``, ``classes`` and, in newer files, ``rules``. For a checkpoint, also all its other parts.
 
     Raises:
-        CheckpointError: a file is missing, damaged, unsafe, not of this project, or does not belong to the other.
+        CheckpointError: a file is missing, damaged, unsafe or not of this project, or weights and card do not belong
+            together.
     """
     if Path(path).suffix == ".safetensors":
         return _load_exported(Path(path))
@@ -126,11 +142,29 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     needed = ("format", "model", "config", "classes")
     if not isinstance(content, dict) or any(key not in content for key in needed):
         raise CheckpointError(f"{path}: is not a checkpoint of coviar train; coviar import makes one of other weights")
+    require_kinds(content, path)
     if content["format"] != FORMAT:
         raise CheckpointError(f"{path}: has format {content['format']}, this version reads {FORMAT}")
-    if not (are_names(content["classes"]) and isinstance(content["config"], dict)):
-        raise CheckpointError(f"{path}: lacks classes or config; train or import it anew")
     return {**content, "config": _known(content["config"])}
+
+
+def require_kinds(content: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Check that the parts of a checkpoint have the types that training writes.
+
+    Args:
+        content: the checkpoint, with at least ``config`` and ``classes``.
+        path: path of the file, for messages.
+
+    Raises:
+        CheckpointError: a part has another type.
+    """
+    config = content["config"] if isinstance(content["config"], dict) else {}
+    parts = {**content, **{f"config.{name}": value for name, value in config.items()}}
+    wrong = [name for name, kind in _KINDS.items() if name in parts and not isinstance(parts[name], kind)]
+    if not are_names(content["classes"]):
+        wrong.append("classes")
+    if wrong:
+        raise CheckpointError(f"{path}: its part {wrong[0]!r} is not what training writes; train or import it anew")
 
 
 def _load_exported(path: Path) -> dict[str, Any]:
@@ -138,16 +172,13 @@ def _load_exported(path: Path) -> dict[str, Any]:
     card_path, card, classes = card_of_weights(path)
     if card["weights"].get("sha256") != digest(tensors):
         raise CheckpointError(f"{path}: does not belong to {card_path} (checksums differ); export both anew")
-    return {
-        "model": tensors,
-        "config": _known(card["config"]),
-        "classes": classes,
-        "rules": card.get("rules", {}),
-    }
+    content = {"model": tensors, "config": card["config"], "classes": classes, "rules": card.get("rules", {})}
+    require_kinds(content, card_path)
+    return {**content, "config": _known(content["config"])}
 
 
 def _known(config: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run; older versions chose the best epoch on the test list, every ``test_every`` epochs."""
+    """Remove ``test_every`` from the settings of a run. Older versions used it to choose the best epoch."""
     train = config.get("train")
     return {**config, "train": {k: v for k, v in train.items() if k != "test_every"}} if train else config
 
@@ -155,8 +186,13 @@ def _known(config: dict[str, Any]) -> dict[str, Any]:
 def load_model_state(model: nn.Module, state: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Load weights into ``model``.
 
+    Args:
+        model: the network.
+        state: its state dict.
+        path: path of the weights, for messages.
+
     Raises:
-        CheckpointError: they belong to another architecture or number of classes.
+        CheckpointError: the weights belong to another architecture or number of classes.
     """
     try:
         model.load_state_dict(state)
@@ -170,31 +206,31 @@ def load_model_state(model: nn.Module, state: dict[str, Any], path: str | os.Pat
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> str:
-    """Write tensors, whole or not at all; the same tensors give the same bytes.
+    """Write tensors to a safetensors file atomically. The same tensors give the same bytes.
 
     Args:
-        path: ends in ``.safetensors``.
-        tensors: of any device; written as they are, contiguous.
+        path: file to write, with the suffix ``.safetensors``.
+        tensors: tensors by name, on any device.
 
     Returns:
-        The digest of the tensors (:func:`digest`), which the header holds too.
+        The :func:`digest` of the tensors, which is also written to the header.
 
     Raises:
-        CoviarMocropError: it cannot be written.
+        CoviarMocropError: the file cannot be written.
     """
     # clones, because the format refuses tensors that share memory
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     value = digest(plain)
     with atomic_write(path) as temporary:
         try:
-            save_file(plain, temporary, {_DIGEST: value})  # a second entry would stand in random order
-        except SafetensorError as error:  # its word for a full disk
+            save_file(plain, temporary, {_DIGEST: value})  # a single entry, because several are written in random order
+        except SafetensorError as error:  # raised if the disk is full
             raise CheckpointError(f"{path}: cannot be written ({error}); is the disk full?") from error
     return value
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values, whatever the order; 64 hexadecimal digits."""
+    """Return the SHA-256 of the names, dtypes, shapes and values of tensors, in any order: 64 hexadecimal digits."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -204,7 +240,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _is_safetensors(path: str | os.PathLike[str]) -> bool:
-    """By content or name: eight bytes of length, then JSON."""
+    """Whether a file is a safetensors file, by its content (eight bytes of length, then JSON) or its suffix."""
     with open(path, "rb") as file:
         return file.read(9)[8:] == b"{" or os.fspath(path).endswith(".safetensors")
 
@@ -224,9 +260,9 @@ def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _is_sound(path: str | os.PathLike[str]) -> bool:
-    """Whether all parts of a zip file have the checksums they were written with, which PyTorch does not compare.
+    """Whether all members of a zip file have the right checksums, which PyTorch does not compare.
 
-    True for files of PyTorch's older format, which have none.
+    True for files in PyTorch's older format, which has no checksums.
     """
     if not zipfile.is_zipfile(path):
         return True
@@ -240,12 +276,12 @@ def _is_sound(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-# Training loops often keep their best accuracy as a numpy number, which PyTorch's safe loader refuses. Two stand-ins
-# take the place of numpy's own functions, so that of numpy nothing but a fixed list of number types is ever called.
+# Training loops often store their best accuracy as a NumPy number, which PyTorch's safe loader refuses. Two functions
+# here replace NumPy's own, so that loading a file calls nothing of NumPy except for a fixed list of number types.
 
 
 class _NumberType:
-    """Stands in for ``numpy.dtype`` in a pickle: keeps what it is told, as text."""
+    """Replaces ``numpy.dtype`` in a pickle: stores the code and the byte order."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         self.code, self.order = code, "<"
@@ -256,7 +292,7 @@ class _NumberType:
 
 
 def _number(kind: Any, raw: Any) -> bool | int | float:
-    """Stands in for ``numpy.core.multiarray.scalar`` in a pickle: a plain Python number."""
+    """Replaces ``numpy.core.multiarray.scalar`` in a pickle: returns a plain Python number."""
     known = isinstance(kind, _NumberType) and kind.code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")
     if not known or not isinstance(raw, bytes):
         raise pickle.UnpicklingError("a numpy value that is no plain number")

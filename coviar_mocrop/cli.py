@@ -1,4 +1,4 @@
-"""What all commands share: errors as one line, exit codes, `--set`."""
+"""Helpers for all commands: errors in one line, exit codes, progress bars and common options."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, Interrupted, ScoreError
+from coviar_mocrop.interrupt import ended_by_signals
 from coviar_mocrop.messages import first_line, pip_install
 
 if TYPE_CHECKING:
@@ -26,16 +27,25 @@ _REMEDIES = {
     "out of memory": "lower train.batch_size or train.test_batch_size, or raise train.accumulate",
     "does not have a deterministic implementation": "--set train.deterministic=false allows it",
 }
-"""What a user can do about PyTorch's own errors, by what they say."""
+"""Advice for errors of PyTorch, by a part of their message."""
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command; what a user can cause ends in one line on stderr and exit code 2, not a traceback."""
-    # what goes wrong is said by whichever process meets it
+    """Run a command. Errors that a user can cause end in one line on stderr and exit code 2, without a traceback.
+
+    Args:
+        main: the command.
+
+    Raises:
+        SystemExit: the command failed. The exit code is 2 for an error, 130 after Ctrl-C or a signal, and 1 if standard
+            output was closed.
+    """
+    # warnings and errors are printed by every process, information only by the main process
     level = logging.INFO if is_main_process() else logging.WARNING
     logging.basicConfig(level=level, format="%(message)s", handlers=[LinesAboveBars()])
     try:
-        main()
+        with ended_by_signals():
+            main()
         return
     except Interrupted as error:
         said, code = str(error), 130
@@ -61,12 +71,12 @@ def run(main: Callable[[], None]) -> None:
         said, code = "stopped", 130
     if said:
         print(said, file=sys.stderr)
-    gc.collect()  # the error held main's variables, and so processes that read, which end when they are no longer used
+    gc.collect()  # the error kept main's variables alive, and so data-loading processes, which end when they are freed
     raise SystemExit(code)
 
 
 class LinesAboveBars(logging.Handler):
-    """Messages on stderr, on lines of their own where there are progress bars."""
+    """Log handler that prints messages to stderr, above any progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message."""
@@ -74,15 +84,19 @@ class LinesAboveBars(logging.Handler):
             from tqdm import tqdm
 
             tqdm.write(self.format(record), file=sys.stderr)
-        else:  # no bar without tqdm, which takes long to import
+        else:  # tqdm, which is slow to import, is not loaded, so there is no bar
             print(self.format(record), file=sys.stderr)
 
 
 class FrameBar:
-    """A progress bar over the frames of a video, for ``progress=``. It shows itself once a video takes two seconds."""
+    """A progress bar over the frames of a video, for ``progress=``. It appears after two seconds."""
 
     def __init__(self, title: str) -> None:
-        """``title``: what stands before the bar."""
+        """Set up the bar.
+
+        Args:
+            title: text in front of the bar.
+        """
         self._title = title
         self._bar: tqdm[NoReturn] | None = None
 
@@ -90,7 +104,12 @@ class FrameBar:
         return self
 
     def __call__(self, done: int, total: int) -> None:
-        """So many frames are done; fewer than before: another pass has begun."""
+        """Update the bar.
+
+        Args:
+            done: number of frames that are done. If it is lower than before, a new pass has begun.
+            total: number of frames of the video.
+        """
         if self._bar is not None and done < self._bar.n:
             self.close()
         if self._bar is None:
@@ -105,19 +124,25 @@ class FrameBar:
         self.close()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 def is_main_process() -> bool:
-    """Whether this process prints: of those that torchrun starts, the first."""
+    """Whether this is the main process, which prints: the first of those that torchrun starts, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def parser(description: str, examples: str = "", program: str | None = None) -> argparse.ArgumentParser:
-    """An argument parser that keeps line breaks and shows examples at the end of ``--help``."""
+    """Create an argument parser that keeps line breaks in its description.
+
+    Args:
+        description: text of ``--help``.
+        examples: command lines to show at the end of ``--help``.
+        program: name of the program; None: that of the command line.
+    """
     return argparse.ArgumentParser(
         program,
         description=description,
@@ -127,7 +152,7 @@ def parser(description: str, examples: str = "", program: str | None = None) -> 
 
 
 def epilog(examples: str) -> str | None:
-    """The end of ``--help``: command lines to begin with."""
+    """Return the last section of ``--help``, which shows example command lines; None without examples."""
     return f"examples:\n{examples}" if examples else None
 
 
@@ -135,8 +160,8 @@ def add_config_argument(arguments: argparse.ArgumentParser, of: str | None = Non
     """Add ``--config``.
 
     Args:
-        arguments: of the command.
-        of: what the settings are for, where they may be left out. None: ``--config`` is required.
+        arguments: parser of the command.
+        of: if the option is not required, what the settings are for, to continue the help text. None: it is required.
     """
     arguments.add_argument(
         "--config",
@@ -169,39 +194,77 @@ def add_set_argument(arguments: argparse._ActionsContainer) -> None:
     )
 
 
-def parse_weights(items: Sequence[str] | None) -> dict[str, float] | None:
-    """Fusion weights of ``--weights``: STREAM=NUMBER items; ``coviar`` alone: an empty dictionary.
+def parse_pairs(items: Sequence[str], option: str, expected: str) -> dict[str, str]:
+    """Parse the STREAM=VALUE items of an option.
+
+    Args:
+        items: the items.
+        option: name of the option, for messages.
+        expected: description of the items, for messages.
+
+    Returns:
+        Values by stream.
 
     Raises:
-        ScoreError: an item is neither.
+        ScoreError: an item does not have this form, or a stream is given twice.
+    """
+    pairs: dict[str, str] = {}
+    for item in items:
+        name, _, value = item.partition("=")
+        if not name or not value:
+            raise ScoreError(f"{option} {item}: expected {expected}")
+        if name in pairs:
+            raise ScoreError(f"{option}: {name} is given twice")
+        pairs[name] = value
+    return pairs
+
+
+def parse_weights(items: Sequence[str] | None, streams: Sequence[str] = ()) -> dict[str, float] | None:
+    """Parse the fusion weights of ``--weights``.
+
+    Args:
+        items: items STREAM=NUMBER; or only ``coviar``; or, if ``streams`` are given, one number for each of them. None:
+            the option was not used.
+        streams: valid names of streams; empty: any name.
+
+    Returns:
+        Weights by stream, empty for ``coviar``; None if the option was not used.
+
+    Raises:
+        ScoreError: an item has another form, or a stream is given twice or unknown.
     """
     if items is None:
         return None
-    if items == ["coviar"]:
+    if list(items) == ["coviar"]:
         return {}
+    if streams and not any("=" in item for item in items):
+        if len(items) != len(streams):
+            raise ScoreError(f"--weights: {len(items)} numbers for {len(streams)} streams; give one for each")
+        items = [f"{name}={item}" for name, item in zip(streams, items, strict=True)]
     weights = {}
-    for item in items:
-        name, _, text = item.partition("=")
+    for name, text in parse_pairs(items, "--weights", "STREAM=NUMBER, such as iframe=2, or coviar").items():
+        if streams and name not in streams:
+            raise ScoreError(f"weight for {name!r}, but the streams are {', '.join(streams)}")
         try:
             weights[name] = float(text)
         except ValueError:
-            raise ScoreError(f"--weights {item}: expected STREAM=NUMBER, such as iframe=2, or coviar") from None
+            raise ScoreError(f"--weights {name}={text}: {text!r} is not a number") from None
     return weights
 
 
 def output_paths(
     inputs: Sequence[str | os.PathLike[str]], output: Path, option: str, suffixes: Sequence[str]
 ) -> list[Path]:
-    """Where what is made of each input goes: the file named, or files of the inputs' names in a folder.
+    """Return the output path for each input: ``output`` itself, or files in it that are named after the inputs.
 
     Args:
-        inputs: paths or addresses; equal names are told apart by a number.
-        output: a file if there is one input, else a folder.
-        option: that named it, for messages.
-        suffixes: of such files; the first is given to files in a folder.
+        inputs: paths or addresses. If several have the same name, numbers are added.
+        output: if there is one input, a file or a folder; else a folder.
+        option: name of the option that ``output`` was given with, for messages.
+        suffixes: suffixes of such files. Files in a folder get the first one.
 
     Raises:
-        DataError: one file is named for several inputs.
+        DataError: ``output`` is a file, but there are several inputs.
     """
     if len(inputs) == 1 and output.suffix and not output.is_dir():
         return [output]
@@ -226,10 +289,10 @@ def _file_stem(source: str) -> str:
 
 
 def torchrun_share(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """This process's number and how many there are, as torchrun sets them: (0, 1) without it.
+    """Return the rank of this process, from 0, and the number of processes, as set by torchrun; (0, 1) without it.
 
     Raises:
-        ConfigError: the variables are not as torchrun sets them.
+        ConfigError: the environment variables are invalid.
     """
     rank, world = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):

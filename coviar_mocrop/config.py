@@ -1,4 +1,4 @@
-"""Settings of a run: what there is to set, checked. Where they come from: :mod:`coviar_mocrop.config_layers`."""
+"""Settings of a run and their validation. :mod:`coviar_mocrop.config_layers` reads the settings files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from coviar_mocrop.shipped import find_config
 from coviar_mocrop.training.config import TrainConfig
 
 DEFAULT_STREAMS = ("iframe", "mv", "residual")
-"""The streams that a command uses by default, as far as the file names them."""
+"""The streams that a command uses by default, if the file names them."""
 
 
 logger = logging.getLogger(__name__)
@@ -83,18 +83,19 @@ def load_configs(
     """Read the settings of several runs from one file.
 
     Args:
-        path: YAML file, or the name of one that comes with the package; see :func:`~coviar_mocrop.shipped.find_config`.
-        streams: names of runs in the file. None: those of iframe, mv and residual that the file names. A file that
-            describes one run gives that one.
+        path: YAML file, or the name of one that comes with the package, such as ``folder``.
+        streams: names of runs in the file. None: those of iframe, mv and residual that the file names. If the file
+            describes one run, give None or the name of its stream.
         overrides: ``a.b=value`` items for all runs, ``streams.NAME.a.b=value`` items for one run. Values are YAML.
-        output: replaces the output folder of the file. One run writes to this folder, several runs write to its
+        output: output folder, in place of the one in the file. One run writes to this folder, several runs write to its
             subfolders ``NAME``.
 
     Returns:
-        The settings by name, in the order of ``streams``.
+        The settings by name of the run, in the order of ``streams``.
 
     Raises:
-        ConfigError: naming the file or the option, the key, and the nearest valid key or the valid range.
+        ConfigError: the file cannot be read, or a key or value is wrong. The message names the file or the option, the
+            key, and the nearest valid key or the valid range.
     """
     files = read_file(find_config(path))
     names = run_names(files)
@@ -130,7 +131,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), str
     """Read the settings of one run.
 
     Args:
-        path: as for :func:`load_configs`.
+        path: see :func:`load_configs`.
         overrides: see :func:`load_configs`.
         stream: name of the run. Not needed for a file with a single run.
 
@@ -145,12 +146,12 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), str
 
 
 def build_config(values: dict[str, Any], overrides: Sequence[str], source: str) -> Config:
-    """Check the settings of one run that come from elsewhere, such as from a checkpoint.
+    """Build the settings of one run from values that do not come from a settings file, such as those of a checkpoint.
 
     Args:
-        values: as :meth:`Config.model_dump` returns them.
+        values: values, as :meth:`Config.model_dump` returns them.
         overrides: ``a.b=value`` items. Values are YAML.
-        source: where ``values`` come from, for error messages.
+        source: origin of ``values``, for error messages.
 
     Raises:
         ConfigError: see :func:`load_configs`.

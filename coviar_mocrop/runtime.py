@@ -1,7 +1,7 @@
-"""Where networks run: device, precision, and the processes of a run.
+"""Device and precision of networks, and the processes of a run.
 
-The processes are torch.distributed's, as torchrun starts them. Without torchrun there is one process, and what concerns
-several does nothing.
+Distributed functions use torch.distributed, with processes started by torchrun. Without torchrun there is one process,
+and they are no-ops.
 """
 
 from __future__ import annotations
@@ -33,7 +33,15 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how precisely networks run."""
+    """Device, precision and memory layout of networks.
+
+    Attributes:
+        device: the device.
+        dtype: dtype of the computation; other than float32, by autocast.
+        channels_last: whether networks are stored in channels-last memory format.
+        compile: whether networks are compiled with torch.compile.
+        frames_at_once: number of frames computed together in tests on a CPU; None: the whole batch.
+    """
 
     device: torch.device
     dtype: torch.dtype
@@ -42,7 +50,7 @@ class Runtime:
     frames_at_once: int | None = None
 
     def place(self, model: nn.Module) -> None:
-        """Bring ``model`` to the device and into the layout, in place; compile it where that is wanted."""
+        """Move ``model`` to the device and the memory format, in place, and compile it if ``compile`` is set."""
         model.to(self.device)
         if self.channels_last:
             model.to(memory_format=torch.channels_last)
@@ -50,9 +58,10 @@ class Runtime:
             model.compile()
 
     def halve_weights(self, model: nn.Module) -> None:
-        """Keep the weights that mixed precision computes with in that precision: for testing only, the same bits.
+        """Convert the weights of convolutions and linear layers to ``dtype``, in place; for testing only.
 
-        Half the memory, and they need not be brought there for every batch.
+        Autocast would convert them for every batch, with the same results. This also halves their memory. In float32,
+        nothing is changed.
         """
         if self.dtype != torch.float32:
             for module in model.modules():
@@ -60,7 +69,7 @@ class Runtime:
                     module.to(self.dtype)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Mixed precision where it is wanted."""
+        """Return the autocast context for ``dtype``. In float32 it does nothing."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
@@ -70,7 +79,11 @@ class Runtime:
 
 
 def choose_runtime(settings: TrainConfig, local_rank: int = 0) -> Runtime:
-    """Resolve ``auto`` and set the number of threads; of several GPUs take the one of this process.
+    """Choose device and precision, and configure PyTorch: number of threads and deterministic algorithms.
+
+    Args:
+        settings: settings of training, which also hold for tests.
+        local_rank: number of this process on its machine, from 0. It selects the GPU if the device is ``cuda``.
 
     Raises:
         ConfigError: there is no such device.
@@ -91,7 +104,7 @@ def choose_runtime(settings: TrainConfig, local_rank: int = 0) -> Runtime:
         ) from error
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to give the same bits
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # makes cuBLAS deterministic
         torch.use_deterministic_algorithms(settings.deterministic)
         torch.backends.cudnn.benchmark = not settings.deterministic
     else:
@@ -101,17 +114,17 @@ def choose_runtime(settings: TrainConfig, local_rank: int = 0) -> Runtime:
 
 
 def precision_of(settings: TrainConfig, device: torch.device) -> torch.dtype:
-    """The type that ``train.precision`` means on a device."""
+    """Return the dtype for ``train.precision`` on a device."""
     if settings.precision != "auto":
         return _DTYPES[settings.precision]
     return torch.bfloat16 if _computes_in_bf16(device) else torch.float32
 
 
 def _keep_freed_memory() -> None:
-    """Let the process keep the memory of large tensors for the next ones, where the C library is glibc.
+    """Make glibc, if it is used, keep the freed memory of large tensors for the next ones.
 
-    It would hand them back to the system, which fills them with zeros anew for every layer of every step: 15 % of the
-    time of training a ResNet-18 on a CPU.
+    Otherwise the memory is returned to the system, which fills it with zeros again for every layer of every step. That
+    takes 15 % of the time of training a ResNet-18 on a CPU.
     """
     if platform.libc_ver()[0] == "glibc":
         trim_threshold, mmap_threshold = -1, -3  # names in malloc.h
@@ -134,7 +147,7 @@ def _computes_in_bf16(device: torch.device) -> bool:
 
 
 def describe_machine() -> dict[str, Any]:
-    """What runs here and now: the command, versions, the system."""
+    """Return time, command, versions, system and GPU as JSON values, for ``run.json``."""
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
@@ -153,7 +166,7 @@ def _version(package: str) -> str | None:
 
 
 _PATIENCE = timedelta(minutes=15)
-"""How long a process waits for the others before it gives up: none has more to do between two exchanges."""
+"""Time that a process waits for the others before it gives up. No process takes longer between two exchanges."""
 
 
 @dataclass(frozen=True)
@@ -162,8 +175,8 @@ class Group:
 
     Attributes:
         rank: number of this process, from 0.
-        world: how many there are.
-        local_rank: number of this process on its machine.
+        world: number of processes.
+        local_rank: number of this process on its machine, from 0.
     """
 
     rank: int = 0
@@ -172,11 +185,11 @@ class Group:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process prints and writes files."""
+        """Whether this is the main process (rank 0), which prints and writes files."""
         return self.rank == 0
 
     def gather(self, value: Any) -> list[Any]:
-        """Everybody's value, by rank. All processes must call it."""
+        """Return the values of all processes, by rank. Collective: every process must call it."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -184,7 +197,7 @@ class Group:
         return values
 
     def table(self, row: Sequence[float]) -> torch.Tensor:
-        """Everybody's row of numbers: float64 [world, len(row)]. All processes must call it."""
+        """Return the rows of all processes, float64 [world, len(row)]. Collective: every process must call it."""
         mine = torch.tensor(row, dtype=torch.float64)
         if self.world == 1:
             return mine[None]
@@ -193,22 +206,22 @@ class Group:
         return torch.stack(rows)
 
     def broadcast_buffers(self, model: nn.Module) -> None:
-        """Give all processes the first one's buffers (running statistics); all must call it."""
+        """Copy the main process's buffers (running statistics) to all processes, in place. Collective."""
         if self.world > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
 
 
 ALONE = Group()
-"""The one process of a run without torchrun."""
+"""The group of a run without torchrun, which has one process."""
 
 
 @contextmanager
 def process_group() -> Iterator[Group]:
-    """Join the processes that torchrun started, by its environment variables; alone without them.
+    """Connect to the other processes that torchrun started. Without torchrun, yield a group of one process.
 
     Raises:
-        ConfigError: the variables are incomplete or the others cannot be reached.
+        ConfigError: torchrun's environment variables are incomplete, or the other processes cannot be reached.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or dist.is_initialized():
         yield _current()

@@ -1,4 +1,4 @@
-"""The settings in which streams must agree that are read together."""
+"""Settings that must be equal for streams that are read together."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ SHARED = (
     *("setting", "mocrop", "data.root", "data.shards", "data.classes", "data.backend", "data.anchor_every"),
     "data.follow_links",
 )
-"""In training and testing they share one list, one reading and one box."""
+"""Settings that must be equal in training and testing, where streams share the list, the decoding and the box."""
 READING = ("setting", "mocrop", "data.backend", "data.anchor_every")
-"""Wherever the video comes from, they share one reading and one box."""
+"""Settings that must be equal wherever streams share the decoding and the box."""
 
 
 def require_shared(configs: Mapping[str, Config], keys: Sequence[str] = SHARED) -> None:
-    """Check that streams which are read together agree in ``keys``.
+    """Check that streams which are read together have equal settings.
+
+    Args:
+        configs: settings of each stream, by name.
+        keys: dotted names of the settings to compare.
 
     Raises:
-        ConfigError: they do not; the first difference is named.
+        ConfigError: settings differ. The message names the first difference.
     """
     (first, config), *others = configs.items()
     for key in keys:
@@ -35,7 +39,7 @@ def require_shared(configs: Mapping[str, Config], keys: Sequence[str] = SHARED) 
 
 
 def _value_of(config: Config, key: str) -> Any:
-    """The setting with a dotted name."""
+    """The value of the setting with a dotted name."""
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part)

@@ -1,4 +1,4 @@
-"""Bytes by path or address: files on a disk, on a web server, in an object store (all that fsspec knows)."""
+"""Read files by path or address: on a disk, a web server, or any object store that fsspec supports."""
 
 from __future__ import annotations
 
@@ -8,47 +8,46 @@ import re
 import time
 from typing import Any
 
-from coviar_mocrop.bitstream.addresses import redacted
 from coviar_mocrop.errors import DataError
-from coviar_mocrop.messages import pip_install
+from coviar_mocrop.messages import pip_install, reason_of, redacted
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _COUNT = re.compile(r"(\d+)\.\.(\d+)")
 _MOST = 1_000_000
-"""Names that one pattern may stand for."""
+"""Largest number of names that one pattern may stand for."""
 _TRIES = 3
 _WAIT = 0.5
-"""Seconds before the second try; twice as many before each further one."""
+"""Time before the second try, seconds. It doubles with each further try."""
 
 
 class NoSuchFile(DataError):
-    """There is no file of this name."""
+    """A file does not exist."""
 
 
 class Unreachable(DataError):
-    """A server or store does not answer now. This says nothing about the file, so that no clip is left out for it."""
+    """A server cannot be reached. The file itself may be intact, so clips are never skipped because of this error."""
 
 
 class WholeFilesOnly(DataError):
-    """A server sends a whole file where a part was asked for."""
+    """A server does not support range requests: it sends the whole file instead of a part."""
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
-    """Whether a name is an address, such as ``s3://bucket/a.tar``, and not a path."""
+    """Whether ``path`` is an address, such as ``s3://bucket/a.tar``, and not a local path."""
     return isinstance(path, str) and "://" in path
 
 
 def beside(path: str | os.PathLike[str], name: str) -> str:
-    """The file ``name`` in the folder of ``path``."""
+    """Return the path or address of the file ``name`` in the folder of ``path``."""
     folder, slash, _ = os.fspath(path).rpartition("/") if is_address(path) else ("", "", "")
     return f"{folder}{slash}{name}" if slash else os.path.join(os.path.dirname(path), name)
 
 
 def expand(pattern: str) -> list[str]:
-    """The names that a pattern stands for: ``{000..099}`` counts, ``{a,b}`` lists.
+    """Expand a pattern to names. ``{000..099}`` stands for a range of numbers, ``{a,b}`` for a list of words.
 
     Raises:
-        DataError: it counts down, or stands for too many names.
+        DataError: a range counts down, or the pattern stands for more than a million names.
     """
     choices: list[list[str]] = []
     total = 1
@@ -71,13 +70,21 @@ def expand(pattern: str) -> list[str]:
 
 
 def read(path: str | os.PathLike[str], start: int = 0, size: int | None = None) -> bytes:
-    """Bytes of a file from ``start`` on; fewer than ``size`` where it ends before. An address is tried three times.
+    """Read bytes of a file. Addresses are tried three times.
+
+    Args:
+        path: path or address.
+        start: position of the first byte.
+        size: number of bytes; None: to the end of the file.
+
+    Returns:
+        The bytes: fewer than ``size`` if the file ends before.
 
     Raises:
-        NoSuchFile: there is none.
-        Unreachable: the server does not answer.
-        WholeFilesOnly: it sends more than was asked for.
-        DataError: the file cannot be read.
+        NoSuchFile: the file does not exist.
+        Unreachable: the address cannot be read.
+        WholeFilesOnly: the server does not support range requests.
+        DataError: a local file cannot be read, or fsspec lacks a package for the address.
     """
     if not is_address(path):
         try:
@@ -87,7 +94,7 @@ def read(path: str | os.PathLike[str], start: int = 0, size: int | None = None) 
         except FileNotFoundError as error:
             raise NoSuchFile(f"{os.fspath(path)}: no such file; check the path") from error
         except OSError as error:
-            raise DataError(f"{os.fspath(path)}: cannot be read ({_said(error)}); check the path") from error
+            raise DataError(f"{os.fspath(path)}: cannot be read ({reason_of(error)}); check the path") from error
     address = os.fspath(path)
     system, inner = _file_system(address)
     for attempt in range(_TRIES):
@@ -102,27 +109,28 @@ def read(path: str | os.PathLike[str], start: int = 0, size: int | None = None) 
             raise NoSuchFile(f"{redacted(address)}: no such file; check the address") from error
         except Exception as error:  # every store raises errors of its own
             if attempt == _TRIES - 1:
-                said = f"cannot be read ({redacted(_said(error))}); check the address and the network"
+                said = f"cannot be read ({redacted(reason_of(error))}); check the address and the network"
                 raise Unreachable(f"{redacted(address)}: {said}") from error
             time.sleep(_WAIT * 2**attempt)
     raise AssertionError
 
 
 def copy(address: str, path: str | os.PathLike[str]) -> None:
-    """Copy a whole file from an address, piece by piece.
+    """Copy a file from an address to a local path, without holding it in memory.
 
     Raises:
-        Unreachable: it cannot be read to its end.
+        Unreachable: the file cannot be read to its end.
+        DataError: fsspec lacks a package for the address.
     """
     system, inner = _file_system(address)
     try:
         system.get_file(inner, os.fspath(path))
     except Exception as error:  # every store raises errors of its own
-        raise Unreachable(f"{redacted(address)}: cannot be copied ({redacted(_said(error))})") from error
+        raise Unreachable(f"{redacted(address)}: cannot be copied ({redacted(reason_of(error))})") from error
 
 
 def require_no_password(address: str) -> None:
-    """Refuse an address that would be kept, with its password, in settings and checkpoints.
+    """Check that an address holds no password, which would be stored in settings and checkpoints.
 
     Raises:
         DataError: it holds one.
@@ -135,19 +143,16 @@ def require_no_password(address: str) -> None:
 
 
 def _file_system(address: str) -> tuple[Any, str]:
-    """fsspec's file system for an address, and the path in it. fsspec keeps one a process, and its connections."""
+    """fsspec's file system for an address, and the path in it. fsspec reuses file systems and their connections."""
     try:
         from fsspec.core import url_to_fs
 
         system, inner = url_to_fs(address)
     except ImportError as error:
         how = f"for http: {pip_install('shards')}, for s3: s3fs, for gs: gcsfs"
-        raise DataError(f"{redacted(address)}: {_said(error)}; {how}") from error
+        raise DataError(f"{redacted(address)}: {reason_of(error)}; {how}") from error
     except ValueError as error:
-        raise DataError(f"{redacted(address)}: is no address that can be read ({redacted(_said(error))})") from error
+        raise DataError(
+            f"{redacted(address)}: is no address that can be read ({redacted(reason_of(error))})"
+        ) from error
     return system, inner
-
-
-def _said(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())

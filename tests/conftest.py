@@ -49,7 +49,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def no_figures() -> Iterator[None]:
     """Runs of the module make no figures of clips, and draw none of results: that takes longer than training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("coviar_mocrop.inference.show._add_figures", lambda *_: None)
+        patch.setattr("coviar_mocrop.viz.show._add_figures", lambda *_: None)
         patch.setattr("coviar_mocrop.viz.compare.save_figure", lambda _, path: Path(path).touch())
         patch.setattr("torch.utils.tensorboard.SummaryWriter.add_figure", lambda *_, **__: None)
         yield

@@ -200,6 +200,13 @@ SEVERAL = "data: {classes: c}\nstreams: {iframe: , mv: {train: {epochs: 3}}}"
         ("[" * 2000, [], "is not YAML"),
         (ONE, ["nonsense"], "expected key=value"),
         (ONE, ["a=[1"], "is not YAML"),
+        (ONE, [f"output={'[' * 5000}"], "is not YAML"),
+        (ONE, ["train={lr: 1, lr: 2}"], "key 'lr' stands twice"),
+        (f"{ONE}\nseed: !!int x", [], "is not YAML"),
+        (ONE, ["train.channels_last=!!bool x"], "is not YAML"),
+        (ONE, ["output=!!timestamp x"], "is not YAML"),
+        (ONE, ["mocrop.preset=[paper_v1]"], "'mocrop.preset' is .*paper_v1"),
+        (f"{ONE}\nmocrop: {{preset: {{paper_v1: 1}}}}", [], "'mocrop.preset' is .*paper_v1"),
         (ONE, ["setting=eficiency"], "did you mean 'efficiency'"),
         (ONE, ["streams.mv.train.lr=1"], r"--set streams.*: .*c\.yaml describes one run; leave out 'streams\.mv\.'"),
         ("data: {classes: c}", [], "c.yaml: key 'stream' is missing; name one, such as 'stream: mv', or several under"),
@@ -243,6 +250,13 @@ def test_one_line_that_names_key_place_and_remedy(tmp_path: Path, text: str, ove
     with pytest.raises(ConfigError, match=says) as caught:
         load_configs(path, overrides=overrides)
     assert "\n" not in str(caught.value)
+
+
+def test_a_date_is_text(tmp_path: Path) -> None:
+    """Folders are often named by dates; YAML would make the second one no date but an error."""
+    for date in ("2024-02-29", "2024-02-30"):
+        path = write(tmp_path / "c.yaml", f"{ONE}\noutput: {date}")
+        assert load_config(path).output == load_config(path, ["output=" + date]).output == date
 
 
 def test_a_run_that_is_not_there_or_not_chosen(tmp_path: Path) -> None:

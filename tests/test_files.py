@@ -101,6 +101,18 @@ def test_files_are_written_completely_or_not_at_all(tmp_path: Path) -> None:
     assert [file.read_text() for file in path.parent.iterdir()] == ["first"]
 
 
+@pytest.mark.parametrize("name", ["n" * 251 + ".mp4", "\u00fc" * 120 + "a.mp4", "\u4e16" * 83 + ".mp4"])
+def test_the_longest_names_can_be_written(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path / name, "first")
+    with atomic_write(tmp_path / name) as temporary:
+        assert temporary.suffix == ".mp4"
+        temporary.name.encode("utf-8")  # no part of a character
+        temporary.write_text("second")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "second")]
+    with pytest.raises(CoviarMocropError, match="name too long"), atomic_write(tmp_path / f"{name}{name}"):
+        pytest.fail("work began")
+
+
 def test_writing_in_threads_does_not_change_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Permissions are those of a plain file, and the umask, which all threads share, is never set."""
     plain = tmp_path / "plain"

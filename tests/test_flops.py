@@ -123,6 +123,14 @@ def test_a_network_costs_the_same_in_both_zoos() -> None:
         )
 
 
+def test_normalisation_and_pooling_by_hand() -> None:
+    shape = (1, 4, 8, 8)  # 256 elements
+    assert count_flops(nn.BatchNorm2d(4), shape) == 2 * 256
+    assert count_flops(nn.BatchNorm2d(4), shape, norm_cost=1) == 256
+    assert count_flops(nn.GroupNorm(2, 4), shape) == 5 * 256  # its mean and variance are computed
+    assert count_flops(nn.AdaptiveAvgPool2d(2), shape) == count_flops(nn.AdaptiveAvgPool2d(1), shape) == 256
+
+
 def test_counting_neither_runs_nor_changes_the_module() -> None:
     network = create_network(2, 5, input_norm=True)
     before = {key: value.clone() for key, value in network.state_dict().items()}

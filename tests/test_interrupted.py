@@ -14,6 +14,7 @@ import weakref
 from argparse import Namespace
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def test_killed_at_random_moments_it_ends_like_never_killed() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_job_ends_it_after_the_step_with_all_saved(
     demo: Path, trained: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_signal_to_the_job_ends_it_after_the_step_with_all_saved(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # under nohup it would be ignored
     )
     deadline = time.monotonic() + 120
     while not (output / "last.pt").exists() and time.monotonic() < deadline:
@@ -152,6 +154,7 @@ def test_a_bad_clip_in_mid_epoch_loses_no_step(demo: Path, tmp_path: Path) -> No
 READERS = """
 import multiprocessing, os, signal, sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from demo import small_config
 from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.clips.loading import create_testing_loader
@@ -164,7 +167,7 @@ loader = create_testing_loader([create_stream(config, videos.classes, weights=Fa
 batches = iter(loader)
 next(batches)
 (reader,) = multiprocessing.active_children()
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
     os.kill(reader.pid, number)
 assert sum(batch.size for batch in batches) == 7
 os.kill(reader.pid, signal.SIGSTOP)  # as on a loaded machine: it answers no signal in time
@@ -190,6 +193,26 @@ def test_a_process_that_reads_outlives_signals_but_not_its_parent(demo: Path, tm
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_removes_temporary_files(number: signal.Signals, tmp_path: Path) -> None:
+    """As Ctrl-C does. Once the command has ended, the signal has its meaning of before."""
+
+    def main() -> None:
+        with TemporaryDirectory(dir=tmp_path):
+            for _ in range(20):  # an exception in a garbage collection is lost
+                os.kill(os.getpid(), number)
+                time.sleep(0.5)
+
+    before = signal.signal(number, signal.SIG_DFL)  # it may be ignored, as under nohup
+    try:
+        with pytest.raises(SystemExit, match="130"):
+            run(main)
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_frees_what_the_command_held() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import json
 import subprocess
 import sys
@@ -36,6 +37,21 @@ def test_the_contract_is_offered() -> None:
         _ = coviar_mocrop.predictor
     with pytest.raises(ImportError, match="cannot import name 'open_clip'"):
         exec("from coviar_mocrop import open_clip")
+
+
+def test_the_contract_names_its_arguments() -> None:
+    from coviar_mocrop.flops import count_flops
+    from coviar_mocrop.mocrop import best_rectangle
+
+    for function, names in {
+        coviar_mocrop.open_video: "source backend anchor_every",
+        coviar_mocrop.load_clip: "path streams segments size box",
+        coviar_mocrop.estimate_box: "vectors frame_size settings",
+        coviar_mocrop.CropBox: "x0 y0 x1 y1",
+        best_rectangle: "density area_ratio tolerance objective",
+        count_flops: "module input_shape",
+    }.items():
+        assert list(inspect.signature(function).parameters)[: len(names.split())] == names.split(), function
 
 
 def test_the_package_by_itself_loads_nothing() -> None:

@@ -25,8 +25,9 @@ from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.clips.packing import pack_shards
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.convert import Canonical, Handling
+from coviar_mocrop.datasets.canonical import Canonical
 from coviar_mocrop.datasets.folder import prepare_folder
+from coviar_mocrop.datasets.handling import Handling
 from coviar_mocrop.datasets.transcoding import transcode_files
 from coviar_mocrop.errors import CoviarMocropError, VideoError
 from coviar_mocrop.parallel import run_map

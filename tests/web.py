@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +20,15 @@ class Server(ThreadingHTTPServer):
         breaks: after how many bytes it ends the connection; None: never.
         silent: whether it never answers.
         requests: paths asked for.
+        user: name and password without which it gives nothing; empty: it asks for none.
+        moved: address to which it sends everyone on, maybe a folder of its own; empty: it has the files.
+        headers: the last request's.
     """
 
     daemon_threads = True
     ranges, length, silent = True, True, False
+    user = moved = ""
+    headers: Any = None
     breaks: int | None = None
 
     def __init__(self, folder: Path) -> None:
@@ -39,9 +45,20 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
+        self.server.headers = self.headers
         path = self.server.folder / self.path.lstrip("/").partition("?")[0]
         if self.server.silent:
             threading.Event().wait(3)
+            return
+        if self.server.user:
+            given = self.headers.get("Authorization", "Basic ").removeprefix("Basic ")
+            if base64.b64decode(given).decode() != self.server.user:
+                self.send_error(401)
+                return
+        if self.server.moved and not f"{self.server.address}{self.path}".startswith(f"{self.server.moved}/"):
+            self.send_response(302)
+            self.send_header("Location", self.server.moved + self.path)
+            self.end_headers()
             return
         if not path.is_file():
             self.send_error(404)

@@ -1,20 +1,18 @@
-"""One piece of work on many items: in processes of this machine, or on the machines of a Ray cluster.
+"""Apply a function to many items in parallel: in processes or threads of this machine, or on a Ray cluster.
 
-What is given back depends on neither. A process that dies (killed, out of memory, a fault in a decoder) costs the item
-that it was at, which is tried again.
+The results do not depend on where they are computed. If a process dies (killed, out of memory, a crash in a decoder),
+only its current item is affected, and it is tried again.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
-from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
 from coviar_mocrop.errors import CoviarMocropError, VideoError
+from coviar_mocrop.interrupt import ended_by_signals
 from coviar_mocrop.parallel.processes import LocalProcesses
 from coviar_mocrop.parallel.threads import LocalThreads
 from coviar_mocrop.parallel.work import Bug, Crew, Item, Result
@@ -22,9 +20,7 @@ from coviar_mocrop.parallel.work import Bug, Crew, Item, Result
 __all__ = ["MORE_TRIES", "run_map"]
 
 MORE_TRIES = 2
-"""How often an item whose process died is tried again."""
-_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""Signals that end a process: from a cluster, and from a terminal that is closed."""
+"""Number of retries of an item whose process died."""
 
 
 def run_map(
@@ -39,32 +35,33 @@ def run_map(
     unit: str = "video",
     progress: bool = True,
 ) -> Generator[tuple[Item, Result | CoviarMocropError], None, None]:
-    """Do ``work`` on all items; each comes back with its result as soon as it is done, in any order.
+    """Call ``work`` on all items in parallel, and yield each result as soon as it is ready, in any order.
 
-    Few items are in flight at a time, so ``items`` may be long, and may be made while they are asked for. Until the
-    iterator ends, SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does. A loop that may end early closes it
-    (``contextlib.closing``): that ends the processes, which remove their temporary files first.
+    Only a few items are in progress at a time, so ``items`` may be a long or lazy iterable. Until the iterator ends,
+    SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does. If a loop over the results may end early, wrap the
+    iterator in ``contextlib.closing``. Closing it ends the processes, which first remove their temporary files.
 
     Args:
-        work: a function of a module, or an object of a class of a module, that pickles. It is sent to each process
-            once. It must give the same whenever it is called again with the same item.
-        items: what pickles; ``str(item)`` names it in messages.
-        workers: number of processes. Does not affect results.
-        threads: work in threads of this process instead; nothing is sent, and a fault ends the process.
-        ray: address of a Ray cluster that works instead, with all its processors: ``auto``, or ``host:port``. Its
-            machines need the folder that this process is in, and what lies at the paths that ``work`` uses.
-        gpus: GPUs that a process needs on the cluster; may be a fraction.
-        title: of the progress bar.
-        unit: of the progress bar.
-        progress: show a bar.
+        work: a picklable function or callable object. It is sent to each process once. Repeated calls with the same
+            item must give the same result.
+        items: picklable items. ``str(item)`` names an item in messages.
+        workers: number of processes or threads. Does not affect results.
+        threads: use threads of this process instead of processes. Then nothing needs to pickle, but a crash ends the
+            whole program.
+        ray: address of a Ray cluster to use instead, with all its CPU cores: ``auto`` or ``host:port``. Its machines
+            need access to the current working directory and to all paths that ``work`` uses.
+        gpus: number of GPUs, or a fraction of one, that a process on the cluster needs.
+        title: title of the progress bar.
+        unit: unit of the progress bar.
+        progress: show a progress bar.
 
     Yields:
-        The item, and the result of ``work`` or the :class:`CoviarMocropError` that it raised. An item whose process
-        dies again and again comes with a :class:`VideoError` that says so.
+        An item, and the result of ``work`` or the :class:`CoviarMocropError` that it raised. If the process of an item
+        dies three times, it is a :class:`VideoError`.
 
     Raises:
         CoviarMocropError: no process can be started, or the cluster cannot be reached.
-        Exception: ``work`` raised another error, which is a bug.
+        Exception: ``work`` raised any other error, which is a bug.
     """
     crew: Crew
     if ray is not None:
@@ -75,7 +72,7 @@ def run_map(
         crew = (LocalThreads if threads else LocalProcesses)(work, max(workers, 1))
     total = len(items) if isinstance(items, Sized) else None
     with (
-        _ended_by_signals(),
+        ended_by_signals(),
         crew,
         tqdm(desc=title, total=total, unit=unit, disable=not progress or total == 0) as bar,
     ):
@@ -87,7 +84,7 @@ def run_map(
 
 
 def _tried_again(crew: Crew, items: Iterable[Item]) -> Iterator[tuple[Item, Any]]:
-    """Items and outcomes. Those whose process died wait until the others are done, then are tried alone."""
+    """Items and outcomes. Items whose process died are tried again after all others, one at a time."""
     for attempt_number in range(1 + MORE_TRIES):
         suspects = []
         for item, outcome in crew.run(items, alone=attempt_number > 0):
@@ -98,22 +95,4 @@ def _tried_again(crew: Crew, items: Iterable[Item]) -> Iterator[tuple[Item, Any]
         items = suspects
     for item in items:
         tried = f"{item}: the process that worked on it died {1 + MORE_TRIES} times"
-        yield item, VideoError(f"{tried}, for want of memory or by a fault in a decoder; leave it out")
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Signals that would end this process without a word to its children raise KeyboardInterrupt.
-
-    Those that are ignored (SIGHUP under nohup), or handled by somebody, stay so.
-    """
-    in_main_thread = threading.current_thread() is threading.main_thread()  # Python lets no other set handlers
-    ours = [number for number in _ENDING if in_main_thread and signal.getsignal(number) == signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number in ours:
-                signal.signal(number, signal.SIG_DFL)
+        yield item, VideoError(f"{tried}, because memory ran out or a decoder crashed; leave it out")

@@ -1,4 +1,4 @@
-"""Work in processes of this machine."""
+"""Parallel work in processes of this machine."""
 
 from __future__ import annotations
 
@@ -19,25 +19,33 @@ from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.parallel.work import ONE_THREAD, Bug, Item, attempt, use_one_thread
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-"""How processes start. The server imports once what all need, and has none of the threads that a fork would break."""
+"""How processes are started. A fork server imports modules once for all, and has no threads that a fork would break."""
 _PATIENCE = 5.0
-"""Seconds that processes get to remove their temporary files before they are killed."""
+"""Time for processes to remove their temporary files before they are killed, seconds."""
 
 
 class LocalProcesses:
-    """Processes of this machine that do one piece of work; those that die are replaced. As a context, it ends them."""
+    """Processes of this machine that apply one function to items. Dead ones are replaced.
+
+    Leaving the context ends the processes.
+    """
 
     def __init__(self, work: Callable[[Any], Any], count: int) -> None:
-        """Nothing is started before there is an item for it."""
+        """Set up the crew. A process is started when the first item is ready for it.
+
+        Args:
+            work: function to call; see :func:`~coviar_mocrop.parallel.run_map`.
+            count: largest number of processes.
+        """
         self._work, self._count = work, count
         self._workers: list[_Worker] = []
 
     def run(self, items: Iterable[Item], alone: bool = False) -> Iterator[tuple[Item, Any]]:
-        """Items and their outcomes; of those whose process died, an EOFError.
+        """Yield items and their outcomes. If the process of an item died, the outcome is an EOFError.
 
         Args:
-            items: as many are in flight as there are processes.
-            alone: one at a time.
+            items: the items. Each process has one at a time.
+            alone: process one item at a time.
         """
         coming = iter(items)
         while True:
@@ -72,14 +80,14 @@ class LocalProcesses:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the processes: those at work remove their temporary files, unless that takes too long."""
+        """End the processes. They have a few seconds to remove their temporary files."""
         try:
             for worker in self._workers:
                 worker.process.terminate()
             deadline = time.monotonic() + _PATIENCE
             for worker in self._workers:
                 worker.process.join(max(deadline - time.monotonic(), 0))
-        finally:  # an impatient second Ctrl-C comes here too
+        finally:  # also after a second Ctrl-C
             for worker in self._workers:
                 worker.process.kill()
                 worker.process.join()
@@ -87,7 +95,7 @@ class LocalProcesses:
 
 
 class _Worker:
-    """A process, and the item that it is at."""
+    """A process and its current item."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         context: Any = multiprocessing.get_context(_METHOD)
@@ -104,17 +112,20 @@ class _Worker:
         self.item: Any = None
 
     def give(self, item: Any) -> None:
-        """Send an item. A process that is dead already is noticed by whoever waits for it."""
+        """Send an item. If the process is dead, this is noticed in :meth:`take`."""
         self.item, self.is_busy = item, True
         with suppress(OSError):
             self.connection.send(item)
 
     def take(self) -> Any:
-        """What became of the item; None: nothing yet, the process has only begun. To be called when there is something.
+        """Receive the outcome of the item. Call this when the connection is ready.
+
+        Returns:
+            The outcome in a tuple; None: the process has only reported that it has started.
 
         Raises:
-            EOFError: the process is dead.
-            CoviarMocropError: it died before it could begin.
+            EOFError: the process died.
+            CoviarMocropError: the process died before it had started.
         """
         try:
             found = self.connection.recv()
@@ -136,11 +147,11 @@ class _Worker:
 
 @contextmanager
 def inherited_by_children() -> Iterator[None]:
-    """What processes have from their first moment on: one native thread each, and no ear for what a terminal sends."""
+    """Start processes within this context so that each uses one native thread and ignores signals from a terminal."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     mask = None
-    if sys.platform != "win32":  # blocked, not ignored: Ctrl-C waits until this process hears it again
-        resource_tracker.ensure_running()  # it would end the blocking when it is started
+    if sys.platform != "win32":  # blocked, not ignored: a Ctrl-C is handled when the context ends
+        resource_tracker.ensure_running()  # starting it later would unblock the signals
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     os.environ.update(ONE_THREAD)
     try:
@@ -152,11 +163,11 @@ def inherited_by_children() -> Iterator[None]:
             else:
                 os.environ[name] = value
         if mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # raises what has waited
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # raises a Ctrl-C that has waited
 
 
 def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
-    """The life of a process: work on what comes, until nothing comes any more."""
+    """Main function of a process: process items until the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes; the parent decides
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
@@ -174,7 +185,7 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
 
 
 def _leave(number: int, frame: object) -> None:
-    """Unwind, so that files that are half written are removed. Another signal changes nothing."""
+    """Exit with stack unwinding, so that unfinished files are removed. Further signals are ignored."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(1)
 

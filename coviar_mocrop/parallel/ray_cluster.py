@@ -1,4 +1,4 @@
-"""The machines of a Ray cluster as processes for :func:`coviar_mocrop.parallel.run_map`."""
+"""Parallel work on a Ray cluster, for :func:`coviar_mocrop.parallel.run_map`."""
 
 from __future__ import annotations
 
@@ -16,42 +16,44 @@ from itertools import islice
 from typing import Any
 
 from coviar_mocrop.errors import CoviarMocropError
-from coviar_mocrop.messages import first_line, pip_install
+from coviar_mocrop.messages import first_line, pip_install, reason_of
 from coviar_mocrop.parallel.work import Item, attempt, use_one_thread
 
 _TASK_SECONDS = 1.0
-"""What a task should take: short items are sent together, because sending a task takes a millisecond."""
+"""Target duration of a task. Several short items are sent as one task, because sending a task takes a millisecond."""
 _MOST_ITEMS = 256
 _CONNECTING = 30.0
-"""Seconds for a cluster to answer."""
+"""Time for a cluster to answer, seconds."""
 _PATIENCE = 5.0
-"""Seconds that tasks get to remove their temporary files when the work is ended."""
+"""Time for tasks to remove their temporary files when they are cancelled, seconds."""
 _PROBE = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
 
 _work: dict[str, Callable[[Any], Any]] = {}
-"""In a process of the cluster: what it works on, by its number. It stays from task to task."""
+"""In a process of the cluster: the function to call, by its reference. It is kept from task to task."""
 
 
 class RayCluster:
-    """One piece of work for all processors of a Ray cluster. As a context, it connects, and ends what is under way.
+    """Applies one function to items on all cores of a Ray cluster.
 
-    Ray starts processes again, and takes up machines that come later. It repeats no task by itself: without end, it
-    would repeat those that run out of memory.
+    Entering the context connects to the cluster. Leaving it cancels tasks in progress.
+
+    Ray restarts dead processes, and uses machines that join later. Its own retries are switched off, because it would
+    repeat tasks that run out of memory without end.
     """
 
     def __init__(self, work: Callable[[Any], Any], address: str, gpus: float = 0) -> None:
-        """Nothing is started yet.
+        """Set up the crew. Nothing is started yet.
 
         Args:
             work: see :func:`~coviar_mocrop.parallel.run_map`.
             address: ``auto`` or ``host:port``.
-            gpus: that a task needs.
+            gpus: number of GPUs, or a fraction of one, that a task needs.
         """
         self._given, self._address, self._gpus = work, address, gpus
         self._under_way: dict[Any, list[Any]] = {}
 
     def __enter__(self) -> RayCluster:
-        """Connect, unless the process is connected already.
+        """Connect to the cluster, unless this process is connected to one already.
 
         Raises:
             CoviarMocropError: Ray is not installed, or no cluster answers.
@@ -67,13 +69,13 @@ class RayCluster:
             on_sigterm = signal.getsignal(signal.SIGTERM)
             ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
             if on_sigterm is not None and threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray replaces the handler
         self._task = ray.remote(_do).options(num_cpus=1, num_gpus=self._gpus, max_retries=0)
         self._reference = ray.put(self._given)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End what is under way, and disconnect."""
+        """Cancel tasks in progress, and disconnect if :meth:`__enter__` connected."""
         tasks = list(self._under_way)
         for task in tasks:
             self._ray.cancel(task)
@@ -83,11 +85,14 @@ class RayCluster:
             self._ray.shutdown()
 
     def run(self, items: Iterable[Item], alone: bool = False) -> Iterator[tuple[Item, Any]]:
-        """Items and their outcomes, in any order; of those whose process died, an EOFError.
+        """Yield items and their outcomes, in any order. If the process of an item died, the outcome is an EOFError.
 
         Args:
-            items: as many are in flight as keep the processors busy.
-            alone: each in a task of its own.
+            items: the items. There are up to two tasks per core at a time.
+            alone: send each item as a separate task.
+
+        Raises:
+            CoviarMocropError: a machine of the cluster cannot run the function.
         """
         errors = self._ray.exceptions
         dead = (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError, errors.ObjectLostError)
@@ -119,13 +124,13 @@ class RayCluster:
 
 
 def _do(reference: list[Any], items: Sequence[Any], folder: str) -> tuple[list[Any], float]:
-    """A task: outcomes, and the seconds that they took. It runs in a process of the cluster."""
+    """A task, which runs in a process of the cluster. Returns the outcomes, and the time they took in seconds."""
     import ray
 
     start = time.perf_counter()
     use_one_thread()
     try:
-        os.chdir(folder)  # so that relative paths mean the same, and messages name them as they were given
+        os.chdir(folder)  # so that relative paths work, and messages name paths as they were given
     except OSError as error:
         raise CoviarMocropError(f"{socket.gethostname()}: {folder}: {error.strerror}") from None
     number = reference[0].hex()
@@ -137,10 +142,10 @@ def _do(reference: list[Any], items: Sequence[Any], folder: str) -> tuple[list[A
 
 @cache
 def _require_cluster(address: str) -> None:
-    """Check that a cluster answers, in a process that can be ended: Ray itself would wait for it for very long.
+    """Check that a cluster answers, in a separate process with a time limit, because Ray itself waits for very long.
 
     Raises:
-        CoviarMocropError: none does.
+        CoviarMocropError: no cluster answers.
     """
     reason = _why_unreachable(address)
     if not reason:
@@ -160,7 +165,7 @@ def _require_cluster(address: str) -> None:
 
 
 def _why_unreachable(address: str) -> str:
-    """Why nothing can be listening at HOST:PORT; empty if something may be."""
+    """The error of a connection to HOST:PORT; empty if the connection works or the address has another form."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         return ""
@@ -168,4 +173,4 @@ def _why_unreachable(address: str) -> str:
         with socket.create_connection((host, int(port)), timeout=_CONNECTING):
             return ""
     except (OSError, OverflowError) as error:
-        return getattr(error, "strerror", None) or str(error)
+        return reason_of(error)

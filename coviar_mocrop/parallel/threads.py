@@ -1,4 +1,4 @@
-"""Work in threads of this process."""
+"""Parallel work in threads of this process."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from coviar_mocrop.parallel.work import Item, attempt, use_one_thread_of_torch
 
 
 class LocalThreads:
-    """Threads of this process, each with one thread of PyTorch. As a context, it waits for what is under way."""
+    """Threads of this process. In each, PyTorch uses one thread. Leaving the context waits for the current items."""
 
     def __init__(self, work: Callable[[Any], Any], count: int) -> None:
-        """Nothing is started before there is an item for it."""
+        """Set up the crew. A thread is started when the first item is ready for it.
+
+        Args:
+            work: function to call; see :func:`~coviar_mocrop.parallel.run_map`.
+            count: largest number of threads.
+        """
         self._work, self._count = work, count
         self._pool = ThreadPoolExecutor(count, initializer=use_one_thread_of_torch)
 
     def run(self, items: Iterable[Item], alone: bool = False) -> Iterator[tuple[Item, Any]]:
-        """Items and their outcomes; as many are in flight as there are threads."""
+        """Yield items and their outcomes. Each thread has one item at a time; ``alone`` is ignored."""
         coming = iter(items)
         futures: dict[Future[Any], Item] = {}
         while True:

@@ -1,4 +1,4 @@
-"""One piece of work on one item, in whichever process, and what all who do such work have in common."""
+"""What processes, threads and clusters have in common: the interface, and calling a function on one item."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ Result = TypeVar("Result")
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
-"""Environment of a process that works: N processes use N processors, and no bit depends on N."""
+"""Environment variables for one native thread per process. N processes use N cores, and results do not depend on N."""
 
 
 class Bug(NamedTuple):
-    """An exception that is none of ours, on its way to the process that asked."""
+    """An unexpected exception, to be passed on to the calling process."""
 
     error: Exception
     where: str
 
     def throw(self) -> None:
-        """Raise it, with the traceback of the other process as its cause."""
+        """Raise the exception, with the traceback of the other process as its cause."""
         raise self.error from RuntimeError(f"\n{self.where}")
 
 
 class Crew(Protocol):
-    """Processes that do one piece of work, wherever they are. As a context, it ends what is under way."""
+    """Workers that apply one function to items. Leaving the context ends work in progress."""
 
     def run(self, items: Iterable[Item], alone: bool = False) -> Iterator[tuple[Item, Any]]:
-        """Items and what :func:`attempt` gave, in any order; of those whose process died, an EOFError.
+        """Yield items and the results of :func:`attempt`, in any order.
 
-        ``alone``: an item has a process for itself, so that it is known who is to blame.
+        If the process of an item died, the result is an EOFError.
+
+        Args:
+            items: the items.
+            alone: send each item separately, so that the item that makes a process die is known.
         """
         ...
 
@@ -46,7 +50,7 @@ class Crew(Protocol):
 
 
 def attempt(work: Callable[[Item], Result], item: Item) -> Result | CoviarMocropError | Bug:
-    """The result, or the error as a value, which crosses process borders unchanged."""
+    """Call ``work`` on an item. Errors are returned as values, which can be sent to other processes unchanged."""
     try:
         return work(item)
     except CoviarMocropError as error:
@@ -56,13 +60,13 @@ def attempt(work: Callable[[Item], Result], item: Item) -> Result | CoviarMocrop
 
 
 def use_one_thread() -> None:
-    """For processes in which libraries were loaded before their environment could say so."""
+    """Make libraries use one thread in this process, even if PyTorch was loaded before the environment was set."""
     os.environ.update(ONE_THREAD)
     use_one_thread_of_torch()
 
 
 def use_one_thread_of_torch() -> None:
-    """Of this process, where PyTorch is loaded."""
+    """Make PyTorch, if it is loaded, use one thread for what the current thread computes."""
     if "torch" in sys.modules:
         import torch
 
