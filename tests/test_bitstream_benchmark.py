@@ -123,6 +123,8 @@ def test_fuzzer(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert summary["copies"] == sum(summary["outcomes"].values()) == 6
     assert summary["outcomes"].keys() <= {"data", "error"}
     assert summary["bad"] == []
+    by_codec = summary["noticed_by_codec"].values()
+    assert [sum(column) for column in zip(*by_codec, strict=True)] == [summary["noticed"], summary["changed"]]
     assert summary["peak_megabytes"] > 10
 
 

@@ -14,7 +14,7 @@ from web import Server, serving
 
 from coviar_mocrop import load_clip
 from coviar_mocrop.bitstream import open_video, packets, remote, transcode
-from coviar_mocrop.datasets.transcoding import find_videos
+from coviar_mocrop.datasets.transcoding import find_videos, transcode_files
 from coviar_mocrop.errors import VideoError
 
 
@@ -97,6 +97,67 @@ def test_errors_over_http(tmp_path: Path, server: Server) -> None:
         open_video(Path("http://x/y"))
     with pytest.raises(VideoError, match="mvextractor cannot read an address"):
         open_video(f"{server.address}/{record(wandering(3, 64, 48, 3), tmp_path / 'a.mp4').name}", "mvextractor")
+
+
+def test_a_user_and_a_password_are_sent_and_not_shown(clip: Path, server: Server, tmp_path: Path) -> None:
+    server.user = "admin:geh:eim@\u00fc"
+    bare = server.address.removeprefix("http://")
+    address, shown = (f"http://admin:{word}@{bare}/clip.mp4" for word in ("geh%3Aeim%40%C3%BC", "***"))
+    with open_video(address) as video:
+        assert (video.path, video.info.num_frames) == (shown, 30)
+        assert len(video.get_frames_at([29])) == 1
+    for wrong in (f"http://admin:falsch@{bare}/clip.mp4", f"http://admin:falsch@{bare}/none.mp4"):
+        with pytest.raises(VideoError, match=r"\*\*\*@.*401 Unauthorized") as error:
+            open_video(wrong)
+        assert "falsch" not in str(error.value)
+    (tmp_path / "text.mp4").write_text("no video\n" * 100)
+    server.ranges = False
+    with pytest.raises(VideoError, match=r"\*\*\*@.*is not a readable video") as error:
+        open_video(address.replace("clip", "text"))
+    assert "geh" not in str(error.value)
+    server.ranges = True
+    (written, target), *_ = transcode_files([address], tmp_path / "out")[0].items()
+    assert (written, target) == (address, tmp_path / "out/clip.mp4")
+    _, failed = transcode_files([address.replace("clip", "text"), clip], tmp_path / "out")
+    assert list(failed) == [shown.replace("clip", "text")]
+    assert "geh" not in (tmp_path / "out/failed.csv").read_text()
+    server.user = "admin:"
+    with open_video(f"http://admin@{bare}/clip.mp4") as video:
+        assert video.info.num_frames == 30
+
+
+def test_a_password_is_not_sent_on_to_another_server(clip: Path, server: Server, tmp_path: Path) -> None:
+    with serving(tmp_path) as other:
+        server.moved = other.address
+        with open_video(server.address.replace("//", "//admin:geheim@") + "/clip.mp4") as video:
+            assert video.info.num_frames == 30
+        assert "Authorization" in server.headers
+        assert "Authorization" not in other.headers
+
+
+def test_a_password_is_sent_again_to_the_same_server(clip: Path, server: Server, tmp_path: Path) -> None:
+    """A redirect within it; a name of it that differs counts as another server."""
+    (tmp_path / "moved").mkdir()
+    clip.rename(tmp_path / "moved/clip.mp4")
+    server.user = "admin:geheim"
+    address = server.address.replace("//", "//admin:geheim@") + "/clip.mp4"
+    server.moved = f"{server.address}/moved"
+    with open_video(address) as video:
+        assert video.info.num_frames == 30
+    server.moved = f"{server.address.replace('127.0.0.1', 'localhost')}/moved"
+    with pytest.raises(VideoError, match="401 Unauthorized"):
+        open_video(address)
+    assert "Authorization" not in server.headers
+
+
+@pytest.mark.parametrize("password", ["ge/heim", "ge?heim", "[geheim", "ge/he@im"])
+def test_a_password_in_an_address_that_is_not_valid(password: str) -> None:
+    with pytest.raises(VideoError) as error:
+        open_video(f"http://admin:{password}@127.0.0.1:9/clip.mp4")
+    assert str(error.value) == (
+        "http://admin:***@127.0.0.1:9/clip.mp4: is not a valid address; write special characters of a user name and a "
+        "password as %XX, such as %2F for a slash"
+    )
 
 
 @pytest.mark.parametrize("ranges", [True, False])

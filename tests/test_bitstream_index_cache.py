@@ -24,6 +24,23 @@ STREAMS: dict[str, dict[str, Any]] = {
 }
 
 
+WRONG: dict[str, tuple[str, Any]] = {
+    "order of text": ("order", lambda order: order.astype(str)),
+    "order of fractions": ("order", lambda order: order + 0.5),
+    "order backwards": ("order", lambda order: order[::-1]),
+    "order with repeats": ("order", lambda order: np.repeat(order[::2], 2)),
+    "order in two columns": ("order", lambda order: order.reshape(-1, 2)),
+    "no key frame": ("starts", lambda starts: starts[:0]),
+    "key frames that are not there": ("starts", lambda starts: starts - 1),
+    "five turns": ("rotation", lambda _: np.int64(5)),
+    "a turn backwards": ("rotation", lambda _: np.int64(-1)),
+    "turns of text": ("rotation", lambda _: np.array("1")),
+    "times of text": ("pts", lambda times: times.astype(str)),
+    "key of numbers": ("key", lambda key: key.astype(np.int64)),
+}
+"""Arrays of an index, and what makes them wrong."""
+
+
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
     """26 frames, a key frame every 10."""
@@ -94,7 +111,7 @@ def test_a_video_that_changed_behind_its_back_is_an_error(tmp_path: Path, clip: 
     assert str(error.value).startswith(f"{clip}: ")
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "bytes", "numbers", "pickle", "folder"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "bytes", "numbers", "pickle", "folder", *WRONG])
 def test_damaged_indices_count_as_absent(tmp_path: Path, clip: Path, damage: str, scans: list[str]) -> None:
     cache = tmp_path / "cache"
     expected = contents(clip, index_cache=cache)
@@ -116,11 +133,24 @@ def test_damaged_indices_count_as_absent(tmp_path: Path, clip: Path, damage: str
         np.savez(kept, **{**columns, "order": columns["order"] + 20})
     elif damage == "pickle":
         np.savez(kept, **{**columns, "pts": np.array([{}], dtype=object)})
+    elif damage in WRONG:
+        name, change = WRONG[damage]
+        np.savez(kept, **{**columns, name: change(columns[name])})
     elif damage == "folder":
         kept.unlink()
         kept.mkdir()
     assert contents(clip, index_cache=cache) == expected
     assert len(scans) == 2
+
+
+def test_an_index_in_memory(clip: Path, scans: list[str]) -> None:
+    expected = contents(clip)
+    with open_video(clip, index_cache=b"") as video:
+        packed = video.packed_index()
+    assert contents(clip, index_cache=packed) == expected
+    assert len(scans) == 2
+    with open_video(clip) as video, pytest.raises(VideoError, match=r'without checksums.*; give index_cache=b""'):
+        video.packed_index()
 
 
 def test_where_nothing_can_be_written_nothing_is_kept(tmp_path: Path, clip: Path) -> None:

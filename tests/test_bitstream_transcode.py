@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 from clips import (
     Picture,
     decode,
@@ -225,7 +227,70 @@ def test_a_target_that_cannot_be_written_leaves_no_file(tmp_path: Path, target: 
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("codec", ["h264", "mpeg4"])
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        *(({"frame_rate": rate}, "give 0.001 to 65535") for rate in (float("nan"), float("inf"), 0, -25, 0.0004, 1e12)),
+        ({"frame_rate": Fraction(90000)}, "give 0.001 to 65535"),
+        *(({"gop": gop}, "give 1 to") for gop in (0, -1, 2**40)),
+        *(({"quality": quality}, "give (0 to 51|1 to 31)$") for quality in (-1, 52)),
+    ],
+)
+def test_numbers_out_of_range(tmp_path: Path, codec: Any, how: dict[str, Any], says: str) -> None:
+    (name,) = how
+    with pytest.raises(VideoError, match=rf"target\.mp4: {name} is .*; {says}"):
+        encode(wandering(3, 64, 48, 5), tmp_path / "target.mp4", codec=codec, **how)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("codec", ["h264", "mpeg4"])
+@pytest.mark.parametrize("rate", [Fraction(120000, 1001), 239.8765, 999.999, 65535.0])
+def test_frame_rates_of_fast_cameras(tmp_path: Path, codec: Any, rate: float) -> None:
+    assert encode(wandering(4, 64, 48, 5), tmp_path / "clip.mp4", codec=codec, frame_rate=rate) == 4
+    with open_video(tmp_path / "clip.mp4") as video:
+        assert video.info.frame_rate == pytest.approx(float(rate), rel=1e-4)
+
+
+@pytest.mark.parametrize(("step", "unit"), [(1, Fraction(1, 90000)), (3000, Fraction(1))])
+def test_an_impossible_frame_rate_of_the_source_is_replaced(tmp_path: Path, step: int, unit: Fraction) -> None:
+    """90000 frames per second, and one in 50 minutes."""
+    encode(wandering(3, 64, 48, 5), tmp_path / "clip.mp4")
+    with av.open(os.fspath(tmp_path / "clip.mp4")) as clip, av.open(os.fspath(tmp_path / "source.mp4"), "w") as source:
+        stream = source.add_stream_from_template(clip.streams.video[0])
+        stream.time_base = unit
+        for number, packet in enumerate(packet for packet in clip.demux(video=0) if packet.size):
+            packet.stream, packet.time_base = stream, unit
+            packet.pts = packet.dts = number * step
+            packet.duration = step
+            source.mux(packet)
+    with open_video(tmp_path / "source.mp4") as video:
+        assert not 0.001 <= video.info.frame_rate <= 65535
+    assert transcode(tmp_path / "source.mp4", tmp_path / "target.mp4", size=None) == (3, 0)
+    with open_video(tmp_path / "target.mp4") as video:
+        assert video.info.frame_rate == 25
+
+
+def test_the_best_quality_of_all_is_lossless(tmp_path: Path) -> None:
+    """0 is not None."""
+    pictures = wandering(3, 64, 48, 5, noise=20)
+    plane = [VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p") for picture in pictures]
+    encode(plane, tmp_path / "target.mkv", quality=0)
+    with av.open(os.fspath(tmp_path / "target.mkv")) as container:
+        for frame, expected in zip(container.decode(video=0), plane, strict=True):
+            np.testing.assert_array_equal(frame.to_ndarray(), expected.to_ndarray())
+
+
 def test_a_missing_folder_is_made(web_clip: Path, tmp_path: Path) -> None:
     target = tmp_path / "some" / "folder" / "target.mp4"
     assert transcode(web_clip, target, size=(64, 48)).num_frames == 30
     assert len(decode(target)) == 30
+
+
+def test_a_name_that_is_too_long_is_a_fault_of_that_video_alone(tmp_path: Path) -> None:
+    """What goes through many videos can leave this one out; a full disk ends it."""
+    with pytest.raises(VideoError, match="too long"):
+        encode(wandering(3, 64, 48, 5), tmp_path / f"{'n' * 252}.mp4")
+    with pytest.raises(CoviarMocropError, match="cannot be written") as error:
+        encode(wandering(3, 64, 48, 5), "/dev/null/target.mp4")
+    assert not isinstance(error.value, VideoError)

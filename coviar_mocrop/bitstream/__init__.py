@@ -1,4 +1,4 @@
-"""Compressed video: I-frames, motion vectors, accumulated motion and residuals, without torch."""
+"""Read I-frames, motion vectors, accumulated motion and residuals from compressed video, without torch."""
 
 from coviar_mocrop.bitstream.frame_view import FrameView
 from coviar_mocrop.bitstream.transcode import transcode

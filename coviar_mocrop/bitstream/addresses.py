@@ -1,4 +1,4 @@
-"""Sources that are read once, from front to back: files, pipes, cameras and servers, and how FFmpeg opens each."""
+"""Open sources that are read once, from front to back: files, pipes, cameras and servers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from av.container.input import InputContainer
 from coviar_mocrop.bitstream.container import FORMATS, TOLERANT, logged_errors, max_pixels, name_of, url_of, watched
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
+from coviar_mocrop.messages import reason_of, redacted
 
 Transport = Literal["tcp", "udp"]
 STANDARD_INPUT = "-"
@@ -27,14 +29,10 @@ _PROTOCOLS = {
     "tcp": "tcp",
     "udp": "udp",
 }
-"""What FFmpeg may use for an address, by its scheme."""
+"""Protocols that FFmpeg may use for an address, by its scheme."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_PASSWORDS = (
-    re.compile(r"(://[^/@\s:]*):(?!\d{1,5}/)[^\s]*(?=@)"),  # user:password@, also if the password is not escaped
-    re.compile(r"((?:pass|passwd|password|pwd|token|secret|key)=)[^&\s/'\"]+", re.IGNORECASE),
-)
 _LOOK_AT = 2_000_000
-"""Microseconds of a source that are looked at before the first frame comes."""
+"""Microseconds of a source that FFmpeg may examine before the first frame."""
 _DEVICES = "v4l2"
 
 
@@ -43,39 +41,42 @@ class StreamSource:
     """A source that is open.
 
     Attributes:
-        container: FFmpeg's.
-        path: what it is called in messages, without a password.
-        is_live: whether it goes on whether or not it is read: a camera, or a server that sends without end.
-        is_remote: whether it can break and come back: anything with an address, and devices.
+        container: the container that FFmpeg opened.
+        path: name of the source in messages, without a password.
+        is_live: whether the source sends at its own pace: a camera, or a server that sends without end.
+        is_remote: whether the source can break and be opened again: all with an address, and devices.
     """
 
-    container: InputContainer = field(repr=False)  # which knows the password
+    container: InputContainer = field(repr=False)  # it holds the password
     path: str
     is_live: bool
     is_remote: bool
 
 
-def redacted(text: str) -> str:
-    """A message or an address without the passwords in it."""
-    for pattern, shown in zip(_PASSWORDS, (r"\1:***", r"\1***"), strict=True):
-        text = pattern.sub(shown, text)
-    return text
-
-
 def scheme_of(source: Source) -> str:
-    """The scheme of an address, lower case; empty for all that is not one: files, whatever they are called."""
+    """The scheme of an address, in lower case; empty for everything else, such as files of any name."""
     found = _SCHEME.match(source) if isinstance(source, str) else None
     return found[1].lower() if found else ""
 
 
 def source_name(source: Source) -> str:
-    """What to call a source."""
+    """The name of a source in messages, without a password."""
     name = name_of(source)
     return "standard input" if name == STANDARD_INPUT else redacted(name)
 
 
+def source_names(sources: Sequence[Source]) -> list[str]:
+    """The names of several sources, in their order. Different sources with one :func:`source_name` are numbered."""
+    keys = [os.fspath(source) if isinstance(source, os.PathLike) else source for source in sources]
+    names: dict[Source, str] = {}
+    for key in dict.fromkeys(keys):
+        alike = [source_name(other) for other in names].count(source_name(key))
+        names[key] = source_name(key) + (f" ({alike + 1})" if alike else "")
+    return [names[key] for key in keys]
+
+
 def is_endless(source: Source) -> bool:
-    """Whether the name alone says that a source has no end, or cannot be read twice."""
+    """Whether a source, by its name, may have no end or can be read only once."""
     if not isinstance(source, (str, os.PathLike)):
         return False
     path = os.fspath(source)
@@ -83,7 +84,7 @@ def is_endless(source: Source) -> bool:
 
 
 def is_remote(source: Source) -> bool:
-    """Whether a source can be away and come back: all with an address, and cameras."""
+    """Whether a source can break and be opened again: all with an address, and cameras."""
     return scheme_of(source) in _PROTOCOLS or (isinstance(source, (str, os.PathLike)) and _is_device(os.fspath(source)))
 
 
@@ -93,12 +94,12 @@ def open_source(source: Source, *, max_frame_pixels: int, transport: Transport, 
     Args:
         source: a path (also of a named pipe, or of a V4L2 camera that delivers H.264), an address (rtsp, rtsps, http,
             https, udp, tcp), ``-`` for standard input, or a file opened for reading bytes.
-        max_frame_pixels: FFmpeg allocates no larger frame when it looks into the source.
-        transport: of RTSP.
+        max_frame_pixels: FFmpeg allocates no larger frame when it opens the source.
+        transport: transport of RTSP.
         timeout: seconds without an answer after which a server is given up.
 
     Raises:
-        VideoError: it cannot be opened, or holds no video.
+        VideoError: the source cannot be opened, or holds no video.
     """
     name = source_name(source)
     options = {
@@ -119,9 +120,9 @@ def open_source(source: Source, *, max_frame_pixels: int, transport: Transport, 
             raise VideoError(f"{name}: addresses of {scheme} are not read; give one of {', '.join(_PROTOCOLS)}")
         options["protocol_whitelist"] = _PROTOCOLS[scheme]
         how["timeout"] = timeout
-        if scheme in ("http", "https"):  # a file whose connection breaks is read on from where it broke
+        if scheme in ("http", "https"):  # if the connection breaks, FFmpeg goes on where it broke
             options.update(reconnect="1", reconnect_delay_max=str(max(int(timeout), 1)))
-        if scheme == "udp":  # what overflows is lost, but does not end the stream
+        if scheme == "udp":  # an overflow loses packets but does not end the stream
             options["overrun_nonfatal"] = "1"
         if scheme in ("rtsp", "rtsps"):
             options["format_whitelist"] = "rtsp"
@@ -140,7 +141,7 @@ def open_source(source: Source, *, max_frame_pixels: int, transport: Transport, 
     try:
         container = av.open(path, **how)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        if scheme and time.monotonic() - began >= timeout:  # which FFmpeg may take for the end of the data
+        if scheme and time.monotonic() - began >= timeout:  # FFmpeg may report a timeout as the end of the data
             text = f"no answer within {timeout:g} s; check the address and the network"
         else:
             text = _format_problem(error, path, how) or _explained(error, scheme, source)
@@ -152,7 +153,7 @@ def open_source(source: Source, *, max_frame_pixels: int, transport: Transport, 
 
 
 def _format_problem(error: Exception, path: str, how: dict[str, Any]) -> str:
-    """What to say if the format is not allowed; that takes another look, which a pipe does not give."""
+    """The message if the format is not allowed, else empty. It opens the source again, so it is empty for pipes."""
     if not isinstance(error, av.error.ArgumentError) or is_endless(path):
         return ""
     for context, text in logged_errors(lambda: av.open(path, **how).close()):
@@ -165,12 +166,12 @@ def _format_problem(error: Exception, path: str, how: dict[str, Any]) -> str:
 
 
 def _explained(error: Exception, scheme: str, source: Source) -> str:
-    """Why a source could not be opened, and what can be done."""
+    """Why a source could not be opened, and what to do."""
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         return "the user name or the password is wrong; give them as SCHEME://USER:PASSWORD@HOST/..."
     if isinstance(error, av.error.HTTPNotFoundError):
         return "the server does not have it; check the path in the address"
-    reason = redacted(" ".join((getattr(error, "strerror", None) or str(error)).split()))
+    reason = redacted(reason_of(error))
     if isinstance(error, ConnectionRefusedError):
         return "the connection was refused; check the host, the port, and whether the camera is on"
     if scheme:

@@ -1,4 +1,4 @@
-"""Opening files with FFmpeg: which formats are allowed, how large frames may be, and what errors become."""
+"""Open files with FFmpeg: limit the formats and the frame size, and turn FFmpeg's errors into :class:`VideoError`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import av.error
 import av.logging
 from av.container.input import InputContainer
 
-from coviar_mocrop.bitstream.remote import RemoteFile, connection_problem
+from coviar_mocrop.bitstream.remote import RemoteFile, connection_problem, is_address
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
+from coviar_mocrop.messages import reason_of, redacted
 
 FORMATS = (
     *("asf", "avi", "av1", "cavsvideo", "dirac", "dv", "flv", "gxf", "h261", "h263", "h264", "hevc", "ivf", "live_flv"),
@@ -33,19 +34,21 @@ MAX_FRAME_PIXELS = 8192 * 4320
 """Default limit of the frame size, pixels."""
 
 TOLERANT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
-"""What lets files be opened whose titles are not text; from PyAV 19 on, they always are."""
+"""Lets PyAV open files whose metadata are not valid text. From PyAV 19 on, it always does."""
 
 _PADDING = 64 * 16384
-"""Pixels by which a decoder may round up a frame."""
+"""Number of pixels by which a decoder may round up a frame."""
 
 _FFMPEG_ERRORS = (av.error.FFmpegError, OSError, ValueError, IndexError, OverflowError)
-"""What PyAV raises. ValueError: an open file that was closed. IndexError: a stream that appears on the way."""
+"""What PyAV raises. ValueError: a file object was closed. IndexError: a stream appears within the file."""
 
-_logging = threading.RLock()  # the level is the same for all threads
+_logging = threading.RLock()  # all threads share the level
 
 
 def name_of(source: Source) -> str:
-    """What to call a source in messages."""
+    """The name of a source in messages; an address without its password."""
+    if is_address(source):
+        return redacted(str(source))
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source)
     name = getattr(source, "name", None)
@@ -53,7 +56,7 @@ def name_of(source: Source) -> str:
 
 
 def url_of(path: str | os.PathLike[str]) -> str:
-    """The address by which FFmpeg opens a file of this name and nothing else, whatever the name looks like."""
+    """The address with which FFmpeg opens the file of this name, even if the name looks like another address."""
     return f"file:{os.fspath(path)}"
 
 
@@ -65,7 +68,7 @@ def open_container(source: Source, max_frame_pixels: int = MAX_FRAME_PIXELS) -> 
         max_frame_pixels: FFmpeg allocates no larger frame when it looks into the file.
 
     Raises:
-        VideoError: it is missing, unreadable, no video, or of a format that is not among ``FORMATS``.
+        VideoError: it is missing, unreadable, not a video, or of a format that is not among ``FORMATS``.
         TypeError: ``source`` is neither a path nor a file.
     """
     name = name_of(source)
@@ -82,7 +85,7 @@ def open_container(source: Source, max_frame_pixels: int = MAX_FRAME_PIXELS) -> 
 
 
 def _explained(error: VideoError, source: Source) -> str:
-    """The message for a container that could not be opened."""
+    """The error message for a container that could not be opened."""
     name, cause = name_of(source), error.__cause__
     if isinstance(cause, FileNotFoundError):
         if "://" in name or name.startswith(("http:/", "https:/")):
@@ -103,7 +106,7 @@ def _explained(error: VideoError, source: Source) -> str:
 
 
 def max_pixels(max_frame_pixels: int) -> str:
-    """FFmpeg's option ``max_pixels``: no frame that keeps the limit is refused for what the decoder adds to it."""
+    """FFmpeg's option ``max_pixels``: the limit, plus the pixels by which a decoder may round up a frame."""
     return str(max_frame_pixels + _PADDING)
 
 
@@ -122,7 +125,7 @@ def _open(source: Source, max_frame_pixels: int) -> InputContainer:
 
 
 def claimed_size(action: Callable[[], object]) -> tuple[int, int] | None:
-    """Width and height of the frame that FFmpeg refuses to allocate in ``action``; None if it does not."""
+    """Width and height of the frame that FFmpeg refuses to allocate in ``action``; None if it refuses none."""
     for _, text in logged_errors(action):
         if found := re.match(r"Picture size (\d+)x(\d+) exceeds", text):
             return int(found[1]), int(found[2])
@@ -130,7 +133,7 @@ def claimed_size(action: Callable[[], object]) -> tuple[int, int] | None:
 
 
 def logged_errors(action: Callable[[], object]) -> list[tuple[str, str]]:
-    """Do ``action`` again; return what FFmpeg logs about its errors, as (context, text)."""
+    """Call ``action``; return the errors that FFmpeg logs meanwhile, as (context, text)."""
     with _logging:
         level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
         av.logging.set_level(av.logging.ERROR)
@@ -146,23 +149,18 @@ def logged_errors(action: Callable[[], object]) -> list[tuple[str, str]]:
 
 @contextmanager
 def watched(source: Source, problem: str = "is damaged ({})") -> Iterator[None]:
-    """Turn whatever FFmpeg raises, and a connection that breaks, into a :class:`VideoError`.
+    """Turn FFmpeg's errors and a broken connection into a :class:`VideoError`.
 
     Args:
         source: what is read.
-        problem: the message, with a place for the reason.
+        problem: the error message, with ``{}`` for the reason.
     """
     try:
         yield
     except _FFMPEG_ERRORS as error:
         if isinstance(error, OSError) and not isinstance(error, av.error.FFmpegError):  # from an open file
             problem = "cannot be read ({})"
-        text = connection_problem(source) or f"{name_of(source)}: {problem.format(_reason(error))}"
+        text = connection_problem(source) or f"{name_of(source)}: {problem.format(reason_of(error))}"
         raise VideoError(text) from error
     if text := connection_problem(source):
         raise VideoError(text)
-
-
-def _reason(error: Exception) -> str:
-    """Why, without the number and the path that FFmpeg's errors repeat."""
-    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())

@@ -1,7 +1,7 @@
-"""Decoders for one stream, packets through them, and pictures out of them: what all ways of reading share.
+"""Decode packets to frames and convert them to RGB, for all ways of reading.
 
-FFmpeg's frame threading returns wrong vectors for H.264 with B-frames, different from run to run, so a decoder here
-always runs in one thread; parallelism comes from reading several videos at once.
+FFmpeg's frame threading returns wrong vectors for H.264 with B-frames, different from run to run. So a decoder here
+always runs in one thread. Several videos are read in parallel instead.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class StreamDecoding:
     """How one video stream is decoded.
 
     Attributes:
-        path: of the video, for messages.
+        path: name of the video in error messages.
         codec: FFmpeg's name of the decoder.
         width, height: pixels, coded orientation, as the container says.
     """
 
     def __init__(self, source: Source, template: VideoCodecContext, max_frame_pixels: int) -> None:
-        """Nothing is decoded yet.
+        """Prepare decoding.
 
         Args:
             source: what the stream is read from.
@@ -62,7 +62,7 @@ class StreamDecoding:
         """Check the size of a frame.
 
         Raises:
-            VideoError: it is too large.
+            VideoError: the frame is too large.
         """
         if max(width, height) > _LARGEST:
             raise VideoError(f"{self.path}: claims {width}x{height} pixels; it is damaged, copy it again")
@@ -73,12 +73,17 @@ class StreamDecoding:
             )
 
     def decoder(self, *, vectors: bool, pixels: bool) -> VideoCodecContext:
-        """A new decoder: with motion vectors or without, with pictures worth looking at or without."""
+        """Make a new decoder.
+
+        Args:
+            vectors: whether it exports motion vectors.
+            pixels: whether its pictures are used. If not, steps that only affect pixels are skipped.
+        """
         context = av.CodecContext.create(self.codec, "r")
         assert isinstance(context, VideoCodecContext)
         context.extradata = self._template.extradata
         context.codec_tag = self._template.codec_tag
-        # some decoders (WMV, FFV1) have no other way to know
+        # some decoders (WMV, FFV1) cannot know the size otherwise
         context.width, context.height = self.width, self.height
         use_one_thread(context)
         # Damaged blocks repeat the frame before. FFmpeg's default guesses their vectors from pixels, so that
@@ -93,11 +98,11 @@ class StreamDecoding:
         return context
 
     def decode(self, packet: av.Packet | None, decoder: VideoCodecContext) -> list[VideoFrame] | None:
-        """The frames that come out when a packet goes in, in display order; None if it does not decode.
+        """Decode a packet; return the frames that come out, in display order, or None if it does not decode.
 
         Args:
             packet: None drains the decoder.
-            decoder: of :meth:`decoder`.
+            decoder: made by :meth:`decoder`.
 
         Raises:
             VideoError: the frame is too large.
@@ -120,7 +125,7 @@ class StreamDecoding:
         self.require_size(*size)
 
     def convert(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """The picture of a frame: see :meth:`~coviar_mocrop.bitstream.types.DecodedFrame.rgb`."""
+        """Convert a frame to RGB, as :meth:`~coviar_mocrop.bitstream.types.DecodedFrame.rgb` returns it."""
         with watched(self._source, "has frames that cannot be converted to RGB ({})"):
             try:
                 converted = self._reformatter.reformat(frame, format="rgb24", threads=1)
@@ -135,12 +140,12 @@ class StreamDecoding:
 
 
 class PyavFrame:
-    """One of PyAV's frames; nothing is converted before it is asked for, and no picture twice."""
+    """A frame decoded by PyAV. It is converted to RGB when that is first asked for."""
 
     __slots__ = ("_decoding", "_frame", "_rgb", "is_b", "is_damaged", "number")
 
     def __init__(self, number: int, frame: VideoFrame, decoding: StreamDecoding, corrupt: bool) -> None:
-        """Frame ``number`` of a video; ``corrupt``: whether the container says that its packet is."""
+        """Frame ``number`` of a video. ``corrupt`` says whether the container marks its packet as damaged."""
         self.number = number
         self.is_b = frame.pict_type == _B_PICTURE
         self.is_damaged = corrupt or frame.is_corrupt
@@ -149,7 +154,7 @@ class PyavFrame:
 
     def vectors(self) -> NDArray[np.void]:
         """See :class:`~coviar_mocrop.bitstream.types.DecodedFrame`."""
-        # not frame.side_data: the frame would keep it, and it the frame, until the garbage collector comes by
+        # not frame.side_data: it and the frame would refer to each other and wait for the garbage collector
         data: Any = SideDataContainer(self._frame)  # type: ignore[call-arg]
         try:
             return np.frombuffer(bytes(data[SideDataType.MOTION_VECTORS]), MOTION_VECTOR_DTYPE)
@@ -163,11 +168,14 @@ class PyavFrame:
         return self._rgb
 
     def forget_rgb(self) -> None:
-        """Free the picture as RGB; it is converted again where it is wanted again."""
+        """Free the RGB picture. It is converted again if it is asked for again."""
         self._rgb = None
 
 
 def use_one_thread(context: VideoCodecContext) -> None:
-    """Frame threads give wrong vectors; and any threads would be waited for in a fork, where they are not."""
+    """Let a decoder run in one thread.
+
+    Frame threads give wrong vectors. Threads of any kind do not survive a fork, and the child would wait for them.
+    """
     context.thread_type = "SLICE"
     context.thread_count = 1

@@ -1,4 +1,4 @@
-"""One frame of a pass over a video, as the user sees it: what was asked for, turned as it is displayed."""
+"""One frame of a pass over a video, in display orientation."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ from coviar_mocrop.errors import VideoError
 
 
 class FrameView:
-    """One frame of :meth:`~coviar_mocrop.bitstream.Video.visit`; valid until the iterator advances.
+    """One frame of :meth:`~coviar_mocrop.bitstream.Video.visit`. A view is valid until the iterator advances.
 
-    Nothing is computed before it is asked for. The arrays stay valid after the view.
+    Nothing is computed before it is asked for. Arrays that a view has returned stay valid.
 
     Attributes:
-        number: which frame this is, in display order.
+        number (int): frame number in display order.
     """
 
     __slots__ = ("_pass", "number")
 
     def __init__(self, number: int, over: Pass) -> None:
-        """Show frame ``number``, at which the pass ``over`` the video stands."""
+        """Views are made by ``visit``.
+
+        Args:
+            number: frame number in display order.
+            over: the pass over the video, which is at this frame.
+        """
         self.number = number
         self._pass = over
 
@@ -36,24 +41,33 @@ class FrameView:
 
     @property
     def vectors(self) -> NDArray[np.void]:
-        """Motion vectors as FFmpeg exports them (``MOTION_VECTOR_DTYPE``), display orientation; empty where none."""
+        """Motion vectors: structured array (``MOTION_VECTOR_DTYPE``), empty if the frame has none.
+
+        Raises:
+            VideoError: ``visit`` was not asked for ``vectors`` of this frame, or the iterator has advanced.
+        """
         now = self._pass.at(self.number, "vectors")
         return rotate_vectors(copy_vectors(now.frame.vectors()), now.rotation, now.width, now.height)
 
     def picture(self) -> NDArray[np.uint8]:
-        """Return the decoded frame: uint8 [H, W, 3] RGB, read-only."""
+        """Return the decoded frame: uint8 [H, W, 3] RGB, read-only.
+
+        Raises:
+            VideoError: ``visit`` was not asked for ``pictures`` of this frame, or the iterator has advanced.
+        """
         now = self._pass.at(self.number, "pictures")
         return rotate_picture(picture_of(now.frame.rgb(), now.width), now.rotation)
 
     def motion(self, window: Window | None = None, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
-        """Return the accumulated motion: int16 [h, w, 2], (x, y), pixels; zero in a GOP's first frame.
+        """Return the motion of the frame: int16 [h, w, 2], (x, y), pixels. It is zero in the first frame of a GOP.
 
         Args:
-            window: (top, left, bottom, right) in displayed pixels, inside the frame; None (default): the whole frame.
-            out: contiguous array to put it in; None (default): a new one.
+            window: (top, left, bottom, right) in displayed pixels, inside the frame; None: the whole frame.
+            out: contiguous int16 [h, w, 2] to which the result is written; None: a new array.
 
         Raises:
-            VideoError: the frame was not among ``motion``, or the window is not inside it.
+            VideoError: ``visit`` was not asked for ``motion`` of this frame, the iterator has advanced, or the window
+                is not inside the frame.
         """
         now = self._pass.at(self.number, "motion", window)
         if now.rotation:
@@ -61,22 +75,23 @@ class FrameView:
         return now.accumulator.motion(window, out)
 
     def motion8(self, window: Window | None = None) -> NDArray[np.uint8]:
-        """Return the accumulated motion D in 8 bits: rint(clip(D * 127.5 / 20 + 128, 0, 255)), uint8 [h, w, 2].
+        """Return the motion D scaled to 8 bits: rint(clip(D * 127.5 / 20 + 128, 0, 255)), uint8 [h, w, 2].
 
-        This is how networks are given it (CoViAR); arguments and errors are those of :meth:`motion`.
+        This is the scaling of CoViAR. ``window`` and errors are those of :meth:`motion`.
         """
         now = self._pass.at(self.number, "motion", window)
         return code_motion(self.motion(window)) if now.rotation else now.accumulator.motion8(window)
 
     def residual(self, window: Window | None = None, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
-        """Return what motion does not explain: int16 [h, w, 3] RGB, -255 to 255; zero in a GOP's first frame.
+        """Return the residual: int16 [h, w, 3] RGB, -255 to 255. It is zero in the first frame of a GOP.
 
         Args:
-            window: (top, left, bottom, right) in displayed pixels, inside the frame; None (default): the whole frame.
-            out: contiguous array to put it in; None (default): a new one.
+            window: (top, left, bottom, right) in displayed pixels, inside the frame; None: the whole frame.
+            out: contiguous int16 [h, w, 3] to which the result is written; None: a new array.
 
         Raises:
-            VideoError: the frame was not among ``residuals``, or the window is not inside it.
+            VideoError: ``visit`` was not asked for ``residuals`` of this frame, the iterator has advanced, or the
+                window is not inside the frame.
         """
         now = self._pass.at(self.number, "residuals", window)
         pictures = now.frame.rgb(), now.origin.rgb()
@@ -85,9 +100,9 @@ class FrameView:
         return now.accumulator.residual(*pictures, window, out)
 
     def residual8(self, window: Window | None = None) -> NDArray[np.uint8]:
-        """Return the accumulated residual R in 8 bits: clip(R + 128, 0, 255), uint8 [h, w, 3] RGB.
+        """Return the residual R in 8 bits: clip(R + 128, 0, 255), uint8 [h, w, 3] RGB.
 
-        This is how networks are given it (CoViAR); arguments and errors are those of :meth:`residual`.
+        This is the scaling of CoViAR. ``window`` and errors are those of :meth:`residual`.
         """
         now = self._pass.at(self.number, "residuals", window)
         if now.rotation:
@@ -96,12 +111,12 @@ class FrameView:
 
 
 class Pass:
-    """Where a pass over a video stands: at which frame, and how that goes back to the first frame of its GOP.
+    """State of a pass over a video: the current frame, and how its pixels have moved since the first frame of its GOP.
 
     Attributes:
-        frame: the frame of the moment.
-        origin: the frame that its residual is taken against.
-        height, width: pixels, coded orientation.
+        frame: the current frame.
+        origin: the frame that its residual refers to.
+        height, width: size of the coded picture, pixels.
         rotation: quarter turns counter-clockwise from coded to displayed pictures.
     """
 
@@ -118,14 +133,14 @@ class Pass:
         *,
         accumulate: bool,
     ) -> None:
-        """Begin.
+        """Start before the first frame.
 
         Args:
-            path: of the video, for messages.
-            size: coded height and width, pixels.
+            path: name of the video in error messages.
+            size: (height, width) of the coded picture, pixels.
             rotation: quarter turns.
-            wanted: the frames of which ``pictures``, ``motion``, ``residuals``, ``vectors`` are wanted.
-            accumulate: follow pixels to the GOP's first frame; False: to the reference frame.
+            wanted: frames whose ``pictures``, ``motion``, ``residuals`` or ``vectors`` are wanted.
+            accumulate: True: motion and residuals refer to the first frame of the GOP. False: to the reference frame.
         """
         self.height, self.width = size
         self.rotation = rotation
@@ -133,7 +148,7 @@ class Pass:
 
     @cached_property
     def accumulator(self) -> Accumulator:
-        """Of the frame's GOP; stands on the frame if its motion or residual is wanted."""
+        """Accumulates motion over the current GOP, up to the current frame if its motion or residual is wanted."""
         return Accumulator(self.height, self.width, accumulate=self._accumulate)
 
     def advance(self, frame: DecodedFrame, *, starts_gop: bool, follow: bool) -> None:
@@ -141,8 +156,8 @@ class Pass:
 
         Args:
             frame: the frame.
-            starts_gop: whether it is the first one of a GOP.
-            follow: whether motion or residual of it, or of a later frame of its GOP, is wanted.
+            starts_gop: whether it is the first frame of a GOP.
+            follow: whether the motion or residual of it, or of a later frame of its GOP, is wanted.
         """
         self.frame = frame
         if starts_gop:
@@ -152,7 +167,7 @@ class Pass:
             return
         if not self._accumulate:
             self.origin = self._reference
-        # what nothing refers to, and nobody asks for, need not be followed
+        # no later frame depends on it: it is accumulated only if its own motion or residual is wanted
         dispensable = frame.is_b or not self._accumulate
         if follow and (not dispensable or self._moves(frame.number)):
             self.accumulator.step(frame.vectors(), is_b=frame.is_b)
@@ -160,7 +175,12 @@ class Pass:
             self._reference = frame
 
     def at(self, number: int, what: str, window: Window | None = None) -> Pass:
-        """Return this, if it stands at the frame, ``what`` is wanted of that, and the window lies inside."""
+        """Return self, after checking a request.
+
+        Raises:
+            VideoError: the pass is not at frame ``number``, ``what`` is not wanted of it, or the window is not inside
+                the frame.
+        """
         if self.frame.number != number:
             raise VideoError(f"{self._path}: the pass has left frame {number}; use a view before taking the next one")
         if number not in self._wanted[what]:

@@ -1,4 +1,4 @@
-"""Frames by their number: what can be read of a video, of a part that is kept in memory, and in which order."""
+"""Read frames by their number, from a video or from a window of a stream that is kept in memory."""
 
 from __future__ import annotations
 
@@ -18,38 +18,37 @@ from coviar_mocrop.errors import NoMotionVectorsError, VideoError
 
 
 class FrameSequence(ABC):
-    """The frames of a video.
+    """The frames of a video, or of a window of a stream.
 
-    Frames go by their number in display order, from 0 to ``info.num_frames`` - 1. Wherever several are asked for,
-    any sequence or array of integers will do, in any order, repeats allowed, and results come in the order asked
-    for.
+    Frames are numbered in display order, from 0 to ``info.num_frames`` - 1. A method that takes several frames takes
+    any iterable of integers, in any order and with repeats, and returns results in the same order.
 
     Attributes:
         info: facts about the stream.
-        gops: the GOPs, virtual ones included, in display order; a GOP's frames are start to start + length - 1. The
-            first one of a window of a stream can start before its frame 0, that is, at a negative number.
-        path: what the video was opened from, as messages name it.
-        progress: is told how many frames have been passed, and how many there are; None: nobody is.
+        gops: the GOPs in display order, virtual ones included. In a window of a stream, the first GOP can start before
+            frame 0, that is, at a negative number.
+        path: name of the video in error messages.
+        progress: called as ``progress(number + 1, info.num_frames)`` for every decoded frame; None: not called.
     """
 
     progress: Progress | None = None
 
     def __init__(self, path: str, info: VideoInfo, gops: Sequence[Gop]) -> None:
-        """See the attributes; ``gops`` holds at least one."""
+        """See the attributes. ``gops`` holds at least one GOP."""
         self.path, self.info, self.gops = path, info, gops
         self._starts = [gop.start for gop in gops]
 
     @property
     @abstractmethod
     def damaged_frames(self) -> int:
-        """How many of the frames are known to be damaged."""
+        """Number of frames that are known to be damaged."""
 
     @abstractmethod
     def _decoded(self, wanted: Mapping[str, set[int]]) -> Iterator[DecodedFrame]:
-        """Every frame from the start of each GOP of which something is ``wanted`` to the last wanted one.
+        """Decode each GOP of which something is ``wanted``, from its first frame to the last wanted one.
 
         Args:
-            wanted: the frames of which ``pictures``, ``motion``, ``residuals``, ``vectors`` are wanted.
+            wanted: frames whose ``pictures``, ``motion``, ``residuals`` or ``vectors`` are wanted.
         """
 
     def gop_at(self, frame: int) -> Gop:
@@ -64,10 +63,10 @@ class FrameSequence(ABC):
     # -- many frames at once -------------------------------------------------------------------------
 
     def get_iframes_at(self, indices: Iterable[int]) -> NDArray[np.uint8]:
-        """Return the I-frame of each frame's GOP.
+        """Return the I-frames of the GOPs that hold the given frames.
 
         Args:
-            indices: N frames.
+            indices: N frame numbers.
 
         Returns:
             uint8 [N, H, W, 3] RGB.
@@ -81,7 +80,7 @@ class FrameSequence(ABC):
         """Return the decoded frames themselves.
 
         Args:
-            indices: N frames.
+            indices: N frame numbers.
 
         Returns:
             uint8 [N, H, W, 3] RGB.
@@ -92,15 +91,17 @@ class FrameSequence(ABC):
         return self.get({"frame": indices})["frame"]
 
     def get_motion_at(self, indices: Iterable[int], *, accumulate: bool = True) -> NDArray[np.int16]:
-        """Return the motion since each GOP's I-frame; zero for a GOP's first frame.
+        """Return accumulated motion: how far each pixel has moved since the I-frame (CoViAR, section 3).
+
+        It is zero for the first frame of a GOP.
 
         Args:
-            indices: N frames.
-            accumulate: False gives the last step alone, against the frame before (where there are B-frames, against
-                the one that is referred to).
+            indices: N frame numbers.
+            accumulate: True: motion since the I-frame of the GOP. False: motion since the previous frame or, if the
+                stream has B-frames, since the previous frame that is not a B-frame.
 
         Returns:
-            int16 [N, H, W, 2], (x, y), pixels.
+            int16 [N, H, W, 2], (x, y), pixels. x points right, y points down.
 
         Raises:
             VideoError: there is no such frame, or it cannot be decoded.
@@ -109,11 +110,15 @@ class FrameSequence(ABC):
         return self.get({"mv": indices}, accumulate=accumulate)["mv"]
 
     def get_residuals_at(self, indices: Iterable[int], *, accumulate: bool = True) -> NDArray[np.int16]:
-        """Return what motion since each GOP's I-frame does not explain; zero for a GOP's first frame.
+        """Return accumulated residuals: each frame minus its I-frame warped by the motion (CoViAR, section 3).
+
+        They are zero for the first frame of a GOP. The I-frame warped by :meth:`get_motion_at` plus the residual is
+        the decoded frame, bit for bit.
 
         Args:
-            indices: N frames.
-            accumulate: False gives the last step alone; see :meth:`get_motion_at`.
+            indices: N frame numbers.
+            accumulate: True: relative to the I-frame of the GOP. False: relative to the frame before, as for
+                :meth:`get_motion_at`.
 
         Returns:
             int16 [N, H, W, 3] RGB, -255 to 255.
@@ -125,32 +130,38 @@ class FrameSequence(ABC):
         return self.get({"residual": indices}, accumulate=accumulate)["residual"]
 
     def get_motion_vectors_at(self, indices: Iterable[int] | None = None) -> list[NDArray[np.void]]:
-        """Return the motion vectors of frames as FFmpeg exports them; pixels are left alone.
+        """Return the motion vectors of frames as FFmpeg exports them, turned to display orientation.
+
+        The fields of a vector are those of FFmpeg's ``AVMotionVector``: ``source`` (-1: the reference is a past frame,
+        +1: a future one), block size ``w`` and ``h``, block centre ``src_x``, ``src_y`` in the reference and ``dst_x``,
+        ``dst_y`` in this frame (whole pixels), ``flags``, and the exact vector ``motion_x``, ``motion_y`` with its
+        ``motion_scale``: src = dst + motion / motion_scale.
 
         Args:
-            indices: N frames; None (default): every frame of the video.
+            indices: N frame numbers; None: every frame of the video.
 
         Returns:
-            N structured arrays (``MOTION_VECTOR_DTYPE``); empty where a frame has none, as I-frames.
+            N structured arrays (``coviar_mocrop.bitstream.MOTION_VECTOR_DTYPE``). The array of a frame without vectors,
+                such as an I-frame, is empty.
 
         Raises:
             VideoError: there is no such frame, or it cannot be decoded.
-            NoMotionVectorsError: the codec exports no motion vectors at all.
+            NoMotionVectorsError: the codec exports no motion vectors.
         """
         numbers = list(range(self.info.num_frames)) if indices is None else self._numbers(indices)
         found = {view.number: view.vectors for view in self.visit(vectors=numbers)}
         return [found[number] for number in numbers]
 
     def get(self, indices: Mapping[Kind, Iterable[int]], *, accumulate: bool = True) -> dict[Kind, NDArray[Any]]:
-        """Return frames of several kinds from one pass over the video.
+        """Return several kinds of data from one pass over the video.
 
         Args:
-            indices: frames by kind: ``iframe``, ``mv``, ``residual``, ``frame``.
-            accumulate: False gives motion and residuals of the last step alone; see :meth:`get_motion_at`.
+            indices: frame numbers by kind: ``iframe``, ``mv`` (motion), ``residual``, ``frame``.
+            accumulate: of motion and residuals; see :meth:`get_motion_at`.
 
         Returns:
-            By kind, in the order of ``indices``, what :meth:`get_iframes_at`, :meth:`get_motion_at`,
-            :meth:`get_residuals_at` and :meth:`get_frames_at` return.
+            An array for each kind, in the order of ``indices``, as ``get_iframes_at``, ``get_motion_at``,
+                ``get_residuals_at`` and ``get_frames_at`` return it.
 
         Raises:
             VideoError: there is no such kind or frame, or it cannot be decoded.
@@ -197,18 +208,18 @@ class FrameSequence(ABC):
     ) -> Iterator[FrameView]:
         """Go through the video once, and stop at every frame of which something is wanted.
 
-        Nothing is computed that is not read from the views, and a view can give any window of its frame. That makes
-        this the cheapest way to read several things of many frames.
+        A view computes only what is read from it, and only in the window that is asked for. So this is the cheapest way
+        to read several things of many frames.
 
         Args:
             pictures: frames whose decoded picture is wanted.
             motion: frames whose motion is wanted.
             residuals: frames whose residual is wanted.
             vectors: frames whose motion vectors are wanted; None: every frame of the video.
-            accumulate: False: motion and residuals of the last step alone; see :meth:`get_motion_at`.
+            accumulate: of motion and residuals; see :meth:`get_motion_at`.
 
         Yields:
-            A :class:`FrameView` for each frame of the union, in display order, valid until the next one.
+            A view of each frame that an argument names, in display order. It is valid until the iterator advances.
 
         Raises:
             VideoError: there is no such frame, or it cannot be decoded.
@@ -251,7 +262,7 @@ class FrameSequence(ABC):
         return self.gops[bisect_right(self._starts, frame) - 1]
 
     def _numbers(self, frames: Iterable[int]) -> list[int]:
-        """Frames as Python's integers, all of which are there."""
+        """Frame numbers as Python integers, after checking that the frames exist."""
         try:
             numbers = [operator.index(frame) for frame in frames]
         except TypeError as error:

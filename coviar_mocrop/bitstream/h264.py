@@ -1,7 +1,7 @@
-"""Which of an H.264 stream's key frames are places where decoding can begin.
+"""Find the key frames of an H.264 stream at which decoding can begin.
 
-Containers also mark the recovery points of periodic intra refresh as key frames. Such a frame is not whole: the
-picture is complete some frames later, and until then nothing, or something else, is decoded.
+Containers also mark the recovery points of periodic intra refresh as key frames. At such a frame the picture is not
+complete. It is complete some frames later; until then, the decoder gives nothing or a wrong picture.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 _SLICE, _IDR_SLICE, _SEI = 1, 5, 6
 _RECOVERY_POINT = 6
-_LOOK_AT = 1 << 16  # bytes; the first slice comes long before, and of that only the kind matters
+_LOOK_AT = 1 << 16  # bytes to examine; the first slice starts long before, and only its kind matters
 
 
 def nal_length_size(extradata: bytes | None) -> int:
-    """Bytes in front of each NAL unit that tell its length (mp4, Matroska); 0: start codes (raw, MPEG-TS)."""
+    """Number of bytes before each NAL unit that hold its length (mp4, Matroska); 0: start codes (raw, MPEG-TS)."""
     return (extradata[4] & 3) + 1 if extradata and len(extradata) > 4 and extradata[0] == 1 else 0
 
 
@@ -22,7 +22,7 @@ def is_whole(packet: memoryview, length_size: int) -> bool:
     """Whether a packet that is marked as a key frame can be decoded by itself.
 
     Args:
-        packet: its data.
+        packet: data of the packet.
         length_size: see :func:`nal_length_size`.
     """
     recovery = 0
@@ -38,7 +38,7 @@ def is_whole(packet: memoryview, length_size: int) -> bool:
 
 
 def _units(data: memoryview, length_size: int) -> Iterator[bytes]:
-    """The NAL units; damaged ones may be cut off."""
+    """The NAL units of a packet. Damaged units may be cut off."""
     if not length_size:
         yield from (unit for unit in bytes(data).split(b"\0\0\1")[1:] if unit)
         return
@@ -52,7 +52,7 @@ def _units(data: memoryview, length_size: int) -> Iterator[bytes]:
 
 
 def _frames_to_recovery(unit: bytes) -> int:
-    """What a supplemental unit says of the frames until the picture is whole; 0 where it says nothing."""
+    """Number of frames until the picture is complete, as an SEI unit says; 0 if it does not say."""
     data = unit[1:].replace(b"\0\0\3", b"\0\0")
     at = 0
     while at + 2 < len(data):

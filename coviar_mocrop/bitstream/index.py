@@ -1,8 +1,8 @@
-"""Which packet holds which frame, and where the key frames are: found without decoding where possible.
+"""Index the frames of a stream: which packet holds which frame, and where the key frames are.
 
-Containers that store true presentation times (mp4, Matroska, MPEG-TS, ...) tell the display order from the
-packets alone. AVI and raw streams do not when there are B-frames (and packed B-frames put two frames into
-one packet), so there one decoding pass, without any pixel conversion, finds the order once.
+Containers that store true presentation times (mp4, Matroska, MPEG-TS, ...) give the display order without decoding. AVI
+and raw streams with B-frames do not, and packed B-frames put two frames into one packet. There, one decoding pass
+without pixel conversion finds the order.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class FrameIndex:
     """The frames of a stream.
 
     Attributes:
-        packet_of_frame: int64 [frames], the packet (decoding order) that each frame (display order) is in.
-        frame_of_packet: int64 [packets], its inverse; -1 where a packet gives no frame.
-        key_frames: int64 [key frames], ascending, display order; the first is 0.
-        key_packets: int64, ascending, the packets that decoding can start at.
-        reordered: whether display order differs from decoding order, that is, there are B-frames.
+        packet_of_frame: int64 [frames], the packet (decoding order) of each frame (display order).
+        frame_of_packet: int64 [packets], its inverse; -1 if a packet gives no frame.
+        key_frames: int64 [key frames], ascending, display order. The first is 0.
+        key_packets: int64, ascending: the packets at which decoding can start.
+        reordered: whether display order differs from decoding order, that is, whether there are B-frames.
     """
 
     packet_of_frame: NDArray[np.int64]
@@ -39,7 +39,7 @@ class FrameIndex:
 
     @property
     def num_frames(self) -> int:
-        """Frames in display order."""
+        """Number of frames."""
         return len(self.packet_of_frame)
 
     def key_span(self, frame: int) -> tuple[int, int]:
@@ -54,8 +54,8 @@ class FrameIndex:
         Args:
             first: display order.
             last: display order, of the same GOP.
-            leading: with the frames that are shown before the key frame but come after it in the file. They
-                refer to the GOP before, so most decoders can do without them; with packed B-frames they can not.
+            leading: include the frames that come after the key frame in the file but are shown before it. They refer to
+                the GOP before, so most decoders do not need them. With packed B-frames, decoders do.
         """
         # the key frame itself may be one that an edit list hides
         before = int(np.searchsorted(self.key_packets, self.packet_of_frame[first], side="right")) - 1
@@ -64,7 +64,7 @@ class FrameIndex:
         if leading:
             return list(range(start, end + 1))
         needed = self.frame_of_packet[start : end + 1]
-        # a packet without a frame of its own can still carry data (packed B-frames' placeholders)
+        # a packet without a frame of its own can still hold data (placeholders of packed B-frames)
         return (start + np.flatnonzero((needed >= first) | (needed < 0))).tolist()
 
     def gops(self, anchor_every: int | None) -> list[Gop]:
@@ -85,23 +85,31 @@ def has_true_times(table: PacketTable, format_name: str, may_reorder: bool) -> b
     return complete and not (set(format_name.split(",")) & UNTIMED_FORMATS)
 
 
-def index_from_packets(table: PacketTable, may_reorder: bool) -> FrameIndex | None:
-    """Index by presentation times, or by decoding order where the codec does not reorder.
+def is_in_display_order(index: FrameIndex, table: PacketTable, format_name: str, may_reorder: bool) -> bool:
+    """Whether the frames of an index are in display order; True if the packets alone do not tell it."""
+    if not has_true_times(table, format_name, may_reorder):
+        return True
+    shown = table.pts[index.packet_of_frame] if may_reorder else index.packet_of_frame
+    return bool((np.diff(shown) > 0).all())
 
-    Returns None if no packet gives a frame. Packets before the first key frame, and those that the
-    container's edit list discards, give none.
+
+def index_from_packets(table: PacketTable, may_reorder: bool) -> FrameIndex | None:
+    """Index by presentation times, or by decoding order if the codec does not reorder frames.
+
+    Packets before the first key frame, and those that the container's edit list discards, give no frame. The result is
+    None if no packet gives a frame.
     """
     keys = np.flatnonzero(table.key).tolist() or [0]
     shown = [number for number in np.flatnonzero(~table.discard).tolist() if number >= keys[0]]
     if may_reorder:
         shown.sort(key=lambda number: (table.pts[number], number))
-        if keys[0] in shown:  # what is shown before the first key frame refers to frames that are not there
+        if keys[0] in shown:  # frames shown before the first key frame refer to frames that do not exist
             shown = shown[shown.index(keys[0]) :]
     return index_from_order(len(table), shown, keys)
 
 
 def index_from_order(num_packets: int, order: list[int], key_packets: list[int]) -> FrameIndex | None:
-    """Index from packet numbers in display order."""
+    """Index from packet numbers in display order; None if there are none."""
     if not order:
         return None
     packet_of_frame = np.asarray(order, dtype=np.int64)

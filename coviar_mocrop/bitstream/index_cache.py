@@ -1,4 +1,4 @@
-"""The index of a video on disk, so that the next one who opens it reads only the packets that are needed."""
+"""Keep the packet index of a video on disk, so that opening it again reads only the packets that are needed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.files import atomic_write
 
 _FORMAT = 3
-_COLUMNS = ("pts", "dts", "key", "discard", "corrupt", "checksum")
+_COLUMNS = {"pts": "i8", "dts": "i8", "key": "?", "discard": "?", "corrupt": "?", "checksum": "u4"}
+_OTHERS = {"order": "i8", "starts": "i8", "rotation": "i8"}
 
 
 class VideoIndex(NamedTuple):
-    """What goes through a video's packets once and for all."""
+    """What is found by reading all packets of a video once."""
 
     table: PacketTable
     frames: FrameIndex
@@ -29,7 +30,7 @@ class VideoIndex(NamedTuple):
 
 
 def pack(index: VideoIndex) -> bytes:
-    """An index as the bytes of an .npz file. Its table holds checksums."""
+    """Return an index as the bytes of an .npz file. Its table must hold checksums."""
     out = io.BytesIO()
     columns = {name: getattr(index.table, name) for name in _COLUMNS}
     np.savez(
@@ -43,26 +44,31 @@ def pack(index: VideoIndex) -> bytes:
 
 
 def unpack(data: bytes) -> VideoIndex | None:
-    """What :func:`pack` made; None where the bytes are damaged."""
+    """Return the index that :func:`pack` packed; None if the bytes are damaged or hold no checksums."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as kept:
-            columns = {name: kept[name] for name in _COLUMNS}
-            order, starts, rotation = kept["order"], kept["starts"], int(kept["rotation"])
+            arrays = {name: kept[name] for name in (*_COLUMNS, *_OTHERS)}
     except Exception:  # a damaged zip file makes zipfile, zlib and numpy raise nearly anything
         return None
-    table = PacketTable(**columns)
-    count = len(table)
-    whole = all(column.shape == (count,) for column in columns.values())
-    if not whole or not len(order) or not all(((part >= 0) & (part < count)).all() for part in (order, starts)):
+    if any(arrays[name].dtype != kind for name, kind in (_COLUMNS | _OTHERS).items()):
         return None
+    order, starts, rotation = (arrays.pop(name) for name in _OTHERS)
+    count = arrays["pts"].size
+    if any(column.shape != (count,) for column in arrays.values()) or rotation.ndim or not 0 <= rotation < 4:
+        return None
+    for numbers in (order, starts):  # of different packets
+        if numbers.ndim != 1 or not len(numbers) or len(np.unique(numbers)) < len(numbers):
+            return None
+        if numbers.min() < 0 or numbers.max() >= count:
+            return None
     frames = index_from_order(count, order.tolist(), starts.tolist())
-    return None if frames is None else VideoIndex(table, frames, rotation)
+    return None if frames is None else VideoIndex(PacketTable(**arrays), frames, int(rotation))
 
 
 def load(folder: str | os.PathLike[str], path: str) -> VideoIndex | None:
-    """What :func:`save` kept of ``path``.
+    """Return the index that :func:`save` kept of ``path``.
 
-    Returns None where nothing is kept, the video has another size or time of change, or the file is damaged.
+    The result is None if none is kept, the size or modification time of the video has changed, or the file is damaged.
     """
     try:
         return unpack(_place(folder, path).read_bytes())
@@ -71,7 +77,7 @@ def load(folder: str | os.PathLike[str], path: str) -> VideoIndex | None:
 
 
 def save(folder: str | os.PathLike[str], path: str, index: VideoIndex) -> None:
-    """Keep what :func:`load` gives, whole or not at all; where it cannot be written, it is not kept."""
+    """Write an index for :func:`load`, completely or not at all. If it cannot be written, it is not kept."""
     try:
         with atomic_write(_place(folder, path)) as temporary:
             temporary.write_bytes(pack(index))
@@ -80,7 +86,7 @@ def save(folder: str | os.PathLike[str], path: str, index: VideoIndex) -> None:
 
 
 def _place(folder: str | os.PathLike[str], path: str) -> Path:
-    """Another file for every state of a video."""
+    """The file of an index. It differs if path, size or modification time of the video differ."""
     facts = os.stat(path)
     state = f"{_FORMAT} {facts.st_size} {facts.st_mtime_ns} {os.path.abspath(path)}"
     name = hashlib.sha256(os.fsencode(state)).hexdigest()[:32]

@@ -1,8 +1,8 @@
-"""The inner loops of accumulation: compiled where numba is installed, numpy elsewhere; the same bits either way.
+"""The inner loops of accumulation: compiled if numba is installed, else in numpy. Both give the same bits.
 
-A picture of sources holds one 32-bit word a pixel, y << 16 | x. Composing then is copying blocks of words, and the two
-halves of a word, as int16, are its coordinates. Pictures are uint8 [H, 3 W or more], RGB side by side. A window is
-given by its upper left corner and the size of ``out``; it has to lie inside the frame.
+The sources of a frame are one 32-bit word per pixel, y << 16 | x. So composing is copying blocks of words, and the two
+halves of a word, as int16, are the coordinates. Pictures are uint8 [H, 3 W or more], R, G, B of each pixel in turn. A
+window is given by its upper left corner and the size of ``out``. It must lie inside the frame.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ COMPILED: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
 class Kernels(NamedTuple):
-    """The functions that do the work, in one of the two ways.
+    """The inner loops, in numba or in numpy.
 
     Attributes:
-        compose: (vectors, base, target): copy every block that moves from where it is in ``base`` to where it comes in
-            ``target``, which is a copy of ``base``; both int32 [H, W].
-        code_motion: (places, sources, top, left, out): rint(clip(D * 127.5 / 20 + 128, 0, 255)), D = places - sources,
-            both int16 [H, 2 W], (x, y) side by side; ``out`` uint8 [h, 2 w].
-        residual: (sources, frame, first, top, left, zero, out): ``frame`` minus ``first`` at the sources plus ``zero``,
-            in ``out``: int16 [h, 3 w] if ``zero`` is 0; if it is 128 uint8 [h, 3 w], clipped.
+        compose: (vectors, base, target): copy every block that moves from its source in ``base`` to its position in
+            ``target``, which is a copy of ``base``. Both are int32 [H, W].
+        code_motion: (places, sources, top, left, out): rint(clip(D * 127.5 / 20 + 128, 0, 255)), D = places - sources.
+            Both are int16 [H, 2 W], x, y of each pixel in turn. ``out`` is uint8 [h, 2 w].
+        residual: (sources, frame, first, top, left, zero, out): ``frame`` minus ``first`` at the sources, plus
+            ``zero``. ``out`` is int16 [h, 3 w] if ``zero`` is 0, and uint8 [h, 3 w], clipped, if it is 128.
     """
 
     compose: Callable[..., None]
@@ -39,12 +39,12 @@ class Kernels(NamedTuple):
 
 @cache
 def fastest() -> Kernels:
-    """Return the compiled kernels where there are any, else numpy's."""
+    """Return the compiled kernels if there are any, else those in numpy."""
     return compiled() or IN_NUMPY
 
 
 def compiled() -> Kernels | None:
-    """Compile, or load what numba's cache holds; None without numba, or where NUMBA_DISABLE_JIT switches it off."""
+    """Compile the kernels, or load them from numba's cache; None without numba, or with NUMBA_DISABLE_JIT=1."""
     try:
         import numba
     except (ImportError, OSError):  # not installed, not for this numpy, or its library does not load
@@ -67,17 +67,17 @@ def compiled() -> Kernels | None:
 
 
 def compile_function(function: Callable[..., None], *signatures: tuple[Any, ...]) -> Callable[..., None]:
-    """Compile a function for types of arguments, or load it from the disk; without a cache where none can be kept."""
+    """Compile a function for given types of arguments, or load it from numba's cache if there can be one."""
     from numba import njit
 
     try:
         return njit(list(signatures), cache=True, **COMPILED)(function)
-    except Exception:  # no folder can be written to, or the cache is damaged; whatever else it is comes again below
+    except Exception:  # no folder is writable, or the cache is damaged; any other error is raised again below
         return njit(list(signatures), **COMPILED)(function)
 
 
 # -- loops for numba ---------------------------------------------------------------------------------
-# The innermost ones go over rows that were cut out before: those LLVM turns into vector instructions.
+# The innermost loops go over slices of rows, which LLVM turns into vector instructions.
 
 
 def _compose(vectors: Any, base: Any, target: Any) -> None:
@@ -92,7 +92,7 @@ def _compose(vectors: Any, base: Any, target: Any) -> None:
         x = max(left, 0, -dx)
         count = min(left + w, width, width - dx) - x
         for y in range(max(top, 0, -dy), min(top + h, height, height - dy)):
-            if count == 16:  # all read before any is written: two vector instructions, no look at what overlaps
+            if count == 16:  # all are read before any is written: two vector instructions, no check for overlap
                 to, at = target[y, x : x + 16], base[y + dy, x + dx : x + dx + 16]
                 first = at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7]
                 second = at[8], at[9], at[10], at[11], at[12], at[13], at[14], at[15]

@@ -1,8 +1,8 @@
 """The mvextractor backend: motion vectors from mvextractor, pixels and everything else from PyAV.
 
-It always decodes frame-threaded, which makes the vectors of B-frames wrong and different from run to run;
-without B-frames it agrees with PyAV bit for bit. It cannot seek, cannot choose among several video streams, and
-says False for end and error alike, so frames are counted before it is believed.
+mvextractor always decodes with frame threads, which makes the vectors of B-frames wrong and different from run to run.
+Without B-frames it agrees with PyAV bit for bit. It cannot seek or choose between video streams, and returns False both
+at the end and on an error. So its frames are counted before they are used.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class MvextractorReader:
     """Decodes a file from its start; frames before a span are decoded and dropped."""
 
     def __init__(self, path: Source, pyav: PyavReader) -> None:
-        """Take over from ``pyav`` what concerns vectors; every pass opens the file anew.
+        """Read vectors with mvextractor, and everything else with ``pyav``. Every pass opens the file anew.
 
         Raises:
-            VideoError: mvextractor is not installed, or cannot serve this file.
+            VideoError: mvextractor is not installed, or cannot read this file.
         """
         self.path = name_of(path)
         self._pyav = pyav
@@ -95,7 +95,7 @@ class MvextractorReader:
             while True:
                 try:
                     success, _, rows, picture_type = capture.read()[:4]
-                except ValueError as error:  # the frame size changes on the way
+                except ValueError as error:  # the frame size changes within the video
                     raise VideoError(f"{self.path}: mvextractor cannot read it ({error}); use 'pyav'") from error
                 if not success:
                     return
@@ -115,11 +115,11 @@ class MvextractorReader:
         self._counted = True
 
     def close(self) -> None:
-        """Nothing stays open between passes."""
+        """Do nothing: no file stays open between passes."""
 
 
 class _Frame:
-    """A row of vectors from mvextractor, and PyAV's frame where pixels are needed."""
+    """A frame with vectors from mvextractor, and pixels from PyAV if they are needed."""
 
     __slots__ = ("_picture", "_rows", "is_b", "is_damaged", "number")
 

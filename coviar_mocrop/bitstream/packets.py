@@ -1,4 +1,4 @@
-"""The packets of a video stream: all in memory for a clip, fetched again from the file for a long video."""
+"""The packets of a video stream: kept in memory for a clip, read again from the file for a long video."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
 
 KEEP_BYTES = 64 << 20
-"""Packets of a stream larger than this are not kept in memory."""
+"""If the packets of a stream are larger than this in all, bytes, they are not kept in memory."""
 
 _AT_A_TIME = 256
-"""Packets that are looked at together where they are not kept."""
+"""Number of packets that are examined together if they are not kept."""
 
 _NEAR = 32
-"""Packets that are skipped rather than sought over."""
+"""Up to this many packets are read and skipped, because seeking would take longer."""
 
 NO_TIME = np.iinfo(np.int64).min
-"""Where a packet has no time stamp."""
+"""Stands for a missing time stamp."""
 
 
 @dataclass(frozen=True)
 class PacketTable:
-    """What the container tells of each packet, decoding order; all arrays are [packets].
+    """What the container says of each packet, in decoding order. All arrays are [packets].
 
     Attributes:
-        pts: int64, presentation times; ``NO_TIME`` where there is none.
-        dts: int64, decoding times, likewise.
-        key: bool, whether decoding can start here (the recovery points of intra refresh are none).
-        discard: bool, whether the container's edit list hides it.
-        corrupt: bool, whether the container says that it is damaged (bytes are missing).
-        checksum: uint32, CRC-32 of the data; empty if not taken.
+        pts: int64, presentation times; ``NO_TIME`` if there is none.
+        dts: int64, decoding times; ``NO_TIME`` if there is none.
+        key: bool, whether decoding can start here. This is False for recovery points of intra refresh.
+        discard: bool, whether the container's edit list hides the packet.
+        corrupt: bool, whether the container says that the packet is damaged (bytes are missing).
+        checksum: uint32, CRC-32 of the data; empty if not computed.
     """
 
     pts: NDArray[np.int64]
@@ -56,16 +56,17 @@ class PacketTable:
 
     @staticmethod
     def joined(parts: Sequence[PacketTable]) -> PacketTable:
-        """Several tables as one."""
+        """Join several tables."""
         names = [field.name for field in fields(PacketTable)]
         return PacketTable(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 class PacketStore:
-    """Gives packets by number, each with that number as its time stamp, so that frames tell where they came from.
+    """Gives packets by number. The number is also their time stamp, so a decoded frame tells which packet it is from.
 
-    What is not kept in memory is demuxed again: from the key frame before, by its time, or from the start of the
-    file where that does not lead to the very packet (raw streams). A checksum of each packet tells.
+    Packets that are not kept in memory are demuxed again, from the key frame before. If seeking to its time does not
+    lead to the same packet (raw streams), they are demuxed from the start of the file. Checksums show whether a packet
+    is the same.
     """
 
     def __init__(
@@ -81,13 +82,13 @@ class PacketStore:
 
         Args:
             source: what ``container`` reads, to open it again.
-            container: open, at its start.
-            stream: of ``container``.
+            container: an open container, at its start.
+            stream: a stream of ``container``.
             known: the ``table`` of an earlier store.
-            checksums: take them even where packets are kept.
+            checksums: whether to compute checksums even if packets are kept in memory.
 
         Raises:
-            VideoError: the container is damaged beyond reading on.
+            VideoError: the container is so damaged that it cannot be read.
         """
         self.path = name_of(source)
         self._file = source
@@ -124,10 +125,10 @@ class PacketStore:
         return PacketTable.joined(parts)
 
     def read(self, numbers: Iterable[int]) -> Generator[av.Packet, None, None]:
-        """Packets by number; cheapest in ascending order.
+        """Give packets by number. Ascending order is fastest.
 
         Raises:
-            VideoError: the file is no longer what it was, or closed.
+            VideoError: the file has changed, or was closed.
         """
         for number in numbers:
             if self._closed:
@@ -154,7 +155,7 @@ class PacketStore:
         return packet
 
     def _seek_and_read(self, number: int) -> av.Packet | None:
-        """Packet ``number``, or None where seeking does not find it."""
+        """Packet ``number``, or None if seeking does not find it."""
         position = int(np.searchsorted(self._keys, number, side="right")) - 1
         if position < 0:
             return None
@@ -185,10 +186,10 @@ class PacketStore:
         return packet
 
     def _read_on(self, number: int) -> av.Packet | None:
-        """Go on to packet ``number``; None if that is not what comes."""
+        """Read on to packet ``number``; None if another packet comes."""
         for packet in self._demuxed:
             found = self._number_of(packet) if self._next < 0 else self._next
-            if found < 0:  # the first piece after a seek need not be a whole packet
+            if found < 0:  # what comes first after a seek need not be a whole packet
                 continue
             if found > number or not self._is(packet, found):
                 break
@@ -199,7 +200,7 @@ class PacketStore:
         return None
 
     def _number_of(self, packet: av.Packet) -> int:
-        """Which packet this is; -1 where its times and checksum do not tell."""
+        """The number of a packet; -1 if its times and checksum do not identify it."""
         alike = np.flatnonzero(self.table.checksum == zlib.crc32(packet)).tolist()
         same = [number for number in alike if self._is(packet, number)]
         return int(same[0]) if len(same) == 1 else -1
@@ -212,7 +213,7 @@ class PacketStore:
 
 
 def _table(packets: Sequence[av.Packet], length_size: int | None, *, checksums: bool) -> PacketTable:
-    """What the container tells of some packets; ``length_size``: of H.264, see :func:`h264.nal_length_size`."""
+    """What the container says of some packets. ``length_size`` is for H.264; see :func:`h264.nal_length_size`."""
     keys = [packet.is_keyframe for packet in packets]
     if length_size is not None:
         keys = [key and h264.is_whole(memoryview(p), length_size) for key, p in zip(keys, packets, strict=True)]
@@ -227,7 +228,7 @@ def _table(packets: Sequence[av.Packet], length_size: int | None, *, checksums: 
 
 
 def _with_data(container: InputContainer, stream: Stream) -> Iterator[av.Packet]:
-    """The packets of ``stream`` as they come, without the empty one at the end."""
+    """The packets of ``stream`` as they come, without empty ones (the last one is empty)."""
     return (packet for packet in container.demux(stream) if packet.size)
 
 

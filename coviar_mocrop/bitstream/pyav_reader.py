@@ -1,7 +1,7 @@
-"""The PyAV backend: one thread, so the vectors of B-frames are the same every time; only needed packets.
+"""The PyAV backend: decodes in one thread, and only the packets that are needed.
 
-FFmpeg's frame threading returns wrong vectors for H.264 with B-frames, different from run to run, so the
-decoder here always runs in one thread; parallelism comes from reading several videos at once.
+FFmpeg's frame threading returns wrong vectors for H.264 with B-frames, different from run to run. So a decoder here
+always runs in one thread. Several videos are read in parallel instead.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from coviar_mocrop.bitstream.index import (
     has_true_times,
     index_from_order,
     index_from_packets,
+    is_in_display_order,
 )
 from coviar_mocrop.bitstream.packets import NO_TIME, PacketStore
 from coviar_mocrop.bitstream.remote import RemoteFile, is_address
@@ -55,12 +56,12 @@ class PyavReader:
         Args:
             path: a video file, an http or https address, or an open file; see
                 :func:`~coviar_mocrop.bitstream.open_video`.
-            index_cache: folder where the index is looked up and kept, or the index itself as :meth:`packed_index` gave
-                it; None, or a folder for an address or an open file: indexed anew.
+            index_cache: folder in which the index is looked up and kept, or the index itself, as :meth:`packed_index`
+                returns it. None: the video is indexed anew. A folder is not used for addresses and open files.
             max_frame_pixels: larger frames are refused before memory is allocated for them.
 
         Raises:
-            VideoError: the file is missing, unreadable, no video, too large, or holds no decodable frame.
+            VideoError: the file is missing, unreadable, not a video, its frames are too large, or none decodes.
         """
         self.path = name_of(path)
         if is_endless(path):
@@ -70,11 +71,11 @@ class PyavReader:
             )
         self._limit = max_frame_pixels
         if not isinstance(index_cache, bytes) and (is_address(path) or not isinstance(path, (str, os.PathLike))):
-            index_cache = None  # nothing tells whether it is still the same
+            index_cache = None  # nothing tells whether the video is still the same
         with ExitStack() as opened:
             self._source = path
             if is_address(path):
-                self._source = cast("IO[bytes]", opened.enter_context(RemoteFile(self.path)))
+                self._source = cast("IO[bytes]", opened.enter_context(RemoteFile(str(path))))
             self._container = opened.enter_context(open_container(self._source, max_frame_pixels))
             with watched(self._source):
                 self._open_stream(index_cache)
@@ -87,7 +88,7 @@ class PyavReader:
         context = stream.codec_context
         assert isinstance(context, VideoCodecContext)
         self._template = context
-        # it decodes for the sake of the display matrix alone
+        # this decoder is used only to find the display matrix
         context.options = {"skip_loop_filter": "all", "max_pixels": max_pixels(self._limit)}
         use_one_thread(context)
         self.decoding = StreamDecoding(self._source, context, self._limit)
@@ -104,6 +105,8 @@ class PyavReader:
         known = None
         if cache is not None:
             known = disk.unpack(cache) if isinstance(cache, bytes) else disk.load(cache, self.path)
+        if known and not is_in_display_order(known.frames, known.table, self._container.format.name, self._reorders):
+            known = None  # damaged
         self._packets = PacketStore(
             self._source, self._container, stream, known=known.table if known else None, checksums=cache is not None
         )
@@ -118,7 +121,13 @@ class PyavReader:
             disk.save(cache, self.path, disk.VideoIndex(self._packets.table, self.index, self.rotation))
 
     def packed_index(self) -> bytes:
-        """The index, as ``index_cache`` takes it; of a reader that was given an ``index_cache``, which may be empty."""
+        """The index as bytes, for ``index_cache``.
+
+        Raises:
+            VideoError: the reader was made without an ``index_cache`` such as ``b""``, so there are no checksums.
+        """
+        if not len(self._packets.table.checksum):
+            raise VideoError(f'{self.path}: was opened without checksums, which an index needs; give index_cache=b""')
         return disk.pack(disk.VideoIndex(self._packets.table, self.index, self.rotation))
 
     def _make_index(self) -> FrameIndex:
@@ -132,9 +141,10 @@ class PyavReader:
         return index
 
     def _claims_too_many_keys(self) -> bool:
-        """Whether all packets are said to be key frames, and the second is none.
+        """Whether all packets are marked as key frames, although the second is not one.
 
-        So it is with H.263 in AVI, whose packets nobody looks into, and where an mp4 file lacks the table.
+        This happens with H.263 in AVI, whose packets FFmpeg does not parse, and in mp4 files without a table of key
+        frames.
         """
         if len(self._packets.table) < 2 or not self._packets.table.key.all() or self.codec not in VECTOR_CODECS:
             return False
@@ -152,8 +162,8 @@ class PyavReader:
         return index_from_order(count, order, keys or order[:1])
 
     def _find_rotation(self) -> int:
-        """Quarter turns, counter-clockwise, of the display matrix (it rides on the decoded frames)."""
-        try:  # with the stream's own decoder: the matrix is the container's, so no other knows of it
+        """Quarter turns, counter-clockwise, of the display matrix, which decoded frames carry."""
+        try:  # with the stream's own decoder: the matrix comes from the container, so other decoders lack it
             for frame in self._decode(self.index.packets(0, 0), self._template):
                 return round(frame.rotation / 90) % 4
         finally:
@@ -161,9 +171,9 @@ class PyavReader:
         return 0
 
     def frame_times(self) -> tuple[NDArray[np.int64], Fraction]:
-        """When each frame is shown, after the first: int64 [frames], ascending, and the seconds of one unit.
+        """When each frame is shown, relative to the first: int64 [frames], ascending, and the unit in seconds.
 
-        Where the container does not tell, frames are a constant time apart.
+        If the container does not say, frames are a constant time apart.
         """
         times = self._packets.table.pts[self.index.packet_of_frame]
         if NO_TIME in times or not (np.diff(times) > 0).all() or not self._time_base:
@@ -171,7 +181,7 @@ class PyavReader:
         return times - times[0], self._time_base
 
     def _decode(self, numbers: Sequence[int], decoder: VideoCodecContext) -> Generator[VideoFrame, None, None]:
-        """Frames of the packets ``numbers``, in display order; a packet that does not decode gives none.
+        """Decode the packets ``numbers``; frames come in display order. A packet that does not decode gives none.
 
         The ``pts`` of a frame is the number of its packet.
         """
@@ -186,9 +196,9 @@ class PyavReader:
 
     def _frames_of(self, span: Span) -> Iterator[DecodedFrame]:
         first, last, vectors, pixels = span
-        # A new decoder for each, because flushing leaves damaged headers behind, and a read must not depend on
-        # others. For the same reason the decoder is given the packets of the whole GOP until the last frame has
-        # come out: drained before, it may give frames of a damaged stream that it drops when it goes on.
+        # Each span gets a new decoder, because damaged headers survive a flush, and a read must not depend on other
+        # reads. For the same reason the decoder is given packets until the last frame has come out, up to the end of
+        # the GOP. If it were drained instead, it could give frames of a damaged stream that it drops when it goes on.
         decoder = self.decoding.decoder(vectors=vectors, pixels=pixels)
         packets = self.index.packets(*self.index.key_span(first), leading=self.codec == "mpeg4")
         if self._reorders and self.codec != "h264":
@@ -214,7 +224,7 @@ class PyavReader:
         decoded.close()
 
     def refuse_large_frames(self) -> None:
-        """Decode the key frames alone; the size does not change elsewhere.
+        """Decode the key frames only, because the frame size can change only there.
 
         Raises:
             VideoError: one of them is too large.
@@ -224,6 +234,6 @@ class PyavReader:
                 pass
 
     def close(self) -> None:
-        """Free the file and its packets."""
+        """Close the file and free its packets."""
         self._packets.close()
         self._opened.close()

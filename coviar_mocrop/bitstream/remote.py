@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import tempfile
@@ -9,18 +10,19 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse, InvalidURL
 from pathlib import Path
 from typing import IO
 
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
+from coviar_mocrop.messages import reason_of, redacted
 
 TIMEOUT = 20.0
 """Seconds without an answer after which a server is given up."""
 
 UNSIZED = 30.0
-"""Seconds that the download of a file may take whose size the server does not say."""
+"""Seconds that a download may take if the server does not say the size of the file."""
 
 _TRIES = 3
 _DELIMITERS = "%/:=&?~#+!$,;'@()*[]"  # of addresses; all other special characters are escaped
@@ -37,6 +39,20 @@ def file_name(source: str | os.PathLike[str]) -> str:
     return Path(path).name or "video"
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects. The same server gets the password again, no other one does."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        """See ``HTTPRedirectHandler``."""
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        sent = req.unredirected_hdrs.get("Authorization")
+        if following is not None and sent and _origin(newurl) == _origin(req.full_url):
+            following.add_unredirected_header("Authorization", sent)
+        return following
+
+
 class RemoteFile(io.RawIOBase):
     """A file on a web server, open for reading bytes.
 
@@ -46,8 +62,11 @@ class RemoteFile(io.RawIOBase):
     Reading does not raise, because FFmpeg would take an error for the end of the file. It gives nothing more, and
     ``broken`` says why.
 
+    A user name and a password in the address are sent as HTTP's Basic Authentication asks for, and only to the server
+    that the address names, also if it redirects to itself: not to another one that it redirects to.
+
     Attributes:
-        name: the address.
+        name: the address without its password.
         broken: what ended the connection for good; empty while it works.
     """
 
@@ -57,12 +76,13 @@ class RemoteFile(io.RawIOBase):
         Raises:
             VideoError: the server cannot be reached or does not have the file, or the download broke.
         """
-        self.name = address
+        self.name = redacted(address)
         self.broken = ""
         self._position = self._size = 0
         self._local: IO[bytes] | None = None
         self._response: HTTPResponse | None = None
         try:
+            self._address, self._credentials = _without_user(address)
             self._response = self._request(0)
             size = self._response.headers.get("Content-Range", "").rpartition("/")[2]
             if self._response.status == 206 and size.isdecimal():
@@ -70,11 +90,16 @@ class RemoteFile(io.RawIOBase):
                 return
         except urllib.error.HTTPError as error:
             raise VideoError(
-                f"{address}: the server does not give it ({error.code} {error.reason}); check the address"
+                f"{self.name}: the server does not give it ({error.code} {error.reason}); check the address"
             ) from error
         except (OSError, HTTPException, ValueError) as error:
+            if isinstance(error, (InvalidURL, ValueError)) and "@" in address:  # their text may hold the password
+                raise VideoError(
+                    f"{self.name}: is not a valid address; write special characters of a user name and a password as "
+                    "%XX, such as %2F for a slash"
+                ) from None
             raise VideoError(
-                f"{address}: cannot be reached ({_reason(error)}); check the address and the network"
+                f"{self.name}: cannot be reached ({_reason(error)}); check the address and the network"
             ) from error
         try:
             self._download(self._response)
@@ -88,9 +113,11 @@ class RemoteFile(io.RawIOBase):
 
     def _request(self, start: int) -> HTTPResponse:
         """Ask for the file from byte ``start`` on."""
-        request = urllib.request.Request(urllib.parse.quote(self.name, safe=_DELIMITERS))
+        request = urllib.request.Request(urllib.parse.quote(self._address, safe=_DELIMITERS))
         request.add_header("Range", f"bytes={start}-")
-        response: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
+        if self._credentials:
+            request.add_unredirected_header("Authorization", f"Basic {self._credentials}")
+        response: HTTPResponse = urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
         return response
 
     def _download(self, response: HTTPResponse) -> None:
@@ -169,6 +196,22 @@ class RemoteFile(io.RawIOBase):
             self._response = None
 
 
+def _origin(address: str) -> tuple[str, str | None, int]:
+    """Scheme, host and port of an http or https address."""
+    parts = urllib.parse.urlsplit(address)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+
+
+def _without_user(address: str) -> tuple[str, str]:
+    """An address without user and password, and these as Basic Authentication sends them; empty without a user."""
+    user, at, _ = urllib.parse.urlsplit(address).netloc.rpartition("@")
+    if not at:
+        return address, ""
+    name, _, password = user.partition(":")
+    sent = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
+    return address.replace(f"//{user}@", "//", 1), base64.b64encode(sent.encode()).decode()
+
+
 def connection_problem(source: object) -> str:
     """The message for a source whose connection broke; empty for all others."""
     if not isinstance(source, RemoteFile) or not source.broken:
@@ -181,4 +224,4 @@ def _reason(error: Exception) -> str:
         error = error.reason
     if isinstance(error, TimeoutError):
         return f"no answer within {TIMEOUT:.0f} s"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return redacted(reason_of(error))

@@ -1,4 +1,4 @@
-"""Turning frames, motion fields and motion vectors by quarter turns, as rotation metadata asks."""
+"""Turn frames, motion fields and motion vectors by quarter turns, as rotation metadata says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packets in, frames out: a file of any length, a pipe or a camera, read once from front to back in flat memory."""
+"""Read a source once from front to back: a file of any length, a pipe or a camera. Memory does not grow."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from coviar_mocrop.bitstream import h264
-from coviar_mocrop.bitstream.addresses import Transport, open_source, redacted, scheme_of
+from coviar_mocrop.bitstream.addresses import Transport, open_source, scheme_of
 from coviar_mocrop.bitstream.container import MAX_FRAME_PIXELS, watched
 from coviar_mocrop.bitstream.decoding import VECTOR_CODECS, PyavFrame, StreamDecoding, use_one_thread
 from coviar_mocrop.bitstream.index import UNTIMED_FORMATS
 from coviar_mocrop.bitstream.stream_clock import StreamClock
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
+from coviar_mocrop.messages import redacted
 
 DEFAULT_RATE = 25.0
-"""Frames per second where neither the container nor the codec says."""
+"""Frames per second if neither the container nor the codec says."""
 TIMEOUT = 10.0
 """Seconds without data after which the connection to a server is given up."""
 _KEPT = 64
-"""Packets that may still give a frame."""
+"""Number of latest packets that may still give a frame."""
 _WAIT_FOR_KEY = 300
-"""Frames after which a stream without a whole key frame (intra refresh) is shown as it is."""
+"""Number of frames after which a stream without a complete key frame (intra refresh) is used as it is."""
 _UNDECODED, _AT_FIRST = 300, 3000
-"""Packets without a frame after which a stream is given up; and before the first frame."""
+"""Number of packets without a frame after which a stream is given up. The second holds before the first frame."""
 _FRAME_WEIGHS = 8
-"""Packets without a frame that a frame makes up for; other codecs' packets now and then look like one."""
+"""A frame cancels this many packets without a frame. It is not all of them, because packets of another codec sometimes
+decode, too."""
 _I_PICTURE = 1  # AV_PICTURE_TYPE_I
 
 
@@ -53,14 +55,14 @@ class StreamFrame(PyavFrame):
 
     Attributes:
         time: seconds of stream time; 0 is the first frame.
-        arrived: when its packet came, ``time.monotonic()``.
-        starts_gop: whether a GOP starts here, virtual ones included.
-        is_intra: whether it is coded without reference to others, so that it can have no motion vectors.
+        arrived: when its packet arrived, ``time.monotonic()``.
+        starts_gop: whether it is the first frame of a GOP, virtual or not.
+        is_intra: whether it is coded without reference to other frames, so that it has no motion vectors.
         missing: number of frames that are missing just before it.
-        step: seconds that usually lie between two frames.
-        shortest_step: the shortest one of late.
-        broken: why it does not continue what came before (a jump of the clock, another size); empty as a rule.
-        size: height and width, coded orientation.
+        step: usual time between two frames, seconds.
+        shortest_step: shortest recent time between two frames, seconds.
+        broken: why it does not continue the frames before (a jump of the clock, another size); usually empty.
+        size: (height, width), pixels, coded orientation.
         is_damaged: whether it is damaged, or lies between damage or a loss and the next key frame.
     """
 
@@ -81,13 +83,13 @@ class VideoStream:
     """The frames of a source in display order, as they come.
 
     Attributes:
-        path: what it was opened from, without a password.
+        path: name of the source, without a password.
         codec: FFmpeg's name of the decoder.
-        frame_rate: frames per second, ``DEFAULT_RATE`` where nobody says.
+        frame_rate: frames per second; ``DEFAULT_RATE`` if the source does not say.
         rotation: quarter turns counter-clockwise from coded to displayed pictures; known once a frame has come.
         reordered: whether there may be B-frames.
-        is_live: whether the source goes on whether or not it is read.
-        is_remote: whether it can break and come back.
+        is_live: whether the source sends at its own pace, like a camera.
+        is_remote: whether the source can break and be opened again.
         has_vectors: whether the codec exports motion vectors.
         start: stream time of the first frame, seconds; known once it has come.
     """
@@ -109,15 +111,17 @@ class VideoStream:
         Args:
             source: see :func:`~coviar_mocrop.bitstream.addresses.open_source`.
             anchor_every: GOPs longer than this are cut into virtual GOPs of this many frames.
-            max_frame_pixels: frames of more pixels are refused before memory is allocated for them.
-            transport: of RTSP.
+            max_frame_pixels: larger frames (width x height) are refused before memory is allocated for them.
+            transport: transport of RTSP.
             timeout: seconds without data after which a server is given up.
-            start: stream time of the first frame.
-            since: where a source is opened again: when stream time was ``start``, ``time.monotonic()``.
-            key_frames_only: decode key frames alone. The others are not frames of the stream then, and not missing.
+            start: stream time of the first frame, seconds.
+            since: for a source that is opened again, the time at which stream time was ``start``,
+                ``time.monotonic()``. None: the first frame has the time ``start``.
+            key_frames_only: decode only key frames. Other frames then do not belong to the stream and do not count as
+                missing.
 
         Raises:
-            VideoError: it cannot be opened, or holds no video.
+            VideoError: the source cannot be opened, or holds no video.
         """
         self._anchor_every, self._timeout, self.start, self._since = anchor_every, timeout, start, since
         opened = open_source(source, max_frame_pixels=max_frame_pixels, transport=transport, timeout=timeout)
@@ -144,19 +148,19 @@ class VideoStream:
         self.frame_rate = float(rate) if rate and 0.01 <= rate <= 1000 else DEFAULT_RATE
         self.rotation = 0
         self._template, self._stopped = context, False
-        self._has_hidden_key = False  # an edit list hides the first key frame: the decoder keeps it for itself
+        self._has_hidden_key = False  # whether an edit list hides a key frame, which the decoder then does not return
         self._timed = not set(self._container.format.name.split(",")) & UNTIMED_FORMATS
         self._length_size = h264.nal_length_size(context.extradata) if self.codec == "h264" else None
 
     def __iter__(self) -> Iterator[StreamFrame]:
-        """The frames, from the first key frame on; once.
+        """Iterate over the frames, from the first key frame on. This can be done once.
 
         Raises:
-            VideoError: the connection broke, there is no frame in it, or one is larger than allowed.
+            VideoError: the connection broke, the source holds no frame, or a frame is too large.
         """
         try:
             yield from self._frames()
-        except VideoError as error:  # FFmpeg's own error knows the address with the password: it goes no further
+        except VideoError as error:  # FFmpeg's own error holds the address with the password, so it is not chained
             if isinstance(error.__cause__, av.error.ExitError):
                 raise VideoError(f"{self.path}: sent nothing for {self._timeout:g} s") from None
             raise VideoError(redacted(str(error))) from None
@@ -187,7 +191,7 @@ class VideoStream:
             raise VideoError(f"{self.path}: holds no video frame; check what it sends")
 
     def _decode(self) -> Iterator[tuple[VideoFrame, _Sent]]:
-        """Frames in display order, each with what is known of its packet."""
+        """Decode the source: frames in display order, each with what is known of its packet."""
         decoder = self._decoding.decoder(vectors=self.has_vectors, pixels=True)
         sent: dict[int, _Sent] = {}
         key: av.Packet | None = None
@@ -223,7 +227,7 @@ class VideoStream:
 
     def _packets(self) -> Iterator[av.Packet]:
         latest = time.monotonic()
-        for packet in self._demuxed():  # those of sound too, else nothing tells that no picture comes with it
+        for packet in self._demuxed():  # packets of sound, too: they show that time passes without a picture
             if self._stopped:
                 return
             if packet.stream_index == self._stream.index and packet.size:
@@ -238,7 +242,7 @@ class VideoStream:
         try:
             yield from self._container.demux()
         except av.error.FFmpegError as error:
-            # a server that did not say how much it sends ends by closing the connection, which FFmpeg calls an error
+            # a server that does not say the length ends by closing the connection, which FFmpeg reports as an error
             if not self._has_no_length or error.errno != errno.EIO:
                 raise
 
@@ -257,28 +261,34 @@ class VideoStream:
         return _Sent(at, key, marked and not key, packet.is_discard, packet.is_corrupt, False, time.monotonic())
 
     def stop(self) -> None:
-        """Let the iteration end, from another thread, as soon as the source gives something or is given up."""
+        """End the iteration, from another thread, as soon as the source sends something or is given up."""
         self._stopped = True
 
     def close(self) -> None:
-        """Free the source."""
+        """Close the source."""
         self._container.close()
 
 
 def _claim(sent: dict[int, _Sent], frame: VideoFrame) -> _Sent | None:
-    """What is known of the frame's packet; None for a frame that has come out before."""
+    """What is known of the frame's packet; None if the frame has been returned before."""
     number = min(sent, default=None) if frame.pts is None else frame.pts
     return None if number is None else sent.pop(number, None)
 
 
 class _Damage:
-    """How long damage shows: up to the next key frame, or until intra refresh has gone round once."""
+    """How long damage is visible: up to the next key frame, or until intra refresh has covered the picture once."""
 
     def __init__(self) -> None:
         self._shows, self._refreshes = False, 0
 
     def shows(self, sent: _Sent, *, itself: bool, lost: bool) -> bool:
-        """In the next frame; whether it is damaged ``itself``, or frames before it are ``lost``."""
+        """Whether damage is visible in the next frame.
+
+        Args:
+            sent: what is known of its packet.
+            itself: whether the frame is damaged itself.
+            lost: whether frames before it are lost.
+        """
         self._refreshes += sent.is_refresh
         if itself or (lost and not sent.is_key):
             self._shows, self._refreshes = True, 0
@@ -288,14 +298,14 @@ class _Damage:
 
 
 class _GopCutter:
-    """Where GOPs start: at key frames, and every so many frames within longer ones."""
+    """Finds the first frames of GOPs: key frames, and every ``anchor_every`` frames in longer GOPs."""
 
     def __init__(self, anchor_every: int) -> None:
         self._anchor_every = anchor_every
         self._since_key = self._waited = 0
 
     def tired(self) -> bool:
-        """Whether a first key frame has been waited for too long."""
+        """Whether the wait for the first key frame has been too long."""
         self._waited += 1
         return self._waited > _WAIT_FOR_KEY
 

@@ -1,4 +1,4 @@
-"""Stream time from time stamps that may jump, repeat, be missing or make no sense."""
+"""Compute stream time from time stamps that may jump, repeat, be missing or make no sense."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import statistics
 from collections import deque
 
 _LOST = 1.75
-"""A step in time of more than so many usual ones means that frames are missing."""
+"""If a step in time is longer than this many usual steps, frames are missing."""
 _JUMP = 10.0
-"""Seconds by which the clock of a live source may run ahead of its frames before that is called a jump."""
+"""Seconds by which the clock of a live source may run ahead of the arrival of its frames; more is a jump."""
 _SHORTEST = 0.001
-"""Seconds between two frames; time stamps that are closer make no sense."""
+"""Shortest sensible time between two frames, seconds."""
 _JITTER = 0.5
-"""Seconds by which a time stamp may go back without being called a jump."""
+"""Seconds by which a time stamp may go back; more is a jump."""
 _RECENT, _ENOUGH = 15, 3
-"""Steps that tell the usual one, and how many of them must be known."""
+"""Number of recent steps whose median is the usual step, and the least number that is needed."""
 _BAD, _TOO_BAD = 8, 24
-"""What a bad time stamp weighs, a good one takes 1 off; and what is too much to believe the next ones."""
+"""A bad time stamp adds the first number to a count, and a good one takes off 1. From the second number on, time stamps
+are not believed."""
 
 
 class StreamClock:
-    """Stream time: from the time stamps, or counted where there are none; it always goes on.
+    """Stream time, from time stamps or, without them, by counting frames. It never goes back.
 
     Attributes:
-        time: of the frame, seconds.
-        step: seconds that usually lie between two frames: what recent ones have shown, at first the frame rate.
-        shortest_step: the shortest one of late, seconds.
+        time: time of the frame, seconds.
+        step: usual time between two frames, seconds, from recent frames; at first from the frame rate.
+        shortest_step: shortest recent time between two frames, seconds.
         missing: number of frames that are missing just before this one.
-        broken: why the time does not continue what came before; empty as a rule.
+        broken: why the time does not continue that of the frames before; usually empty.
     """
 
     def __init__(self, start: float, frame_rate: float, *, is_live: bool) -> None:
@@ -35,7 +36,7 @@ class StreamClock:
         self.time, self.step, self.shortest_step = start, 1 / frame_rate, 1 / frame_rate
         self.missing, self.broken = 0, ""
         self._is_live, self._is_first = is_live, True
-        self._offset: float | None = None  # of stream time against time stamps
+        self._offset: float | None = None  # stream time minus time stamp
         self._arrived = 0.0
         self._steps: deque[float] = deque(maxlen=_RECENT)
         self._badness, self._believes = 0, True
@@ -45,8 +46,8 @@ class StreamClock:
         """Go on to the next frame.
 
         Args:
-            stamp: its time stamp, seconds; None where it has none.
-            arrived: when its packet came, ``time.monotonic()``.
+            stamp: its time stamp, seconds; None if it has none.
+            arrived: when its packet arrived, ``time.monotonic()``.
         """
         waited, self._arrived = arrived - self._arrived, arrived
         self.missing, self.broken = 0, ""

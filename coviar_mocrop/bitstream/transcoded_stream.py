@@ -1,4 +1,4 @@
-"""A stream brought to the canonical form on its way: for cameras of another codec or size than was trained on."""
+"""Transcode a stream to the canonical form as it comes, for cameras whose codec or size differs from the training's."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ from coviar_mocrop.bitstream.stream import StreamFrame, VideoStream
 from coviar_mocrop.bitstream.transcode import ENCODERS, Codec, frame_rate_of, prepare_encoder
 from coviar_mocrop.bitstream.types import picture_of
 from coviar_mocrop.errors import VideoError
+from coviar_mocrop.messages import reason_of
 
 _Passed = tuple[VideoFrame, StreamDecoding, StreamFrame]
-"""A frame that was encoded again, how it was decoded, and the frame that it was before."""
+"""A transcoded frame, how it was decoded, and the original frame."""
 _I_PICTURE = 1  # AV_PICTURE_TYPE_I
 
 
 class TranscodedStream:
     """The frames of a stream, encoded and decoded again. It has the attributes of :class:`VideoStream`.
 
-    What is known of a frame (time, damage, what is missing before it) is known of it still. A file gives the frames
-    that :func:`~coviar_mocrop.bitstream.transcode` writes. A live source is encoded without looking ahead, so that no
-    frame is late for it.
+    Each frame keeps what is known of the original: its time, its damage, and the frames missing before it. A file gives
+    the frames that :func:`~coviar_mocrop.bitstream.transcode` writes. A live source is encoded without look-ahead, so
+    that no frame is delayed.
     """
 
     def __init__(self, stream: VideoStream, codec: Codec, size: tuple[int, int] | None, gop: int) -> None:
-        """Nothing is read yet.
+        """Prepare transcoding. Nothing is read yet.
 
         Args:
-            stream: open.
+            stream: an open stream.
             codec: ``h264`` or ``mpeg4`` (Part 2).
-            size: (width, height) as displayed; None keeps the stream's.
-            gop: frames from one key frame to the next.
+            size: (width, height), pixels, as displayed; None: the size of the stream.
+            gop: distance between key frames, in frames.
         """
         self._stream, self._size, self._gop = stream, size, gop
         self.path, self.frame_rate, self.codec = stream.path, stream.frame_rate, codec
@@ -62,10 +63,10 @@ class TranscodedStream:
         self._stream.close()
 
     def __iter__(self) -> Iterator[StreamFrame]:
-        """The frames; once.
+        """Iterate over the frames. This can be done once.
 
         Raises:
-            VideoError: see :meth:`VideoStream.__iter__`; or the encoder refuses.
+            VideoError: as for :class:`VideoStream`, or a frame cannot be encoded.
         """
         for number, (frame, decoding, origin) in enumerate(self._passed()):
             yield _TranscodedFrame(number, frame, decoding, origin)
@@ -84,7 +85,7 @@ class TranscodedStream:
 
 
 class _TranscodedFrame(StreamFrame):
-    """A frame that was encoded again, with what was known of it before."""
+    """A transcoded frame, with what is known of the original."""
 
     __slots__ = ()
 
@@ -98,16 +99,17 @@ class _TranscodedFrame(StreamFrame):
 
 
 class _Passage:
-    """An encoder and a decoder behind it."""
+    """An encoder followed by a decoder."""
 
     def __init__(self, stream: TranscodedStream, size: tuple[int, int], gop: int) -> None:
         width, height = size[0] + size[0] % 2, size[1] + size[1] % 2
-        self._rate, self._size, self._path = frame_rate_of(stream.frame_rate), (width, height), stream.path
+        self._rate = frame_rate_of(stream.frame_rate, stream.codec)
+        self._size, self._path = (width, height), stream.path
         encoder = av.CodecContext.create(ENCODERS[stream.codec], "w")
         assert isinstance(encoder, VideoCodecContext)
         options = prepare_encoder(encoder, stream.codec, self._size, gop, live=stream.is_live)
         encoder.framerate, encoder.time_base, encoder.options = self._rate, 1 / self._rate, options
-        encoder.flags |= Flags.global_header  # as files keep it; an MPEG-4 decoder asks there who encoded
+        encoder.flags |= Flags.global_header  # as in files; an MPEG-4 decoder looks there for the name of the encoder
         encoder.open()
         template = av.CodecContext.create(stream.codec, "r")
         assert isinstance(template, VideoCodecContext)
@@ -120,7 +122,7 @@ class _Passage:
         self._sent = 0
 
     def send(self, pixels: NDArray[np.uint8], origin: StreamFrame) -> Iterator[_Passed]:
-        """Put a picture in; get the frames that come out."""
+        """Encode a picture; give the frames that come out of the decoder."""
         whole = VideoFrame.from_ndarray(pixels, format="rgb24")
         picture = self._reformatter.reformat(whole, *self._size, format="yuv420p", threads=1)
         picture.pts, picture.time_base, picture.pict_type = self._sent, 1 / self._rate, 0
@@ -129,14 +131,14 @@ class _Passage:
         yield from self._decoded(self._encoded(picture))
 
     def finish(self) -> Iterator[_Passed]:
-        """Get the frames that are still inside."""
+        """Give the frames that have not come out yet."""
         yield from self._decoded([*self._encoded(None), None])
 
     def _encoded(self, picture: VideoFrame | None) -> list[av.Packet]:
         try:
             return list(self._encoder.encode(picture))
         except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(f"{self._path}: cannot be encoded again ({getattr(error, 'strerror', error)})") from None
+            raise VideoError(f"{self._path}: cannot be encoded again ({reason_of(error)})") from None
 
     def _decoded(self, packets: Sequence[av.Packet | None]) -> Iterator[_Passed]:
         for packet in packets:

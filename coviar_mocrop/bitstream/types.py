@@ -1,4 +1,4 @@
-"""Stream facts, GOPs, the layout of motion vectors, and what a backend gives."""
+"""Types of the reading code: stream facts, GOPs, motion vectors, decoded frames, and the interface of a backend."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Source = str | os.PathLike[str] | IO[bytes]
-"""A path, an address, or a file opened for reading bytes (also ``io.BytesIO``)."""
+"""A path, an address, or a binary file object (such as ``io.BytesIO``)."""
 
 Progress = Callable[[int, int], None]
-"""Is told how much is done, and how much there is."""
+"""Called as ``progress(done, total)``."""
 Kind = Literal["iframe", "mv", "residual", "frame"]
 KINDS: tuple[Kind, ...] = ("iframe", "mv", "residual", "frame")
 
@@ -47,7 +47,7 @@ def no_vectors() -> NDArray[np.void]:
 
 
 def copy_vectors(vectors: NDArray[np.void]) -> NDArray[np.void]:
-    """A copy that owns its memory, in which equal vectors are equal bytes (FFmpeg leaves the padding unset)."""
+    """A copy whose padding is zero, so that equal vectors are equal bytes (FFmpeg leaves the padding unset)."""
     rows = vectors.view(np.uint8).reshape(-1, MOTION_VECTOR_DTYPE.itemsize).copy()
     rows[:, 14:16] = 0
     rows[:, 34:40] = 0
@@ -55,14 +55,19 @@ def copy_vectors(vectors: NDArray[np.void]) -> NDArray[np.void]:
 
 
 def picture_of(rows: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    """The picture, uint8 [H, width, 3], of what :meth:`DecodedFrame.rgb` gives."""
+    """View what :meth:`DecodedFrame.rgb` returns as a picture, uint8 [H, width, 3]."""
     return rows[:, : 3 * width].reshape(len(rows), width, 3)
 
 
 class Gop(NamedTuple):
-    """A group of pictures in display order: ``length`` frames from frame ``start``, its I-frame.
+    """A group of pictures: an I-frame and the frames that follow it in display order.
 
-    A virtual GOP starts at a decoded frame of any type that serves as I-frame (see ``anchor_every``).
+    A virtual GOP starts at a decoded frame of any type, which serves as its I-frame (see ``anchor_every`` of
+    :func:`~coviar_mocrop.bitstream.open_video`).
+
+    Attributes:
+        start: frame number of the I-frame.
+        length: number of frames. The last one is start + length - 1.
     """
 
     start: int
@@ -71,16 +76,17 @@ class Gop(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts about the video stream that is read.
+    """Facts about a video stream.
 
     Attributes:
-        codec: FFmpeg's decoder name, such as ``h264`` or ``mpeg4``.
-        width, height: pixels, as displayed (a rotated video is turned).
-        num_frames: frames in display order, counted from the packets.
-        frame_rate: frames per second; 0.0 where the file does not say.
-        has_b_frames: whether display order differs from decoding order.
-        backend: who serves a pass over all vectors, ``pyav`` or ``mvextractor``.
-        rotation: quarter turns counter-clockwise that were applied to the coded picture, 0 to 3.
+        codec: FFmpeg's name of the decoder, such as ``h264`` or ``mpeg4``.
+        width: pixels, as displayed, that is, after rotation.
+        height: pixels, as displayed.
+        num_frames: number of frames.
+        frame_rate: average number of frames per second; 0.0 if the file does not say.
+        has_b_frames: whether there are B-frames, that is, whether display order differs from decoding order.
+        backend: source of the motion vectors, ``pyav`` or ``mvextractor``.
+        rotation: quarter turns counter-clockwise from the coded to the displayed picture, 0 to 3.
     """
 
     codec: str
@@ -110,7 +116,7 @@ class Span(NamedTuple):
 
 
 class DecodedFrame(Protocol):
-    """One frame as a reader gives it, in coded orientation; stays valid after the reader has moved on."""
+    """One frame as a reader gives it, in coded orientation. It stays valid after the reader has moved on."""
 
     number: int
     """Position in display order."""
@@ -123,7 +129,7 @@ class DecodedFrame(Protocol):
         ...
 
     def rgb(self) -> NDArray[np.uint8]:
-        """The picture, read-only: uint8 [H, 3 W or more], RGB side by side; what is beyond 3 W may hold anything."""
+        """The picture, read-only: uint8 [H, 3 W or more], R, G, B of each pixel in turn. Bytes after 3 W are unset."""
         ...
 
 
@@ -133,11 +139,11 @@ class Reader(Protocol):
     def frames(self, spans: Sequence[Span]) -> Iterator[DecodedFrame]:
         """Decode spans, ascending.
 
-        A frame that the decoder does not give (a damaged packet) is left out. If it gives none of a span, there comes
-        the next one of the GOP that it does give.
+        A frame that does not decode is left out. If no frame of a span decodes, the next frame of the GOP that does is
+        given instead.
         """
         ...
 
     def close(self) -> None:
-        """Free the file."""
+        """Close the file."""
         ...

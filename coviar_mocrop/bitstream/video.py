@@ -1,4 +1,4 @@
-"""``open_video``: the one way in to a compressed video's I-frames, motion vectors and residuals."""
+"""Open a compressed video to read its I-frames, motion vectors, accumulated motion and residuals."""
 
 from __future__ import annotations
 
@@ -22,37 +22,42 @@ Backend = Literal["auto", "pyav", "mvextractor"]
 
 
 def open_video(
-    path: Source,
+    source: Source,
     backend: Backend = "auto",
     anchor_every: int | None = 12,
     *,
     index_cache: str | os.PathLike[str] | bytes | None = None,
     max_frame_pixels: int = MAX_FRAME_PIXELS,
 ) -> Video:
-    """Open a video for reading what its codec stored.
+    """Open a compressed video to read its I-frames, motion vectors, accumulated motion and residuals.
 
     Args:
-        path: a video file (mp4, Matroska, AVI, MPEG-TS and others, or a raw stream), an http or https address of one,
-            or a file opened for reading bytes (``io.BytesIO``), which must stay open as long as the video and serve
-            nothing else meanwhile. Formats that refer to other files, such as playlists, are refused.
-        backend: whose motion vectors. ``pyav``: one thread, only the GOPs that are needed, the same bytes every
-            time. ``mvextractor``: from the start of the file, with several threads; the same vectors where the
-            stream has no B-frames and no damage, wrong ones that vary where it has. ``auto`` takes PyAV: it is as
-            fast on canonical video (docs/reference/bitstream.md) and always the same. Pixels are PyAV's in any case.
-        anchor_every: GOPs longer than this are cut into virtual GOPs of this many frames, whose first frame,
-            decoded, serves as I-frame. None: only key frames cut.
-        index_cache: folder in which the index of every video is kept, a few kilobytes each; with it a video is
-            opened without going through its packets, and only those of the GOPs asked for are read. Or the index of
-            this very video, as :meth:`Video.packed_index` gave it. None: all packets are gone through.
-        max_frame_pixels: frames of more pixels (width x height) are refused before memory is allocated for them,
-            also where the size changes on the way.
+        source: a video file (mp4, Matroska, AVI, MPEG-TS and others, or a raw stream), the http or https address of
+            one, or a binary file object such as ``io.BytesIO``. A file object must stay open as long as the video, and
+            nothing else may read from it. Playlists and other formats that refer to other files are refused.
+        backend: source of the motion vectors. ``pyav`` decodes in one thread, only the GOPs that are needed, and gives
+            the same bytes every time. ``mvextractor`` decodes in several threads, from the start of the file. Its
+            vectors equal PyAV's if the stream has no B-frames and no damage. Otherwise they can be wrong and vary from
+            run to run; a video with B-frames gives a warning. ``auto`` is ``pyav``. Pixels always come from PyAV.
+        anchor_every: number of frames after which longer GOPs are cut into virtual GOPs. The decoded first frame of a
+            virtual GOP serves as its I-frame. None: GOPs start at key frames only.
+        index_cache: folder for the packet indexes of videos, about 10 kB for 280 frames. With an index, opening does
+            not read all packets of a video, and reading fetches only the packets of the GOPs that are needed. The
+            folder is not used for addresses and file objects. Instead of a folder, the index of this very video can be
+            given, as :meth:`Video.packed_index` returns it. None: opening reads all packets.
+        max_frame_pixels: largest frame, in pixels (width x height), 8192 x 4320 by default. Larger frames are refused
+            before memory is allocated for them, even if the size changes within the video.
+
+    Returns:
+        The open video. Use it in a ``with`` block, or call its ``close()``.
 
     Raises:
-        VideoError: the file is missing, empty, unreadable, no video, too large, or without a decodable frame; or the
-            connection to the server broke.
+        VideoError: the file is missing, empty, unreadable, not a video, or has no decodable frame; its frames are too
+            large; an argument is out of range; or the connection to the server broke.
+        TypeError: ``source`` is neither a path nor a file object.
     """
     return Video(
-        path,
+        source,
         backend=backend,
         anchor_every=anchor_every,
         index_cache=index_cache,
@@ -61,14 +66,23 @@ def open_video(
 
 
 class Video(FrameSequence):
-    """An open video; made by :func:`open_video`, closed by ``close()`` or a ``with`` block.
+    """An open video. Get one from :func:`open_video`, and close it with ``close()`` or a ``with`` block.
 
-    Only the GOPs that are needed are decoded, each as far as it is needed.
+    Frames are numbered in display order, from 0 to ``info.num_frames`` - 1. A method that takes several frames takes
+    any iterable of integers, in any order and with repeats, and returns results in the same order. Only the GOPs that
+    are needed are decoded, each up to the last frame that is needed.
+
+    Attributes:
+        info (VideoInfo): facts about the video stream.
+        gops (Sequence[Gop]): the GOPs in display order, virtual ones included.
+        path (str): name of the video in error messages.
+        progress (Callable[[int, int], None] | None): called as ``progress(number + 1, info.num_frames)`` for every
+            decoded frame; None: not called.
     """
 
     def __init__(
         self,
-        path: Source,
+        source: Source,
         *,
         backend: Backend,
         anchor_every: int | None,
@@ -81,12 +95,12 @@ class Video(FrameSequence):
         if anchor_every is not None and anchor_every < 1:
             raise VideoError(f"anchor_every is {anchor_every}; give 1 or more frames, or None")
         self._damaged: set[int] = set()
-        self._pyav = PyavReader(path, index_cache, max_frame_pixels)
+        self._pyav = PyavReader(source, index_cache, max_frame_pixels)
         self._index = self._pyav.index
         reordered = self._index.reordered
         self._reader: Reader = self._pyav
         if backend == "mvextractor":
-            self._reader = MvextractorReader(path, self._pyav)
+            self._reader = MvextractorReader(source, self._pyav)
             if reordered:
                 warnings.warn(
                     f"{self._pyav.path}: has B-frames, for which mvextractor's frame-threaded decoding gives wrong "
@@ -117,19 +131,26 @@ class Video(FrameSequence):
 
     @property
     def damaged_frames(self) -> int:
-        """How many of the frames decoded so far are damaged: concealed by the decoder, or replaced by another frame.
+        """Number of frames decoded so far that are damaged.
 
-        Frames that refer to a damaged one can show the same errors, and are not counted. Damage that happens to decode
-        is not noticed (docs/reference/bitstream.md says how much that is).
+        A frame is damaged if the decoder concealed errors in it, if the container says that data are missing, or if it
+        did not decode and another frame replaces it. Frames that refer to a damaged frame can show its errors but are
+        not counted. Damage that decodes without an error is not noticed (see docs/reference/bitstream.md).
         """
         return len(self._damaged)
 
     def packed_index(self) -> bytes:
-        """The index, for ``index_cache``, of a video opened with ``index_cache=b""`` (which takes checksums)."""
+        """Return the packet index as bytes, to give as ``index_cache`` when the same video is opened again.
+
+        For this, open the video with ``index_cache=b""``: the index needs checksums, which are not computed otherwise.
+
+        Raises:
+            VideoError: there are no checksums.
+        """
         return self._pyav.packed_index()
 
     def close(self) -> None:
-        """Free the file."""
+        """Close the video and free its packets."""
         self._reader.close()
         self._pyav.close()
 
@@ -137,7 +158,7 @@ class Video(FrameSequence):
         return self._every_frame(self._spans(wanted))
 
     def _spans(self, wanted: Mapping[str, set[int]]) -> list[Span]:
-        """What has to be decoded: of each real GOP, from its key frame to the last frame wanted."""
+        """The frames to decode: of each real GOP, those from its key frame to the last frame wanted."""
         moves = wanted["motion"] | wanted["residuals"] | wanted["vectors"]
         shows = wanted["pictures"] | wanted["residuals"]
         spans: list[Span] = []
@@ -151,7 +172,7 @@ class Video(FrameSequence):
         return spans
 
     def _every_frame(self, spans: Sequence[Span]) -> Iterator[DecodedFrame]:
-        """The reader's frames, gaps closed: a frame that does not decode repeats the one before it."""
+        """The reader's frames without gaps: a frame that does not decode is replaced by the one before it."""
         frames = self._reader.frames(spans)
         ahead: DecodedFrame | None = None
         for span in spans:
@@ -165,7 +186,7 @@ class Video(FrameSequence):
                         self._damaged.add(number)
                     yield held
                     continue
-                held = held or ahead  # at the start of a GOP, the first that does decode
+                held = held or ahead  # at the start of a GOP, by the first frame that decodes
                 if held is None or held.number > end:
                     raise VideoError(
                         f"{self.path}: frames {span.first} to {end} cannot be decoded; the file is damaged, "
@@ -178,7 +199,7 @@ class Video(FrameSequence):
 
 
 class _Repeated:
-    """In place of a frame that does not decode: the picture of another one, without motion."""
+    """Replaces a frame that does not decode: the picture of another frame, without motion."""
 
     is_b = True  # nothing refers to it
     is_damaged = True
