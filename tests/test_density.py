@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream import MOTION_VECTOR_DTYPE
 from coviar_mocrop.mocrop import BoxEstimator, MoCropSettings, density_of, estimate_box
-from coviar_mocrop.mocrop.density import GATE, motion_level
+from coviar_mocrop.mocrop.density import GATE, centre_prior, motion_level
 
 SIZE = (240, 320)
 
@@ -64,6 +64,53 @@ def test_a_ticker_is_found_across_parts(monkeypatch: pytest.MonkeyPatch) -> None
     assert density_of([frame] * 6, SIZE, MoCropSettings(smoothing=0, drop_tickers=False))[-1].any()
     monkeypatch.setattr("coviar_mocrop.mocrop.density.AT_ONCE", 2 * len(frame))
     assert not density_of([frame] * 6, SIZE, settings)[-1].any()
+
+
+def test_thinning_hides_no_ticker() -> None:
+    """A fifth of the vectors fills a fifth of what it covers."""
+    ticker = [field((-4, 0), y=(224, 240))] * 20
+    settings = MoCropSettings(smoothing=0, rows=15, columns=20, max_vectors=20 * 300 // 5)
+    assert not density_of(ticker, SIZE, settings).any()
+
+
+def test_parts_that_are_thinned_differently_count_by_their_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four frames, of whose vectors half are taken, and two, of which all are."""
+    first, second = field((5, 3), y=(80, 160), x=(32, 128)), field((5, 3), y=(80, 160), x=(192, 288))
+    monkeypatch.setattr("coviar_mocrop.mocrop.density.AT_ONCE", 4 * len(first))
+    settings = MoCropSettings(max_vectors=2 * len(first), smoothing=0, saturation=None)
+    density = density_of([first] * 4 + [second] * 2, SIZE, settings)
+    assert density[:, :16].sum() / density[:, 16:].sum() == pytest.approx(2, rel=0.1)
+
+
+def test_the_centre_prior_falls_towards_the_edges() -> None:
+    """It is exp(-strength / 2 d^2), d being 1 at the middle of an edge; here cells are 2/3 apart."""
+    side = np.exp(-0.5 * 3 * (2 / 3) ** 2)
+    np.testing.assert_allclose(centre_prior((3, 3), 3.0), np.outer([side, 1, side], [side, 1, side]))
+
+
+@pytest.mark.parametrize(
+    ("within", "beyond"),
+    [
+        ({"speeds": [(0.75, 0)]}, {"speeds": [(0.5, 0)]}),  # sideways
+        ({"speeds": [(4, 0.75)]}, {"speeds": [(4, 1.25)]}),  # hardly up or down
+        ({"speeds": [(2.25, 0), (5.75, 0)]}, {"speeds": [(1.75, 0), (6.25, 0)]}),  # steadily
+        ({"speeds": [(4, 0)] * 2 + [(0, 0)] * 3}, {"speeds": [(4, 0)] + [(0, 0)] * 3}),  # much of the time
+        ({"columns": 8}, {"columns": 7}),  # over much of the width
+        ({"rows": 3}, {"rows": 4}),  # in few rows
+    ],
+)
+def test_what_a_ticker_is(within: dict[str, Any], beyond: dict[str, Any]) -> None:
+    """Just within and just beyond each limit: a cell is a block, of 15 rows and 20 columns."""
+
+    def is_ticker(speeds: Any = ((4, 0),), columns: int = 20, rows: int = 1) -> bool:
+        frames = [field(speed, y=(240 - 16 * rows, 240), x=(0, 16 * columns)) for speed in speeds] * 6
+        how: Any = {"rows": 15, "columns": 20, "static_threshold": 0.25, "smoothing": 0}
+        dropped, kept = (density_of(frames, SIZE, MoCropSettings(**how, drop_tickers=d))[-1] for d in (True, False))
+        assert kept.any()
+        return not dropped.any()
+
+    assert is_ticker(**within)
+    assert not is_ticker(**beyond)
 
 
 def test_the_level_of_motion() -> None:

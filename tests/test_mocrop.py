@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from coviar_mocrop.mocrop import (
     frames_to_read,
 )
 from coviar_mocrop.mocrop.coherence import coherence
+from coviar_mocrop.mocrop.estimate import box_of_density
 from coviar_mocrop.mocrop.search import smallest_rectangle
 
 PRESETS = ("default", "paper_v1", "paper_v2")
@@ -175,6 +176,22 @@ def test_camera_motion_is_taken_out() -> None:
     assert np.count_nonzero(density_of([panning], (240, 320), still)) == density.size
 
 
+@pytest.mark.parametrize(("height", "speed"), [(240, 31), (480, 31), (1080, 70)])
+def test_fast_pans_are_taken_out(height: int, speed: int) -> None:
+    places = [(x, y) for x in range(8, 320, 16) for y in range(8, height, 16)]
+    pan = vectors_of(*((x, y, -speed, 0) for x, y in places))
+    assert not density_of([pan], (height, 320), MoCropSettings(camera="translation")).any()
+
+
+@pytest.mark.parametrize(("columns", "is_camera"), [(5, True), (3, False)])
+def test_area_without_vectors_weighs_a_quarter_against_the_camera(columns: int, is_camera: bool) -> None:
+    """So motion of 5 of 20 columns outweighs the other 15, and motion of 3 does not outweigh 17."""
+    places = [(x, y) for x in range(8, 16 * columns, 16) for y in range(8, 240, 16)]
+    chosen = MoCropSettings(**BARE, camera="translation")
+    density = density_of([vectors_of(*((x, y, 6, 0) for x, y in places))], (240, 320), chosen)
+    assert density.any() == (not is_camera)
+
+
 def zooming(zoom: float, turn: float, *, size: tuple[int, int] = (240, 320)) -> NDArray[np.void]:
     """A zoom and a turn about the middle, and a patch at the lower right that moves by itself."""
     blocks = []
@@ -256,6 +273,21 @@ def test_a_spot_that_never_rests_does_not_outweigh_the_rest() -> None:
     assert box.x1 >= 290 / 320
 
 
+def test_a_cell_counts_no_more_than_a_share_of_the_strongest_tenth() -> None:
+    spots = [vectors_of((8, 8, 6, 0), *((x, 232, 6, 0) for x in range(8, 144, 16)))] + [vectors_of((8, 8, 6, 0))] * 10
+    how: Any = {"rows": 10, "columns": 20, "smoothing": 0, "spread_blocks": False, "camera": "none", "weight": "count"}
+    # 20 of 200 cells: one of 11, nine of 1 and ten of 0
+    assert density_of(spots, (240, 320), MoCropSettings(**how, saturation=4.0)).max() == pytest.approx(4.0)
+    assert density_of(spots, (240, 320), MoCropSettings(**how, saturation=0.5)).sum() == pytest.approx(10 * 0.5)
+
+
+def test_vectors_longer_than_four_frames_are_damage() -> None:
+    for length, used in ((1280, 2), (1281, 1)):
+        vectors = vectors_of((40, 40, 8, 0), (200, 200, 0, length))
+        chosen = MoCropSettings(**BARE, camera="none", weight="count")
+        assert density_of([vectors], (240, 320), chosen).sum() == used
+
+
 def test_many_vectors_are_thinned_out_the_same_way_every_time() -> None:
     places = [(x, y) for x in range(4, 320, 8) for y in range(4, 240, 8)]
     frame = vectors_of(*((x, y, 12 if 80 < x < 140 and 60 < y < 130 else 3, 0) for x, y in places), size=8)
@@ -263,6 +295,9 @@ def test_many_vectors_are_thinned_out_the_same_way_every_time() -> None:
     box = estimate_box([frame] * 20, (240, 320), thinned)
     assert box == estimate_box([frame.copy() for _ in range(20)], (240, 320), thinned)
     assert box.iou(estimate_box([frame] * 20, (240, 320), whole)) > 0.8
+    pan = vectors_of(*((x, y, 6, 0) for x, y in places), size=8)
+    few = MoCropSettings(max_vectors=4000, camera="translation")
+    assert not density_of([pan] * 20, (240, 320), few).any()  # what was left out is not area without vectors
 
 
 def test_few_moving_blocks_are_not_taken_for_the_camera() -> None:
@@ -306,6 +341,7 @@ def test_what_a_vector_adds_to_its_cell() -> None:
         max_size=12,
     )
 )
+@example([(0, 10, 10, 6, 2), (0, 20, 20, -3, -1)])  # of areas 1 and 2: they cancel
 def test_coherence_is_the_share_of_motion_nearby_that_goes_one_way(blocks: list[tuple[int, ...]]) -> None:
     """Against a sum over all pairs; in 160 x 90 a part of the frame is 40 x 30 pixels."""
     blocks.sort()
@@ -453,6 +489,15 @@ def test_smallest_rectangle_equals_brute_force(
     assert (h * w, density[y : y + h, x : x + w].sum()) == (best[0], -best[1])
 
 
+def test_rounding_makes_no_adaptive_box_larger() -> None:
+    for cells in range(2, 17):
+        for held in range(1, cells + 1):
+            assert smallest_rectangle(np.full((1, cells), 0.1), held / cells)[3] == held
+    assert smallest_rectangle(np.eye(1, 25), 1.0, area_floor=0.28)[3] == 7  # 0.28 * 25 is a little more
+    box = box_of_density(np.repeat([[1.0], [1.0], [1.0], [0.0]], 4, axis=1), MoCropSettings(size="adaptive"))
+    assert box == CropBox(0, 0, 1, 0.75)  # not above full_above
+
+
 def test_adaptive_box_holds_two_objects_far_apart_and_little_else() -> None:
     settings = MoCropSettings(size="adaptive")
     left, right = ([(x, y, 6, 2) for x in xs for y in (104, 120, 136)] for xs in ((72, 88), (232, 248)))
@@ -495,3 +540,4 @@ def test_box_pixels_and_overlap() -> None:
     assert box.iou(CropBox(0.5, 0.5, 1.0, 1.0)) == pytest.approx(1 / 3)
     assert box.iou(CropBox(0.8, 0.0, 1.0, 0.2)) == 0.0
     assert CropBox(0.999, 0.0, 1.0, 0.001).to_pixels(10, 10) == (0, 9, 1, 10)
+    assert CropBox(0.26, 0.14, 0.74, 0.88).to_pixels(10, 10) == (1, 3, 9, 7)  # rounded

@@ -1,4 +1,4 @@
-"""MoCrop: one rectangle per clip, found from the motion vectors of its GOPs."""
+"""MoCrop: one crop box per clip, found from its motion vectors."""
 
 from coviar_mocrop.mocrop.box import FULL_FRAME, CropBox
 from coviar_mocrop.mocrop.estimate import BoxEstimator, density_of, estimate_box, frames_to_read

@@ -1,4 +1,4 @@
-"""The rectangle that all streams of a clip share."""
+"""The crop box of a clip, which all its streams share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from typing import NamedTuple
 
 
 class CropBox(NamedTuple):
-    """A rectangle in fractions of the frame, 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1."""
+    """A rectangle in fractions of the frame, with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1 (not checked).
+
+    Attributes:
+        x0: left edge.
+        y0: upper edge.
+        x1: right edge.
+        y1: lower edge.
+    """
 
     x0: float
     y0: float
@@ -15,17 +22,24 @@ class CropBox(NamedTuple):
 
     @property
     def area(self) -> float:
-        """Share of the frame."""
+        """Area of the box as a share of the frame, in (0, 1]."""
         return (self.x1 - self.x0) * (self.y1 - self.y0)
 
     def to_pixels(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right) in pixels, ``frame[top:bottom, left:right]``; at least one pixel each way."""
+        """Convert to (top, left, bottom, right) in pixels, for ``frame[top:bottom, left:right]``.
+
+        Edges are rounded to whole pixels. The result is at least one pixel high and wide.
+
+        Args:
+            height: height of the frame, pixels.
+            width: width of the frame, pixels.
+        """
         left, right = _side(self.x0, self.x1, width)
         top, bottom = _side(self.y0, self.y1, height)
         return top, left, bottom, right
 
     def iou(self, other: CropBox) -> float:
-        """Intersection over union with another box."""
+        """Return the intersection over union with another box, in [0, 1]."""
         shared_w = min(self.x1, other.x1) - max(self.x0, other.x0)
         shared_h = min(self.y1, other.y1) - max(self.y0, other.y0)
         shared = max(shared_w, 0.0) * max(shared_h, 0.0)

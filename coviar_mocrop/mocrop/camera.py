@@ -1,8 +1,8 @@
-"""What the camera does in each frame, found from the vectors alone, so that it can be taken out of them.
+"""Estimate camera motion from the motion vectors of each frame, and subtract it.
 
-Translation is a weighted median. Zoom and rotation about the middle of the frame are fitted by iteratively
-reweighted least squares (Cauchy weights), and believed only where they explain clearly more of the frame than
-translation does. All frames are worked on at once.
+Translation is a weighted median. Zoom and rotation about the middle of the frame are fitted by iteratively reweighted
+least squares (Cauchy weights). The fit is used only if it explains clearly more of the frame than translation does. All
+frames are processed together.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ Camera = Literal["none", "translation", "similarity"]
 Floats = NDArray[np.float32]
 
 _STEP = 0.25
-"""Resolution of the median, pixels, in frames of up to 480 rows; a quarter is what codecs store."""
+"""Resolution of the median, pixels, for frames of up to 480 rows. Codecs store vectors in quarter pixels."""
 _BINS = 128
-"""Steps each way."""
+"""Number of steps of the median in each direction."""
 _UNCOVERED = 0.25
-"""What a pixel without a vector weighs in the median."""
+"""Weight of a pixel without a vector in the median. A pixel with a vector weighs 1."""
 _ROWS, _COLUMNS = 6, 8
-"""The zoom is fitted to mean vectors of this many cells."""
+"""Zoom and rotation are fitted to the mean vectors of this grid of cells."""
 _ITERATIONS = 5
 _TOLERANCE = 1.0
-"""A cell whose mean vector is this near the model, pixels (480 rows), agrees with it."""
+"""A cell agrees with a model if its mean vector differs by less than this, pixels, for frames of up to 480 rows."""
 _SETTLED = 0.9
-"""Share of the covered area that agrees with translation, above which there is nothing to fit."""
+"""If at least this share of the covered area agrees with translation, nothing is fitted."""
 _AGREEING = 0.5
 _GAINED = 0.1
-"""A fit is trusted if this share of the area agrees with it, and so much more than with translation."""
+"""A fit is used if more than the share AGREEING of the area agrees with it, and GAINED more than with translation."""
 
 
 def remove_camera(
@@ -42,14 +42,14 @@ def remove_camera(
     groups: int,
     frame_size: tuple[int, int],
 ) -> tuple[Floats, Floats]:
-    """Motion of blocks against the scene.
+    """Compute the motion of blocks relative to the scene.
 
-    What no vector covers counts, a little, as not moving: decoders leave out intra blocks alone, which tell nothing,
-    but vectors may have been thinned out to those that move. A group is the vectors of
-    one frame in one direction of time: groups 2k and 2k + 1 belong to the same frame.
+    Area without vectors counts as static, with a small weight. Decoders export no vectors for intra blocks, which say
+    nothing about motion, but static vectors may also have been removed. A group holds the vectors of one frame that
+    point to the past, or those that point to the future. Groups 2k and 2k + 1 belong to the same frame.
 
     Args:
-        camera: ``none`` leaves the motion as it is.
+        camera: the camera motion to subtract; ``none``: the motion is returned as it is.
         place: x and y of the block centres, float32 [N], pixels.
         motion: x and y, float32 [N], pixels.
         area: float32 [N], pixels.
@@ -58,7 +58,7 @@ def remove_camera(
         frame_size: (height, width), pixels.
 
     Returns:
-        x and y of what is left, float32 [N], pixels.
+        x and y of the motion without camera motion, float32 [N], pixels.
     """
     if camera == "none" or not len(area):
         return motion
@@ -86,7 +86,7 @@ def remove_camera(
 def _medians(
     values: Floats, area: Floats, group: NDArray[np.int64], still: NDArray[np.float64], step: float
 ) -> NDArray[np.float64]:
-    """Weighted median of each group, none empty, by histogram: float64 [groups]; ``still`` is the weight of zero."""
+    """Weighted median of each group by histogram: float64 [groups]. No group is empty; ``still`` is the weight of 0."""
     bins = 2 * _BINS + 1
     code = np.clip(np.rint(values / np.float32(step)), -_BINS, _BINS).astype(np.int64) + (group * bins + _BINS)
     histogram: Any = np.bincount(code, area, len(still) * bins).reshape(-1, bins)
@@ -105,9 +105,9 @@ def _fit_similarity(
     shift: list[Floats],
     frame_size: tuple[int, int],
 ) -> tuple[NDArray[np.float64], ...] | None:
-    """Scale - 1, turn, and shift x and y of each group, float64 [groups]; None where no group turns or zooms.
+    """Fit zoom and rotation: scale - 1, turn, shift x and shift y, float64 [groups] each; None if no fit is used.
 
-    A group whose fit is not to be trusted gets its translation.
+    A group whose fit is not used gets its translation.
     """
     height, width = frame_size
     groups, cells = len(shift[0]), _ROWS * _COLUMNS

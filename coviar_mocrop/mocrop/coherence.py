@@ -1,7 +1,6 @@
-"""Do neighbouring blocks move alike? What moves does, noise does not.
+"""Coherence: whether neighbouring blocks move in the same direction.
 
-An encoder that meets noise, flicker or a flat wall points its vectors anywhere. Their lengths look like motion, their
-directions cancel out.
+Vectors of noise, flicker or a flat wall point anywhere. Their lengths look like motion, but their directions cancel.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ROWS, _COLUMNS = 3, 4
-"""Parts of a frame; a block's neighbours are those in the same part. Smaller ones hold too few blocks to tell."""
+"""Parts of a frame. The neighbours of a block are those in the same part. Smaller parts hold too few blocks."""
 _LEAST = 0.1
-"""Two people who part move against each other, too."""
+"""Smallest coherence. It is above 0 because two people who move apart have opposite directions, too."""
 
 
 def coherence(
@@ -22,15 +21,16 @@ def coherence(
     area: NDArray[np.float32],
     frame_size: tuple[int, int],
 ) -> NDArray[np.float64]:
-    """How much of the motion around each block, in its own frame, is in one direction.
+    """Measure for each block how much of the motion around it, in its own frame, has one direction.
 
-    It is the length of the sum of the neighbours' motion (the block's own included) by the sum of their lengths, each
-    weighted by area: 1 where all go one way, little where directions are random; never less than 0.1.
+    It is the length of the sum of the neighbours' vectors divided by the sum of their lengths, both weighted by area.
+    The block itself is one of its neighbours. The result is 1 if all vectors have one direction. It is small if
+    directions are random, but never less than 0.1.
 
     Args:
         frame: number of the frame of each block, int64 [N], ascending.
         place: x and y of the block centres, float32 [N], pixels, inside the frame.
-        motion: x and y against the scene, float32 [N], pixels.
+        motion: x and y relative to the scene, float32 [N], pixels.
         area: float32 [N], pixels.
         frame_size: (height, width), pixels.
 
@@ -40,7 +40,7 @@ def coherence(
     if not len(frame):
         return np.empty(0)
     height, width = frame_size
-    used = np.cumsum(np.diff(frame, prepend=frame[0]) > 0)  # of a long clip, frames without any block take no room
+    used = np.cumsum(np.diff(frame, prepend=frame[0]) > 0)  # frames without blocks take no memory
     row = np.clip((place[1] * (_ROWS / height)).astype(np.int64), 0, _ROWS - 1)
     column = np.clip((place[0] * (_COLUMNS / width)).astype(np.int64), 0, _COLUMNS - 1)
     part = (used * _ROWS + row) * _COLUMNS + column

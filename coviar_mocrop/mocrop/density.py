@@ -1,4 +1,4 @@
-"""From motion vectors to a density grid: merge, take the camera out, denoise, sample, clean up."""
+"""Turn motion vectors into a density grid: merge, subtract camera motion, denoise, sample, clean up."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ from coviar_mocrop.mocrop.coherence import coherence
 from coviar_mocrop.mocrop.settings import MoCropSettings
 
 GATE = 0.01
-"""A window of less motion (:func:`motion_level`) is idle by default; docs/watch.md says what that misses."""
+"""Default gate: a window with less motion (:func:`motion_level`) is idle. docs/watch.md says what that misses."""
 AT_ONCE = 1 << 21
-"""Motion vectors that are worked on together: 80 megabytes, 20 s of 720p, or two minutes of 340 x 256."""
+"""Number of motion vectors that are processed together: 80 MB, 20 s of 720p, or two minutes of 340 x 256."""
 _GOLDEN = (5**0.5 - 1) / 2
 _QUARTERS = ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25))
 _STRONGEST = 0.1
-"""``saturation`` refers to the mean of this share of the cells, the strongest ones."""
+"""``saturation`` is relative to the mean of the strongest cells; this is their share of all cells."""
 _LEVEL = MoCropSettings(weight="area_speed", max_vectors=8192)
 _MOVING = 0.01
-"""The level of motion is that of this share of the cells."""
+"""The level of motion is the mean of the strongest cells; this is their share of all cells."""
 _TICKER_SPEED = 0.5
 _TICKER_SPREAD = 0.5
 _TICKER_SLOPE = 0.25
 _TICKER_FILLED = 0.3
 _TICKER_WIDTH = 0.4
 _TICKER_HEIGHT = 0.25
-"""A cell runs like a ticker if its blocks move by more than so many pixels, spread by less than this share of it,
-with no more than this share of it up or down, and fill it this much of the time; a row of cells is one if so many
-of its cells do, and believed if no more than so many rows are."""
+"""Limits for news tickers.
+
+The blocks of a cell move like a ticker if their mean sideways motion is above SPEED (pixels per frame), its standard
+deviation is below SPREAD times that, the mean motion up or down is below SLOPE times that, and moving blocks fill the
+cell for at least the share FILLED of the time. A row of cells is a ticker if at least the share WIDTH of its cells move
+like one. If more than the share HEIGHT of the rows are tickers, none is.
+"""
 
 
 @dataclass
@@ -43,7 +47,7 @@ class _Blocks:
         frame: number of the frame, int64 [N], ascending.
         x, y: centres, float32 [N], pixels.
         width, height: float32 [N], pixels.
-        motion_x, motion_y: against the scene, float32 [N], pixels.
+        motion_x, motion_y: relative to the scene, float32 [N], pixels.
         magnitude: float32 [N], pixels.
     """
 
@@ -65,11 +69,10 @@ class _Blocks:
 
 
 class MotionDensity:
-    """How much moves in each cell of the grid, added up over the frames of a clip, however long.
+    """How much moves in each cell of the grid, added up over the frames of a clip of any length.
 
-    Frames are worked on together, ``AT_ONCE`` vectors at a time; memory does not grow beyond that. Of each such part
-    the settings take their share: ``max_vectors``, ``keep_strongest`` and ``sample_share`` hold for it. A clip of some
-    seconds is one part.
+    Frames are processed in parts of about ``AT_ONCE`` vectors, so memory does not grow with the length of the clip.
+    ``max_vectors``, ``keep_strongest`` and ``sample_share`` apply to each part. A clip of some seconds is one part.
 
     Attributes:
         frame_size: (height, width), pixels.
@@ -77,7 +80,7 @@ class MotionDensity:
     """
 
     def __init__(self, frame_size: tuple[int, int], settings: MoCropSettings) -> None:
-        """No frame yet.
+        """Start without frames.
 
         Args:
             frame_size: (height, width), pixels.
@@ -87,20 +90,20 @@ class MotionDensity:
         self._waiting: list[NDArray[np.void]] = []
         self._vectors = 0
         self._grid = np.zeros((settings.rows, settings.columns))
-        self._strongest = 0.0  # magnitude that importance refers to
-        self._share = 0.0  # of its vectors that were taken of the first part, which the others are scaled to
+        self._strongest = 0.0  # magnitude that importance is relative to
+        self._share = 0.0  # share of the first part's vectors that was taken; other parts are scaled to it
         self._tickers = _Tickers(settings)
         self._generator = np.random.default_rng(settings.seed)
 
     def add(self, vectors: NDArray[np.void]) -> None:
-        """Take the motion vectors (``MOTION_VECTOR_DTYPE``) of the next frame."""
+        """Add the motion vectors (``MOTION_VECTOR_DTYPE`` [N]) of the next frame."""
         self._waiting.append(vectors)
         self._vectors += len(vectors)
         if self._vectors >= AT_ONCE:
             self._catch_up()
 
     def grid(self) -> NDArray[np.float64]:
-        """The density so far: float64 [rows, columns], >= 0; all zero where nothing usable moves."""
+        """The density of the frames added so far: float64 [rows, columns], >= 0; all zero without usable motion."""
         self._catch_up()
         settings, grid = self.settings, self._grid.copy()
         if settings.drop_tickers:
@@ -124,7 +127,7 @@ class MotionDensity:
             return
         weight = _weights(blocks, size, settings)
         if settings.importance_power:
-            # scaled by the largest magnitude: a power of large ones must not overflow
+            # relative to the largest magnitude, so that the power does not overflow
             largest = max(self._strongest, float(blocks.magnitude.max()))
             weight = weight * (blocks.magnitude.astype(np.float64) / largest) ** settings.importance_power
             self._grid *= (self._strongest / largest) ** settings.importance_power
@@ -139,14 +142,18 @@ class MotionDensity:
 
 
 def motion_level(frames: Sequence[NDArray[np.void]], frame_size: tuple[int, int]) -> float:
-    """How much moves against the scene where most moves, in [0, 1], whatever the number of frames.
+    """Measure how much moves, relative to the scene, in the part of the frame that moves most.
 
-    It is the mean density of the strongest hundredth of the cells, as a share of what it would be if all of them moved
-    in every frame. A small thing that moves is seen by it; noise, which is everywhere and goes every way, adds little.
+    It is the mean density of the strongest hundredth of the cells, divided by the density that they would have if all
+    of their area moved fast in every frame. So it does not depend on the number of frames. A small moving object is
+    enough to raise it. Noise, which is everywhere and has all directions, adds little.
 
     Args:
         frames: one array of motion vectors (``MOTION_VECTOR_DTYPE``) per frame.
         frame_size: (height, width), pixels.
+
+    Returns:
+        A number in [0, 1]; 0 if nothing moves.
     """
     blocks, _, share = _moving_blocks(frames, frame_size, _LEVEL)
     if not len(blocks.x):
@@ -157,9 +164,9 @@ def motion_level(frames: Sequence[NDArray[np.void]], frame_size: tuple[int, int]
 
 
 def centre_prior(shape: tuple[int, ...], strength: float) -> NDArray[np.float64]:
-    """float64 [rows, columns]: a Gaussian of the distance from the middle, 1 there; ``strength`` 0: 1 everywhere.
+    """A Gaussian of the distance from the middle of the grid: float64 [rows, columns].
 
-    At the edges' middles it is exp(-strength / 2).
+    It is 1 in the middle and exp(-strength / 2) at the middle of each edge.
     """
     y, x = (((np.arange(cells) + 0.5) / cells * 2 - 1) ** 2 for cells in shape)
     weights: NDArray[np.float64] = np.exp(-0.5 * strength * (y[:, None] + x))
@@ -169,9 +176,10 @@ def centre_prior(shape: tuple[int, ...], strength: float) -> NDArray[np.float64]
 def _moving_blocks(
     frames: Sequence[NDArray[np.void]], frame_size: tuple[int, int], settings: MoCropSettings
 ) -> tuple[_Blocks, int, float]:
-    """Blocks that move against the scene by more than the static threshold.
+    """Find the blocks that move, relative to the scene, by more than the static threshold.
 
-    Also how many usable ones there are in all, and the share of the vectors that was looked at.
+    Returns:
+        The moving blocks, the number of usable blocks, and the share of all vectors that was examined.
     """
     height, width = frame_size
     vectors, number, share = _gather(frames, settings.max_vectors)
@@ -180,8 +188,8 @@ def _moving_blocks(
         return _Blocks(np.empty(0, np.int64), *[nothing] * 7), 0, share
     x, y, block_w, block_h = (vectors[name].astype(np.float32) for name in ("dst_x", "dst_y", "w", "h"))
     future = vectors["source"] > 0
-    # the exact sub-pixel vector; src - dst is rounded to whole pixels. One into the future tells of the
-    # opposite motion.
+    # The exact sub-pixel vector is used, because src - dst is rounded to whole pixels. A vector to a future frame has
+    # the opposite sign.
     scale = vectors["motion_scale"].astype(np.float32)
     step = np.where(future, np.float32(-1), np.float32(1)) / np.maximum(scale, np.float32(1))
     motion_x = vectors["motion_x"].astype(np.float32) * step
@@ -211,10 +219,13 @@ def _moving_blocks(
 
 
 def _gather(frames: Sequence[NDArray[np.void]], most: int | None) -> tuple[Any, NDArray[np.int64], float]:
-    """Vectors of all frames in one array, the number of the frame of each, and the share that was taken.
+    """Join the vectors of all frames.
 
-    Of more than ``most`` vectors, so many are taken, evenly over all of them; the places are jittered by the golden
+    If there are more than ``most``, this many are taken, evenly spaced. Their positions are jittered by the golden
     ratio, so that no row or column of blocks is preferred. The same vectors give the same choice every time.
+
+    Returns:
+        The vectors, the number of the frame of each, and the share of the vectors that was taken.
     """
     lengths = np.array([len(rows) for rows in frames], dtype=np.int64)
     total = int(lengths.sum())
@@ -263,7 +274,7 @@ def _to_grid(
     grid: Any
     if not settings.spread_blocks:
         grid = np.bincount(_cells(blocks.x, blocks.y, frame_size, settings), weight, cells)
-    else:  # a block is as good as the four quarters of it
+    else:  # each quarter of a block is added to the cell of its centre
         grid = np.zeros(cells)
         for down, across in _QUARTERS:
             x, y = blocks.x + across * blocks.width, blocks.y + down * blocks.height
@@ -280,16 +291,16 @@ def _cells(x: Floats, y: Floats, frame_size: tuple[int, int], settings: MoCropSe
 
 
 class _Tickers:
-    """Finds rows of cells in which text runs: sideways, steadily, over much of the width, all the time.
+    """Finds rows of cells with a news ticker: sideways, steady motion over much of the width, all the time.
 
     Attributes:
-        frames: number of frames, less those whose vectors were left out.
+        frames: number of frames, multiplied by the share of their vectors that was taken.
     """
 
     def __init__(self, settings: MoCropSettings) -> None:
         self._settings = settings
         self.frames = 0.0
-        # of each cell: the moving area, and its sideways, squared sideways and upright motion
+        # for each cell: the moving area, and its sideways, squared sideways and vertical motion, weighted by area
         self._filled, self._across, self._square, self._upright = np.zeros((4, settings.rows * settings.columns))
 
     def add(self, blocks: _Blocks, frame_size: tuple[int, int]) -> None:
@@ -314,7 +325,7 @@ class _Tickers:
         steady = np.maximum(self._square / known - mean**2, 0) < (_TICKER_SPREAD * speed) ** 2
         text, beside = (chosen.reshape(shape).mean(axis=1) >= _TICKER_WIDTH for chosen in (sideways & steady, sideways))
         rows: NDArray[np.bool_] = text.copy()
-        # blocks that straddle its edge are half ticker, half whatever lies there: sideways, but not steady
+        # blocks across the edge of a ticker hold something else too: they move sideways, but not steadily
         rows[1:] |= beside[1:] & text[:-1]
         rows[:-1] |= beside[:-1] & text[1:]
         return rows if rows.sum() <= _TICKER_HEIGHT * self._settings.rows else np.zeros_like(rows)
@@ -327,6 +338,6 @@ def _smoothed(grid: NDArray[np.float64], settings: MoCropSettings) -> NDArray[np
 
 
 def _smooth(grid: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1-2-1 down the columns; at the edges the outermost row stands in for what is missing."""
+    """Apply a 1-2-1 filter down the columns. Beyond the edges, the outermost row is repeated."""
     padded = np.concatenate([grid[:1], grid, grid[-1:]])
     return (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4

@@ -1,4 +1,4 @@
-"""``estimate_box``: motion vectors in, one crop box out."""
+"""Estimate the crop box of a clip from its motion vectors."""
 
 from __future__ import annotations
 
@@ -17,35 +17,45 @@ Vectors = NDArray[np.void] | Iterable[NDArray[np.void]]
 
 
 def estimate_box(vectors: Vectors, frame_size: tuple[int, int], settings: MoCropSettings | None = None) -> CropBox:
-    """The clip-level box of MoCrop (arXiv 2509.18473).
+    """Estimate the crop box of a clip from its motion vectors (MoCrop, arXiv 2509.18473).
+
+    The default settings are our own. The presets ``paper_v1`` and ``paper_v2`` follow the two published versions.
 
     Args:
-        vectors: one array (``MOTION_VECTOR_DTYPE``) per frame, or one array for all. Frames should come
-            apart: the camera's motion is found frame by frame. An iterator is gone through once, in flat memory.
-        frame_size: (height, width), pixels, that the vectors refer to.
-        settings: defaults to ``MoCropSettings()``.
+        vectors: one array of motion vectors (``MOTION_VECTOR_DTYPE``) per frame, as
+            :meth:`~coviar_mocrop.bitstream.Video.get_motion_vectors_at` returns them. A single array is taken for a
+            single frame; camera motion is estimated for each frame, so keep frames apart. An iterator is read once, and
+            memory does not grow with its length.
+        frame_size: (height, width) of the frames, pixels.
+        settings: None: ``MoCropSettings()``.
 
     Returns:
-        A box inside the frame; the full frame where there is no usable motion.
+        A box inside the frame. It is the full frame if there is no usable motion.
 
     Raises:
-        ConfigError: the frame has no area.
+        ConfigError: a side of ``frame_size`` is less than 1 pixel.
     """
     return _added(vectors, frame_size, settings).box()
 
 
 class BoxEstimator(MotionDensity):
-    """The box of a clip, or of what has come of it so far; frames are added one by one, in flat memory."""
+    """Estimates the box of a clip from frames that are added one by one. Memory does not grow with their number."""
 
     def box(self) -> CropBox:
-        """See :func:`estimate_box`."""
+        """The box of the frames added so far; see :func:`estimate_box`."""
         return box_of_density(self.grid(), self.settings, self.frame_size[1] / self.frame_size[0])
 
 
 def density_of(
     vectors: Vectors, frame_size: tuple[int, int], settings: MoCropSettings | None = None
 ) -> NDArray[np.float64]:
-    """The density grid that :func:`estimate_box` searches: float64 [rows, columns]; same arguments."""
+    """Compute the density grid that :func:`estimate_box` searches, before the ``centre_prior`` is applied.
+
+    Arguments and errors are those of :func:`estimate_box`.
+
+    Returns:
+        float64 [rows, columns], >= 0.
+    """
     return _added(vectors, frame_size, settings).grid()
 
 
@@ -60,12 +70,12 @@ def _added(vectors: Vectors, frame_size: tuple[int, int], settings: MoCropSettin
 
 
 def box_of_density(density: NDArray[np.float64], settings: MoCropSettings, aspect: float = 16 / 9) -> CropBox:
-    """Search the grid; without any density, the full frame.
+    """Find the box in a density grid. It is the full frame if the grid is all zero.
 
     Args:
         density: float64 [rows, columns], >= 0.
-        settings: ``area_ratio`` or what ``adaptive`` needs.
-        aspect: width of the frame by its height, for ``aspect_limit``.
+        settings: how the grid is searched.
+        aspect: width of the frame divided by its height, for ``aspect_limit``.
     """
     if not density.any():
         return FULL_FRAME
@@ -90,16 +100,16 @@ def box_of_density(density: NDArray[np.float64], settings: MoCropSettings, aspec
 
 
 def frames_to_read(gops: Iterable[tuple[int, int]], settings: MoCropSettings) -> list[int] | None:
-    """The frames whose vectors the box is found from; None: all of them.
+    """The frames from whose vectors the box is estimated; None: all of them.
 
     Args:
-        gops: (start, length) of each, frames.
+        gops: (start, length) of each GOP, in frames.
         settings: ``sparse``, ``sparse_gops`` and ``sparse_frames``.
     """
     if not settings.sparse:
         return None
     known = list(gops)
     every = settings.sparse_gops if len(known) > settings.sparse_gops else 1
-    chosen = known[every // 2 :: every]  # from the second, if every second: as near to the middle as can be
-    # an I-frame has no vectors, so the first that has is the second
+    chosen = known[every // 2 :: every]  # the middle one of every ``every`` GOPs
+    # I-frames have no vectors
     return [start + at for start, length in chosen for at in range(1, min(settings.sparse_frames, length))] or None

@@ -1,4 +1,4 @@
-"""The rectangle with the most density among all of about the right area."""
+"""Search a density grid for the rectangle of a given area that holds most."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Tie = Literal["published", "central"]
 
 _Rectangle = tuple[int, int, int, int]
 _ROUNDING = 1e-9
-"""Share by which sums over the same cells may differ."""
+"""Relative error that rounding may cause in a sum over cells."""
 
 
 def best_rectangle(
@@ -27,24 +27,25 @@ def best_rectangle(
     objective: Objective = "sum",
     tie: Tie = "published",
 ) -> _Rectangle:
-    """Search every rectangle of cells by an integral image (MoCrop, arXiv 2509.18473).
+    """Find the rectangle of a given area that holds most of the density (MoCrop, arXiv 2509.18473).
 
-    Candidates are all rectangles whose cell count lies within ``tolerance`` (a share) of ``area_ratio`` times
-    the number of cells; if no count does, those whose count comes nearest. Sums that differ by no more than
-    rounding count as tied.
+    The search is exhaustive and uses an integral image. Candidates are all rectangles whose number of cells deviates
+    from ``area_ratio`` times the number of all cells by at most the share ``tolerance``. If there are none, those that
+    deviate least are searched. Values that differ only by rounding are ties.
 
     Args:
         density: [rows, columns], finite, >= 0.
         area_ratio: share of the grid, in (0, 1].
-        tolerance: in [0, 1).
-        objective: ``sum`` of the density inside, or ``sum_and_mean``: 0.6 sum + 0.4 mean.
-        tie: ``published``: the smallest height, then width, then row, then column wins. ``central``: the rectangle
-            that lies most evenly round the density's centroid does: with all lengths in fractions of the grid, the
-            one whose points' mean squared distance from the centroid, divided by its area, is smallest, which is
-            (distance of its centre)^2 / area + (height / width + width / height) / 12; then as ``published``.
+        tolerance: largest relative deviation from ``area_ratio``, in [0, 1).
+        objective: what is maximised. ``sum``: the density inside (v1 of the paper). ``sum_and_mean``: 0.6 times the sum
+            plus 0.4 times the mean of the density inside (v2).
+        tie: choice between ties. ``published``: the first one by height, then width, row and column, all ascending.
+            ``central``: the one whose mean squared distance from the density's centroid, divided by its area, is
+            smallest. This is d^2 / (h w) + (h / w + w / h) / 12, for height h, width w and the distance d of its centre
+            from the centroid, as fractions of the grid. What is still tied is chosen as by ``published``.
 
     Returns:
-        (row, column, rows, columns): top left cell and size.
+        (row, column, rows, columns): the top left cell, and the size in cells.
 
     Raises:
         ConfigError: an argument is out of range.
@@ -71,21 +72,21 @@ def smallest_rectangle(
     cell_aspect: float = 1.0,
     tie: Tie = "published",
 ) -> _Rectangle:
-    """The smallest rectangle of cells that holds a share of the density.
+    """Find the smallest rectangle of cells that holds a share of the density.
 
-    Among rectangles of equal area the one with more density wins; then ``tie`` decides. Where no rectangle
-    within the aspect limit holds the share, it is the whole grid.
+    Among rectangles of equal area, the one with more density is chosen, then ``tie`` decides. If no rectangle within
+    the aspect limit holds the share, the result is the whole grid.
 
     Args:
         density: float64 [rows, columns], finite, >= 0, not all zero.
         share: in (0, 1].
         area_floor: smallest area, as a share of the grid.
-        aspect_limit: longer by shorter side.
-        cell_aspect: width of a cell by its height.
+        aspect_limit: largest ratio of the longer side to the shorter side.
+        cell_aspect: width of a cell divided by its height.
         tie: see :func:`best_rectangle`.
 
     Returns:
-        (row, column, rows, columns): top left cell and size.
+        (row, column, rows, columns): the top left cell, and the size in cells.
     """
     integral = _integral(density)
     all_rows, all_columns = density.shape
@@ -94,9 +95,9 @@ def smallest_rectangle(
     width = all_columns
     for height in range(1, all_rows + 1):
         if _window_sums(integral, height, width).max() < needed:
-            continue  # a higher one may do
+            continue  # a higher rectangle may hold the share
         while width > 1 and _window_sums(integral, height, width - 1).max() >= needed:
-            width -= 1  # the higher, the narrower
+            width -= 1  # higher rectangles need no more than this width
         narrowest = max(
             width,
             math.ceil(area_floor * density.size / height - 1e-9),
@@ -147,7 +148,7 @@ def _search(grid: NDArray[np.float64], sizes: Sequence[tuple[int, int]], objecti
 
 
 def _centroid(grid: NDArray[np.float64]) -> tuple[float, float]:
-    """Row and column, in fractions of the grid; its middle where it is all zero."""
+    """Row and column of the centroid, in fractions of the grid. It is the middle if the grid is all zero."""
     total = float(grid.sum())
     if not total:
         return 0.5, 0.5
@@ -163,7 +164,7 @@ def _spread(
     shape: tuple[int, ...],
     centre: tuple[float, float],
 ) -> NDArray[np.float64]:
-    """Mean squared distance of rectangles' points from ``centre``, by their area; all in fractions of the grid."""
+    """Mean squared distance of rectangles' points from ``centre``, divided by their area; in fractions of the grid."""
     tall, wide = height / shape[0], width / shape[1]
     down = (row + height / 2) / shape[0] - centre[0]
     across = (column + width / 2) / shape[1] - centre[1]
@@ -172,7 +173,7 @@ def _spread(
 
 
 def _window_sums(integral: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
-    """Sums over all windows of a size: float64 [rows - height + 1, columns - width + 1]."""
+    """Sums over all rectangles of a size: float64 [rows - height + 1, columns - width + 1]."""
     return (
         integral[height:, width:]
         - integral[:-height, width:]

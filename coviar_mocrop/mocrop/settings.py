@@ -1,7 +1,7 @@
-"""Every parameter of MoCrop, named; presets for the two published versions and for what we measured best.
+"""Settings of MoCrop, with presets for the two published versions and for the values that we measured to be best.
 
-The papers (Huang et al., arXiv 2509.18473, v1 2025-09 and v2 2026-02) leave the static threshold, the number
-of samples and the weight of large blocks open; those values are ours.
+The paper (Huang et al., arXiv 2509.18473, v1 2025-09 and v2 2026-02) leaves the static threshold, the number of samples
+and the weight of large blocks open. These values are ours.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from coviar_mocrop.errors import ConfigError
 
 Preset = Literal["default", "paper_v1", "paper_v2"]
 
-# what the papers do without
+# steps that the published versions do not have
 _PLAIN: dict[str, Any] = {
     "max_vectors": None,
     "camera": "none",
@@ -43,15 +43,15 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "sample_share": 0.1,
         "objective": "sum_and_mean",
     },
-    "default": {},  # the fields' own defaults: what covers marked action regions best (docs/results/mocrop.md)
+    "default": {},  # the fields' own defaults, which cover marked action regions best (docs/results/mocrop.md)
 }
 
 
 class MoCropSettings(BaseConfig):
-    """Settings of the MoCrop box (``estimate_box``). A field that is given overrides its preset.
+    """Settings of the MoCrop box (``estimate_box``). A field that is given overrides the preset.
 
     Raises:
-        ConfigError: a field is unknown, of the wrong type or out of its range, which it names.
+        ConfigError: a field is unknown, of the wrong type or out of range. The message names the field.
     """
 
     preset: Preset = Field(
@@ -111,31 +111,33 @@ class MoCropSettings(BaseConfig):
         gt=0,
         le=1,
         description="Speed at which a vector counts half (weight area_speed and speed), in frame heights per frame. "
-        "The default is 3 pixels for a frame of 240.",
+        "The default is 3 pixels per frame for a frame 240 pixels high.",
     )
     coherence: float = Field(
         1.0,
         ge=0,
         le=16,
-        description="Exponent of the coherence by which weights are multiplied: the share of the motion around a block "
-        "that has one direction. Noise and flicker have all directions (0: coherence is not used).",
+        description="Weights are multiplied by coherence to this power (0: not at all). Coherence is the share of the "
+        "motion around a block that has one direction. It is low for noise and flicker, which have all directions.",
     )
     max_vectors: int | None = Field(
         16384,
         ge=1,
-        description="Maximum number of vectors. Of more, this many are taken at even distances (null: no limit). The "
-        "default takes 2 ms.",
+        description="Maximum number of vectors (null: no limit). If a clip has more, this many are taken, evenly "
+        "spaced. The default takes 2 ms.",
     )
     spread_blocks: bool = Field(
-        True, description="Add a block to all cells that it covers. false: only to the cell of its middle."
+        True,
+        description="Distribute the weight of a block over the cells that it covers. false: add it to the cell of its "
+        "centre.",
     )
     importance_power: float = Field(
         0.0, ge=0, le=16, description="Beta of the papers: importance is magnitude**beta (v1: 0, uniform; v2: 4)."
     )
     sampling: Literal["exact", "monte_carlo"] = Field(
         "exact",
-        description="How vectors are sampled. monte_carlo: at random by their importance. exact: the expectation of "
-        "that, without noise and without a seed.",
+        description="How vectors are sampled. monte_carlo: at random, by importance. exact: the expected value of such "
+        "samples, without noise and without a seed.",
     )
     sample_share: float = Field(
         0.1,
@@ -146,20 +148,21 @@ class MoCropSettings(BaseConfig):
     seed: int = Field(0, ge=0, description="Random seed of monte_carlo. The same vectors and seed give the same box.")
     drop_tickers: bool = Field(
         True,
-        description="Leave out news tickers: thin rows in which something moves sideways, steadily and all the time.",
+        description="Ignore news tickers, that is, thin rows with steady sideways motion all the time.",
     )
     smoothing: int = Field(
         3,
         ge=0,
         le=32,
-        description="Number of passes of a 1-2-1 filter over the grid. They favour large moving things over specks.",
+        description="Number of passes of a 1-2-1 filter over the grid. Smoothing favours large moving objects over "
+        "small ones.",
     )
     saturation: float | None = Field(
         0.75,
         gt=0,
         le=100,
         description="Largest value of a cell, relative to the mean of the strongest tenth of the cells (null: no "
-        "limit). It keeps one restless spot from outweighing a whole person.",
+        "limit). It keeps a small spot that moves all the time from outweighing a whole person.",
     )
     centre_prior: float = Field(
         0.75,
@@ -175,18 +178,20 @@ class MoCropSettings(BaseConfig):
     )
     tie: Literal["published", "central"] = Field(
         "central",
-        description="Choice among boxes that hold equally much. published: the first one (height, width, row, column "
-        "ascending), which lies at the top left. central: the one most even round the motion's centroid, in the "
-        "frame's own shape if possible.",
+        description="Choice among boxes that hold the same amount of motion. published: the first one (height, width, "
+        "row, column ascending), which lies at the top left. central: the one that is centred best on the motion's "
+        "centroid, in the frame's own shape if possible.",
     )
     sparse: bool = Field(
         False,
-        description="When the box is found from a file, read only every sparse_gops-th GOP, and of that only the first "
-        "sparse_frames frames. This takes 0.4 of the reading time or less if key frames are frequent.",
+        description="When the box is estimated from a file, read only every sparse_gops-th GOP, and only the first "
+        "sparse_frames frames of it. If key frames are frequent, reading takes at most 0.4 times as long.",
     )
     sparse_gops: int = Field(2, ge=1, description="Distance between the GOPs that sparse reads (1: every GOP).")
     sparse_frames: int = Field(
-        10, ge=2, description="Number of frames that sparse reads of a GOP, its I-frame included, which has no vectors."
+        10,
+        ge=2,
+        description="Number of frames that sparse reads of each GOP. This includes the I-frame, which has no vectors.",
     )
 
     @model_validator(mode="before")
@@ -194,14 +199,18 @@ class MoCropSettings(BaseConfig):
     def _apply_preset(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        return {**_PRESETS.get(given.get("preset", "default"), {}), **given}
+        preset = given.get("preset")
+        return {**(_PRESETS.get(preset, {}) if isinstance(preset, str) else {}), **given}
 
     @classmethod
     def from_items(cls, items: Sequence[str]) -> Self:
-        """From ``key=value`` items, as a command line gives them; ``null`` is None.
+        """Make settings from ``key=value`` items, as they stand on a command line.
+
+        Args:
+            items: such as ``["area_ratio=0.4", "max_vectors=null"]``. ``null`` means None.
 
         Raises:
-            ConfigError: an item has no ``=``, or see the class.
+            ConfigError: an item is not of the form ``key=value``, or a field is wrong (see the class).
         """
         values: dict[str, Any] = {}
         for item in items:
