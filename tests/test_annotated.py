@@ -21,9 +21,11 @@ from tool import coviar
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.datasets.annotated import COVERAGE, Entry, class_name_of, is_id, once
-from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared
+from coviar_mocrop.datasets.canonical import Canonical
+from coviar_mocrop.datasets.handling import Handling
 from coviar_mocrop.datasets.kinetics import kinetics_name, prepare_kinetics, read_kinetics
 from coviar_mocrop.datasets.lists import Clip, read_classes, read_list
+from coviar_mocrop.datasets.preparing import Prepared
 from coviar_mocrop.datasets.something import prepare_something, read_something
 from coviar_mocrop.datasets.splits import SIDES, Side
 from coviar_mocrop.datasets.summary import next_commands
@@ -391,9 +393,9 @@ def test_kinetics_reports_what_stands_twice(
     assert found["in_both_splits"] == ["bothsplitsx"]
     assert found["refused"] == ["../../escape", "C:\\escape", "#NAME?"]
     for part in (
-        "3 rows whose id is none, not used: ../../escape, ",
-        "2 clips that several rows name, used once",
-        "1 videos of which both official splits have clips, kept as published: bothsplitsx",
+        "3 rows with an invalid id, not used: ../../escape, ",
+        "2 clips in several rows, used once",
+        "1 videos with clips in both official splits, kept as published: bothsplitsx",
         "hold the same bytes",
         "holds 1 copies of other files",
     ):

@@ -25,6 +25,9 @@ def test_lists_come_back_as_written(tmp_path: Path) -> None:
     [
         ("a.mp4 jump", "path class label"),
         ("a.mp4 jump x", "path class label"),
+        ("a.mp4 jump --3", "path class label"),
+        ("a.mp4 jump ²", "path class label"),
+        (f"a.mp4 jump {'9' * 5000}", "path class label"),
         ("a.mp4 jump 2", "not one of 0..1"),
         ("a.mp4 jump -1", "not one of 0..1"),
         ("a.mp4 jump 1", "is class 'run'"),

@@ -25,10 +25,12 @@ from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.transcode import encode
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.lists import read_videos
-from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared
+from coviar_mocrop.datasets.canonical import Canonical
 from coviar_mocrop.datasets.folder import find_groups, index_folder, prepare_folder, read_groups
+from coviar_mocrop.datasets.handling import Handling
 from coviar_mocrop.datasets.lists import Clip, Form, groups_beside, read_classes, read_form, read_list
 from coviar_mocrop.datasets.official import UCF101_COUNTS, prepare_hmdb51, prepare_ucf101
+from coviar_mocrop.datasets.preparing import Prepared
 from coviar_mocrop.datasets.splits import SIDES, Side
 from coviar_mocrop.datasets.summary import next_commands, other_splits
 from coviar_mocrop.errors import CoviarMocropError, DataError, ListError
@@ -520,11 +522,23 @@ def test_transcode_mends_reports_and_resumes(spoilt: Path, tmp_path: Path) -> No
     before = times()
     assert read_back(prepare()) == paths
     assert times() == before
-    source = spoilt / "good" / "00.mp4"
+    source, other = spoilt / "good" / "00.mp4", spoilt / "good" / "01.mp4"
     later = before["00.mp4"] + 10**9
     os.utime(source, ns=(later, later))
     prepare()
     assert {name for name, time in times().items() if time != before[name]} == {"00.mp4"}
+    before, content, earlier = times(), other.read_bytes(), later - 10**12
+    os.utime(source, ns=(earlier, earlier))  # as in a data set that was copied
+    prepare()
+    assert times() == before
+    source.write_bytes(content + bytes(1))  # a file that is moved here or unpacked may bring an older time with it
+    os.utime(source, ns=(earlier, earlier))
+    prepare()
+    assert {name for name, time in times().items() if time != before[name]} == {"00.mp4"}
+    before = times()
+    (canonical.folder / "parts.json").unlink()  # a folder of an older version
+    prepare()
+    assert times() == before
 
 
 def test_form_of_a_transcoded_folder(tree: Callable[..., Path], tmp_path: Path) -> None:
@@ -560,7 +574,7 @@ def test_single_files_to_the_canonical_form(spoilt: Path, clip_file: Path, tmp_p
     assert "would replace the video" in refused(clip_file, clip_file.parent)
     assert "names one video for several" in refused(bad / "00.mp4", bad / "01.mp4", out / "two.mp4")
     assert "would both become" in refused(bad / "00.mp4", spoilt / "good" / "00.mp4", out / "same")
-    assert "no kind of video that can be written" in refused(clip_file, out / "one.wmv")
+    assert "is not a supported video format" in refused(clip_file, out / "one.wmv")
     assert "is not a readable video" in refused(bad / "text.mp4", out / "text.mp4")
     none = run_tool("prepare_data", "transcode", bad / "text.mp4", bad / "empty.mp4", out / "none", check=False)
     assert [none.stderr.count(words) for words in ("text.mp4: ", "empty.mp4: ", "none of 2 could")] == [1, 1, 1]
@@ -671,7 +685,7 @@ def test_ucf101_mistakes(tree: Callable[..., Path], tmp_path: Path) -> None:
     fails(tree({"YoYo": ["v_Yoyo_g26_c01.avi"]}, tmp_path / "c"), "is no clip of UCF101", incomplete=True)
     fails(tree({"YoYo": ["v_Run_g01_c01.avi"]}, tmp_path / "d"), "is no clip of UCF101", incomplete=True)
     twice = ["v_YoYo_g01_c01.avi", "v_YoYo_g01_c01.mp4"]
-    fails(tree({"YoYo": twice}, tmp_path / "e"), "one clip twice", incomplete=True)
+    fails(tree({"YoYo": twice}, tmp_path / "e"), "are the same clip", incomplete=True)
     complete = tree({"YoYo": ["v_YoYo_g01_c01.avi"], "Run": ["v_Run_g09_c01.avi"]}, tmp_path / "f")
     expected = "; ".join(f"split {k} expected {a}/{b}, found .*" for k, (a, b) in enumerate(UCF101_COUNTS, 1))
     fails(complete, expected, classes=one)

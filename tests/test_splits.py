@@ -51,6 +51,14 @@ def test_groups_of_both_classes_come_near_to_share_and_balance() -> None:
         assert held_out == pytest.approx(0.3 * sum(counts[name] for counts in sizes.values()), abs=2)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_groups_change_places_where_moving_one_alone_does_not_help(seed: int) -> None:
+    """Halves of 3, 3, 5, 5 are even only if each has one of either; from 3 + 3 no single group leads there."""
+    sizes = {f"g{number}": {"a": count} for number, count in enumerate((3, 3, 5, 5))}
+    part_of = divide(sizes, [0.5, 0.5], seed)
+    assert sum(sizes[group]["a"] for group, part in part_of.items() if part == 0) == 8
+
+
 def test_seeds_differ() -> None:
     sizes = {f"a/{n}": {"a": 1} for n in range(20)}
     assert len({tuple(sorted(divide(sizes, [0.5, 0.5], seed).items())) for seed in range(4)}) == 4

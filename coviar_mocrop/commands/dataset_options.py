@@ -12,7 +12,7 @@ from coviar_mocrop.shipped import shipped
 
 if TYPE_CHECKING:
     from coviar_mocrop.datasets.annotated import Coverage
-    from coviar_mocrop.datasets.convert import Prepared
+    from coviar_mocrop.datasets.preparing import Prepared
 
 CANONICAL_SIZE = 340, 256
 """(width, height), as in :mod:`coviar_mocrop.bitstream.transcode`, which takes long to import."""
@@ -127,7 +127,8 @@ def frame_size(text: str) -> tuple[int, int] | None:
 
 def common(given: argparse.Namespace, name: str) -> dict[str, Any]:
     """What :func:`add_common` added, as keyword arguments of the functions that prepare data set ``name``."""
-    from coviar_mocrop.datasets.convert import Canonical, Handling
+    from coviar_mocrop.datasets.canonical import Canonical
+    from coviar_mocrop.datasets.handling import Handling
 
     canonical = Canonical(given.transcode, given.codec, given.size) if given.transcode else None
     require_writable(given.lists, folder=True)

@@ -67,7 +67,6 @@ def main(given: argparse.Namespace) -> None:
         if part != "test" and not stream.trainable:
             continue
         clips, skipped = open_clips([stream], read_videos(config.data, part, (number, count)), group, ray=given.ray)
-        clips.keep_boxes()
         features = clips.features.get(stream.name)
         if features is None:
             raise ConfigError(f"{given.config}: the {stream.name} stream has no features; clip and zero_shot have")

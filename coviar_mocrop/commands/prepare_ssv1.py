@@ -11,9 +11,8 @@ Missing videos are counted and named in coverage.json beside the lists. Writes l
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from coviar_mocrop.commands.dataset_options import add_annotated, common, report_annotated
+from coviar_mocrop.commands.something_options import add_something, prepare_version
 
 EXAMPLES = """\
   # MPEG-4 at 340x256 with a key frame every 12 frames
@@ -26,21 +25,9 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument(
-        "--annotations", type=Path, required=True, metavar="DIR", help="folder of the official annotation files"
-    )
-    add_annotated(parser, source="folder of the folders of pictures")
+    add_something(parser, source="folder of the folders of pictures")
 
 
 def main(given: argparse.Namespace) -> None:
     """Write the lists, and print what is missing and the commands to run next."""
-    from coviar_mocrop.datasets.something import prepare_something, read_something
-
-    prepared, coverage = prepare_something(
-        given.source,
-        read_something(given.annotations, "v1"),
-        version="v1",
-        val_share=given.val_share,
-        **common(given, "ssv1"),
-    )
-    report_annotated("ssv1", prepared, coverage, follow_links=given.follow_links and not given.transcode)
+    prepare_version(given, "v1")

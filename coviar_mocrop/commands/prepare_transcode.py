@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(given: argparse.Namespace) -> None:
     """Transcode, and print what was written."""
-    from coviar_mocrop.datasets.convert import Handling
+    from coviar_mocrop.bitstream.container import name_of
+    from coviar_mocrop.datasets.handling import Handling
     from coviar_mocrop.datasets.transcoding import transcode_files
 
     written, failed = transcode_files(
@@ -52,7 +53,7 @@ def main(given: argparse.Namespace) -> None:
         handling=Handling(workers=given.workers, ray=given.ray),
     )
     for source, target in written.items():
-        print(f"{source} -> {target}")
+        print(f"{name_of(source)} -> {target}")
     reasons = list(failed.values())
     for line in shown(reasons, given.target / NAME) if written or len(reasons) > 1 else []:
         print(f"skipped {line}", file=sys.stderr)  # of the only one, the error says it

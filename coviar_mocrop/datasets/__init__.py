@@ -1,1 +1,1 @@
-"""Data sets: lists, official splits, own folders, the demo, canonical files."""
+"""Data sets: video lists, official splits, your own folders, the demo, and transcoding to the canonical form."""

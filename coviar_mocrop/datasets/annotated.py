@@ -1,4 +1,4 @@
-"""Data sets whose annotation files name the clips, while the disk holds those that could be had: Kinetics,
+"""Data sets whose annotation files name all clips, of which some may be missing on disk: Kinetics and
 Something-Something."""
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from coviar_mocrop.datasets.convert import Canonical, Handling, Origin, Prepared, prepare
+from coviar_mocrop.datasets.canonical import Canonical, Origin
+from coviar_mocrop.datasets.handling import Handling
 from coviar_mocrop.datasets.lists import Clip
+from coviar_mocrop.datasets.preparing import Prepared, prepare
 from coviar_mocrop.datasets.splits import Side, Sides, hold_out, some
 from coviar_mocrop.datasets.videos import require_listable
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.files import write_json
 
 Official = Literal["train", "val"]
-"""The official splits with published labels. Papers report on ``val``, so it becomes the test list."""
+"""The official splits with published labels. Papers report results on ``val``, so it becomes the test list."""
 COVERAGE = "coverage.json"
-"""The file beside the lists that says which of the annotated clips there are."""
+"""File beside the lists that records which of the annotated clips were found and used."""
 
 _SIDE_OF: dict[Official, Side] = {"train": "train", "val": "test"}
 _NAMES: dict[Official, str] = {"train": "training", "val": "validation"}
@@ -34,14 +36,15 @@ _log = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
-    """A clip that the annotation files name.
+    """A clip in the annotation files.
 
     Attributes:
-        name: of its file, without suffix; each stands once.
+        name: name of the clip's file, without suffix.
         class_name: see :func:`class_name_of`.
-        split: the official one.
-        video: the id of the video that it is, or is a part of.
-        start, end: seconds of that video; None: the clip is a whole video.
+        split: official split.
+        video: id of the video that the clip was cut from.
+        start: start of the clip within the video, seconds; None: the clip is the whole video.
+        end: end of the clip within the video, seconds; None: the clip is the whole video.
     """
 
     name: str
@@ -54,13 +57,13 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Annotations:
-    """What the annotation files of a data set say.
+    """The content of a data set's annotation files.
 
     Attributes:
         classes: class names by label.
-        entries: the clips of both official splits.
-        refused: ids that are none, such as paths; their rows are not used.
-        named_twice: clips that several rows name. They are used once.
+        entries: clips of both official splits, each once.
+        refused: invalid video ids, such as paths. Their rows are ignored.
+        named_twice: names of clips that appear in several rows. They are used once.
     """
 
     classes: tuple[str, ...]
@@ -71,15 +74,16 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Which of the annotated clips there are.
+    """How many of the annotated clips were found and used.
 
     Attributes:
-        annotated: clips by official split.
-        found: those of them whose file is on the disk.
-        used: those of them that can be read.
-        missing: names of those without a file.
-        in_both_splits: ids of videos that both official splits have clips of.
-        named_twice, refused: see :class:`Annotations`.
+        annotated: number of annotated clips, by official split.
+        found: number of clips with a file on disk, by official split.
+        used: number of clips in the lists, by official split: found, and not left out as unusable.
+        missing: names of the clips without a file, by official split.
+        in_both_splits: ids of videos with clips in both official splits.
+        named_twice: see :class:`Annotations`.
+        refused: see :class:`Annotations`.
     """
 
     annotated: Mapping[Official, int]
@@ -91,7 +95,7 @@ class Coverage:
     refused: Sequence[str] = field(default=())
 
     def table(self) -> str:
-        """One line for each official split."""
+        """Return a table with one line per official split."""
         lines = [f"{'official split':16}{'annotated':>11}{'on the disk':>20}{'used':>11}"]
         for split, total in self.annotated.items():
             found = f"{self.found[split]} ({self.found[split] / total if total else 0:.1%})"
@@ -99,7 +103,7 @@ class Coverage:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        """What :data:`COVERAGE` holds."""
+        """Return the content of ``COVERAGE``."""
         splits = {
             split: {
                 "annotated": total,
@@ -118,10 +122,10 @@ class Coverage:
 
 
 def read_text(file: Path) -> str:
-    """The text of an annotation file.
+    """Read the text of an annotation file.
 
     Raises:
-        DataError: it is missing, empty, or no text.
+        DataError: the file is missing, empty, or not text.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -135,10 +139,14 @@ def read_text(file: Path) -> str:
 
 
 def read_json(file: Path, kind: type[Any]) -> Any:
-    """The value in an annotation file.
+    """Read a JSON annotation file.
+
+    Args:
+        file: the file.
+        kind: expected type of the value, ``dict`` or ``list``.
 
     Raises:
-        DataError: it is missing, no JSON, or not of ``kind``, or holds nothing.
+        DataError: the file is missing or not JSON, or its value is empty or not of type ``kind``.
     """
     try:
         value = json.loads(read_text(file))
@@ -150,10 +158,14 @@ def read_json(file: Path, kind: type[Any]) -> Any:
 
 
 def class_name_of(label: object, where: str) -> str:
-    """A label as a class name: without spaces, and fit for the name of a folder.
+    """Turn a label into a class name that can name a folder: spaces become ``_``.
+
+    Args:
+        label: label from an annotation file.
+        where: position of the label, for the error message.
 
     Raises:
-        DataError: naming ``where``.
+        DataError: the label cannot be a class name.
     """
     name = "_".join(label.split()) if isinstance(label, str) else ""
     if not name.isprintable() or not name or name[0] in ".#" or "/" in name or "\\" in name:
@@ -162,14 +174,15 @@ def class_name_of(label: object, where: str) -> str:
 
 
 def is_id(video: object) -> bool:
-    """Whether this can be the id of a video, and so part of a file name: letters, digits, - and _."""
+    """Whether ``video`` can be the id of a video, which is part of a file name: 1 to 64 letters, digits, - and _."""
     return isinstance(video, str) and _ID.fullmatch(video) is not None
 
 
 def once(entries: Iterable[Entry]) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
-    """Each clip once, and the names of those that stand more than once.
+    """Remove repeated entries. Returns the entries, each name once, and the names that were repeated.
 
-    Of several entries one for validation is kept, so that what is tested stays whole, else the first.
+    The first entry of a name is kept, except that a validation entry replaces a training entry. So the test list stays
+    complete.
     """
     kept: dict[str, Entry] = {}
     twice: dict[str, None] = {}
@@ -195,21 +208,25 @@ def prepare_annotated(
     canonical: Canonical | None = None,
     handling: Handling | None = None,
 ) -> tuple[Prepared, Coverage]:
-    """Write the lists of the clips that are there, and :data:`COVERAGE` beside them.
+    """Write the lists of the clips that were found, and ``COVERAGE`` beside them.
 
     Args:
         source: folder of the files.
-        lists: folder to write ``classes.txt``, ``train_split1.txt``, ``test_split1.txt`` (the official validation
-            split) and, with a ``val_share``, ``val_split1.txt`` to.
-        annotations: of the data set.
-        origins: what each clip is made from, by its name; without those that are missing.
-        val_share: share of the training clips of each class, as near as whole videos allow, that is held out for
-            validation.
-        canonical: transcode to ``<folder>/<official split>/<class>/<name>.mp4``. None: the lists name the files.
-        handling: see :func:`~coviar_mocrop.datasets.convert.prepare`.
+        lists: folder for ``classes.txt``, ``train_split1.txt``, ``test_split1.txt`` (the official validation split)
+            and, if ``val_share`` is above 0, ``val_split1.txt``.
+        annotations: content of the annotation files.
+        origins: source of each clip, by the clip's name. Missing clips have none.
+        val_share: share of each class's training clips to hold out for validation. Clips of one video stay together,
+            so the share is approximate.
+        canonical: transcode the clips to ``<folder>/<official split>/<class>/<name>.mp4``. None: the lists name the
+            files in ``source``.
+        handling: see :func:`~coviar_mocrop.datasets.preparing.prepare`.
+
+    Returns:
+        The prepared data set, and how many of the annotated clips were found and used.
 
     Raises:
-        DataError: there is no video at all, or see :func:`~coviar_mocrop.datasets.convert.prepare`.
+        DataError: none of the annotated clips was found; or see :func:`~coviar_mocrop.datasets.preparing.prepare`.
     """
     entries = [entry for entry in annotations.entries if entry.name in origins]
     splits = get_args(Official)
@@ -274,12 +291,12 @@ def _in_both_splits(entries: Iterable[Entry]) -> list[str]:
 
 def _warn(source: str | os.PathLike[str], annotations: Annotations, both: Sequence[str]) -> None:
     for number, what in (
-        (len(annotations.refused), f"rows whose id is none, not used: {some(annotations.refused, _SHOWN)}"),
+        (len(annotations.refused), f"rows with an invalid id, not used: {some(annotations.refused, _SHOWN)}"),
         (
             len(annotations.named_twice),
-            f"clips that several rows name, used once: {some(annotations.named_twice, _SHOWN)}",
+            f"clips in several rows, used once: {some(annotations.named_twice, _SHOWN)}",
         ),
-        (len(both), f"videos of which both official splits have clips, kept as published: {some(both, _SHOWN)}"),
+        (len(both), f"videos with clips in both official splits, kept as published: {some(both, _SHOWN)}"),
     ):
         if number:
             _log.warning("%s: %d %s", os.fspath(source), number, what)

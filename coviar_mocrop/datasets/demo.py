@@ -1,9 +1,10 @@
-"""The demo data set: synthetic clips, encoded as real H.264 and MPEG-4, whose classes need every stream.
+"""The demo data set: synthetic clips, encoded as H.264 and MPEG-4, whose classes need both I-frames and motion.
 
-A class is a pair of a static scene (a grainy wall lit in soft colour bands, in rows or in columns) and the motion of
-a small object (left-right, up-down, spin, pulse). Only I-frames show the scene, because its bands differ in colour but
-not in brightness, which motion search uses, and are too wide to show around the object. A single I-frame does not show
-the motion, but accumulated motion and residuals do. Object, colours, place, phase and speed differ in every clip.
+A class combines a static scene (a grainy wall with soft colour bands, in rows or columns) with the motion of a small
+object (left-right, up-down, spin, pulse). Only I-frames show the scene. Its bands differ in colour but not in
+brightness, which motion search uses, and they are too wide to be seen in the neighbourhood of the object. A single
+I-frame does not show the motion, but accumulated motion and residuals do. The object, its colours, position, phase and
+speed differ from clip to clip.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from coviar_mocrop.bitstream.transcode import Codec, encode
-from coviar_mocrop.datasets.convert import Prepared
 from coviar_mocrop.datasets.lists import Clip
+from coviar_mocrop.datasets.preparing import Prepared
 from coviar_mocrop.datasets.splits import Side, require_replaceable, write_splits
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.files import write_json
@@ -41,21 +43,21 @@ def make_demo(
     progress: bool = True,
     overwrite: bool = False,
 ) -> Prepared:
-    """Write the demo clips and their lists. Clips that were made with the same numbers before are kept.
+    """Write the demo clips and their lists. Existing clips are kept if they were made with the same settings.
 
     Args:
-        output: data root; clips go to ``output/<class>/``.
-        lists: folder of ``classes.txt`` and ``{train,val,test}_split1.txt``.
+        output: data root; clips are written to ``output/<class>/``.
+        lists: folder for ``classes.txt`` and ``{train,val,test}_split1.txt``.
         train_clips: number of training clips. The 8 classes take turns, so a multiple of 8 gives equal numbers.
         test_clips: number of test clips.
         val_clips: number of validation clips. The training and test clips do not depend on it.
         seed: random seed of all clips.
-        workers: number of threads that encode. Does not affect results.
-        progress: show a bar.
-        overwrite: whether other clips and lists may be replaced.
+        workers: number of encoding threads. Does not affect results.
+        progress: show a progress bar.
+        overwrite: whether clips and lists of another demo may be replaced.
 
     Raises:
-        DataError: other clips or lists are there and ``overwrite`` is not set.
+        DataError: the folders hold other clips or lists, and ``overwrite`` is false.
     """
     classes = [f"{scene}_{motion}" for scene in SCENES for motion in MOTIONS]
     counts: dict[Side, int] = {"train": train_clips, "test": test_clips, "val": val_clips}  # numbered in this order
@@ -64,7 +66,7 @@ def make_demo(
         require_replaceable(lists, classes, [split])
     made = {"format": _FORMAT, "seed": seed, "train_clips": train_clips, "test_clips": test_clips}
     marker = output / "demo.json"
-    before = json.loads(marker.read_text()) if marker.exists() else {}
+    before = _read_record(marker)
     others = [f"{name} {value}" for name, value in before.items() if name in made and value != made[name]]
     if others and before.get("format") == _FORMAT and not overwrite:
         raise DataError(
@@ -73,7 +75,7 @@ def make_demo(
         )
     everything = [clip for part in split.values() for clip in part]
     if before != made or not all((output / clip.path).exists() for clip in everything):
-        marker.unlink(missing_ok=True)  # until all are written, the folder may hold clips of two seeds
+        marker.unlink(missing_ok=True)  # until all clips are written, the folder may hold clips of two seeds
 
         def write(item: tuple[int, Clip]) -> None:
             number, clip = item
@@ -90,19 +92,28 @@ def make_demo(
     return Prepared(output, lists, tuple(classes), (split,), {})
 
 
+def _read_record(marker: Path) -> dict[str, Any]:
+    """The settings that a demo was made with; empty if they are unknown, so that its clips are made again."""
+    try:
+        record = json.loads(marker.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
 def render(class_name: str, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """The frames of one clip: uint8 [FRAMES, HEIGHT, WIDTH, 3].
+    """Render the frames of one clip: uint8 [FRAMES, HEIGHT, WIDTH, 3] RGB.
 
     Args:
         class_name: ``<scene>_<motion>``.
-        generator: decides all that differs between the clips of a class.
+        generator: draws everything that differs between the clips of a class.
     """
     scene, motion = class_name.split("_", 1)
     frames = np.repeat(_scene(scene, generator)[None], FRAMES, axis=0)
     texture = _texture(generator)
     radius = generator.uniform(20, 28)
     swing = generator.uniform(20, 32)
-    reach = radius * 1.35 + swing + 2  # the same for all motions: the place must not tell them
+    reach = radius * 1.35 + swing + 2  # the same for all motions, so that the position does not reveal the class
     centre_x = generator.uniform(reach, WIDTH - reach)
     centre_y = generator.uniform(reach, HEIGHT - reach)
     period, phase = generator.uniform(20, 32), generator.uniform(0, 2 * np.pi)
@@ -129,13 +140,13 @@ def _scene(name: str, generator: np.random.Generator) -> NDArray[np.uint8]:
     brightness = generator.uniform(90, 165) + 14 * grain
     hue = generator.uniform(0, 2 * np.pi)
     u, v = 45 * np.cos(hue), 45 * np.sin(hue)
-    tint = np.array([1.402 * v, -0.344 * u - 0.714 * v, 1.772 * u])  # BT.601: no brightness of its own
+    tint = np.array([1.402 * v, -0.344 * u - 0.714 * v, 1.772 * u])  # BT.601: colour without brightness
     wall = brightness[..., None] + np.broadcast_to(wave, (HEIGHT, WIDTH))[..., None] * tint
     return wall.clip(0, 255).astype(np.uint8)
 
 
 def _texture(generator: np.random.Generator) -> NDArray[np.float64]:
-    """A blotchy 64 x 64 pattern: something for the encoder's motion search to hold on to."""
+    """A blotchy 64 x 64 pattern, which the encoder's motion search can match; float64 [64, 64, 3], 0 to 255."""
     coarse = generator.integers(0, 256, (9, 9, 3)).astype(np.float64)
     at = np.linspace(0, 7.999, 64)
     low, part = at.astype(int), (at % 1)
@@ -146,7 +157,7 @@ def _texture(generator: np.random.Generator) -> NDArray[np.float64]:
 def _paste(
     frame: NDArray[np.uint8], texture: NDArray[np.float64], x: float, y: float, size: float, angle: float
 ) -> None:
-    """Draw the object, a disc with a notch, turned and scaled."""
+    """Draw the object, a disc with a notch, into ``frame``: centre (x, y) and radius in pixels, angle in radians."""
     left, right = max(int(x - size) - 1, 0), min(int(x + size) + 2, WIDTH)
     top, bottom = max(int(y - size) - 1, 0), min(int(y + size) + 2, HEIGHT)
     rows, columns = np.mgrid[top:bottom, left:right]

@@ -1,5 +1,5 @@
-"""A user's own data set: a folder per class, divided into training, validation and test by share, by group or into
-folds, or divided already."""
+"""Your own data set: one folder per class. Clips are divided into training, validation and test by share, by group or
+into folds; or the folders are divided already."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared, prepare
+from coviar_mocrop.datasets.canonical import Canonical
+from coviar_mocrop.datasets.handling import Handling
 from coviar_mocrop.datasets.lists import Clip
+from coviar_mocrop.datasets.preparing import Prepared, prepare
 from coviar_mocrop.datasets.splits import SIDES, Side, Sides, divide, group_sizes, hold_out, some
 from coviar_mocrop.datasets.videos import videos_by_folder
 from coviar_mocrop.errors import DataError
@@ -25,9 +27,9 @@ _SIDE_FOLDERS: dict[str, Side] = {
     "validation": "val",
     "test": "test",
 }
-"""What the folders of a source that is divided already are named."""
+"""Folder names (in lower case) by which a source that is divided already is recognised, and the side of each."""
 GROUPS, NO_GROUPS = "groups.csv", "none"
-"""A file of groups in a source, which is used unless another is given; and what stands for none."""
+"""Default file of groups in a source, and the value that means no groups."""
 _MOST_FOLDS = 1000
 _SHOWN = 20
 
@@ -47,29 +49,30 @@ def prepare_folder(
     canonical: Canonical | None = None,
     handling: Handling | None = None,
 ) -> Prepared:
-    """Index ``source/<class>/**/<video>``, transcode and check the videos, and write their lists.
+    """Find the videos ``source/<class>/**/<video>``, transcode and check them, and write their lists.
 
-    A source of ``train/<class>/``, ``val/<class>/`` (or ``valid``, ``validation``) and ``test/<class>/`` is divided
-    already, and the lists follow it. Without ``val``, validation clips are held out of ``train``.
+    A source with folders ``train/<class>/``, ``val/<class>/`` (or ``valid``, ``validation``) and ``test/<class>/`` is
+    divided already, and the lists follow it. If it has no ``val``, validation clips are held out of ``train``.
 
     Args:
-        source: folder of a folder per class; spaces in their names become ``_`` in the class names.
-        lists: folder to write ``classes.txt`` and ``{train,val,test}_split<k>.txt`` to.
-        groups: CSV file with the columns ``path`` (below ``source``) and ``group_column``. The clips of one group,
-            for instance cut from one source video, all go to one side. None: every clip is a group of its own.
+        source: folder that holds one folder per class. Spaces in folder names become ``_`` in class names.
+        lists: folder for ``classes.txt`` and ``{train,val,test}_split<k>.txt``.
+        groups: CSV file with the columns ``path`` (relative to ``source``) and ``group_column``. All clips of a group,
+            such as those cut from one source video, go to the same side. None: every clip is its own group.
         group_column: column of ``groups`` that names the group.
-        folds: write this many splits; each clip is tested in one of them. None: one split, by ``test_share``.
-        test_share: share of each class, as near as whole groups allow, that is held out for testing (default 0.3; 0:
-            all clips are for training and validation).
-        val_share: share of the training clips of each class and split, as near as whole groups allow, that is held
-            out for validation (default 0.15; 0: none).
-        seed: decides the division, together with the paths and the groups.
-        canonical: see :func:`~coviar_mocrop.datasets.convert.prepare`.
-        handling: see there.
+        folds: number of splits for cross-validation. Each clip is tested in one of them. None: one split, by
+            ``test_share``.
+        test_share: share of each class to hold out for testing, 0 to below 1 (default 0.3; 0: no test list). Groups
+            stay whole, so the share is approximate.
+        val_share: share of each class's training clips to hold out for validation in each split, 0 to below 1 (default
+            0.15; 0: none). Groups stay whole, so the share is approximate.
+        seed: random seed of the division. The division also depends on the paths and the groups.
+        canonical: see :func:`~coviar_mocrop.datasets.preparing.prepare`.
+        handling: see :func:`~coviar_mocrop.datasets.preparing.prepare`.
 
     Raises:
-        DataError: the folder, the CSV file or a video is not as expected, or the training or test side would be empty;
-            or a share or folds are given for what is divided already.
+        DataError: the folder, the CSV file or a video is not as expected; the training or test side would be empty; or
+            shares or folds are given for a source that is divided already.
     """
     classes, clips, given = index_folder(source)
     group_of = {clip.path: clip.path for clip in clips}
@@ -114,12 +117,15 @@ def prepare_folder(
 
 
 def find_groups(source: str | os.PathLike[str], given: str | None = None) -> Path | None:
-    """The file that names the group of each clip, for :func:`prepare_folder`.
+    """Find the CSV file of groups for :func:`prepare_folder`.
 
     Args:
-        source: folder of a folder per class.
-        given: the file, looked for from the working folder, then from ``source``; ``none``: no groups. None:
-            ``groups.csv`` in ``source``, if there is one.
+        source: folder that holds one folder per class.
+        given: path of the file, relative to the working directory or else to ``source``. ``none``: no groups. None:
+            ``groups.csv`` in ``source``, if it exists.
+
+    Returns:
+        The path, which need not exist if it was ``given``; None: no groups.
     """
     inside = Path(source, given or GROUPS)
     if given is None or given == NO_GROUPS:
@@ -128,13 +134,15 @@ def find_groups(source: str | os.PathLike[str], given: str | None = None) -> Pat
 
 
 def index_folder(source: str | os.PathLike[str]) -> tuple[tuple[str, ...], list[Clip], dict[str, Side]]:
-    """The classes of a folder-per-class data set, sorted without regard to case, its clips, and their given sides.
+    """Find the classes and clips of a data set with one folder per class.
 
     Returns:
-        The class names, the clips, and by path the side of each clip, where the source is divided already.
+        The class names, sorted without regard to case; the clips; and the side of each clip by its path, if the source
+        is divided already (else empty).
 
     Raises:
-        DataError: there are fewer than two classes, or two folders give one class name.
+        DataError: there are fewer than two classes, two folders have the same class name, or the folders look divided
+            already but are not named or arranged consistently.
     """
     videos = videos_by_folder(source)
     given: dict[str, Side] = {}
@@ -165,7 +173,7 @@ def index_folder(source: str | os.PathLike[str]) -> tuple[tuple[str, ...], list[
 
 
 def _given_sides(source: str | os.PathLike[str], videos: Mapping[str, Sequence[str]]) -> dict[str, Side]:
-    """The side of each folder, if the folders are sides of class folders; else nothing."""
+    """The side of each folder if the source is divided already, else an empty dictionary."""
     side_of = {folder: _SIDE_FOLDERS[folder.lower()] for folder in videos if folder.lower() in _SIDE_FOLDERS}
     unclear = _unclear_sides(videos, side_of)
     if unclear and len(unclear) + len(side_of) > 1:
@@ -188,9 +196,9 @@ def _given_sides(source: str | os.PathLike[str], videos: Mapping[str, Sequence[s
 
 
 def _unclear_sides(videos: Mapping[str, Sequence[str]], side_of: Mapping[str, Side]) -> dict[str, str]:
-    """Folders of folders that are named nearly like a side, such as ``tests``, and the name of that side.
+    """Folders with a name similar to a side, such as ``tests``, that hold only folders; and the name of that side.
 
-    Taken for classes, they would be learned as such.
+    Without this check they would be treated as classes.
     """
     free = [name for name in SIDES if name not in side_of.values()]
     unclear = {}
@@ -202,14 +210,17 @@ def _unclear_sides(videos: Mapping[str, Sequence[str]], side_of: Mapping[str, Si
 
 
 def read_groups(file: str | os.PathLike[str], column: str, paths: Sequence[str]) -> dict[str, str]:
-    """The group of each path, from a CSV file with the columns ``path`` and ``column``.
+    """Read the group of each path from a CSV file with the columns ``path`` and ``column``.
+
+    Rows of paths that are not among ``paths`` are ignored with a warning.
 
     Raises:
-        DataError: the file does not parse, lacks a column, contradicts itself, or does not name exactly ``paths``.
+        DataError: the file is missing, cannot be parsed, lacks a column, has an empty field, gives a path two groups,
+            or has no row for one of ``paths``.
     """
     name = os.fspath(file)
     try:
-        with open(file, encoding="utf-8-sig", newline="") as text:  # spreadsheets put a mark in front
+        with open(file, encoding="utf-8-sig", newline="") as text:  # spreadsheets write a byte order mark
             rows = csv.DictReader(text)
             found = rows.fieldnames or ()
             missing = [wanted for wanted in ("path", column) if wanted not in found]

@@ -1,4 +1,4 @@
-"""Kinetics-400, -600 and -700 from their annotation files and whatever videos are on the disk."""
+"""Prepare Kinetics-400, -600 or -700 from the annotation files and the videos that are on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from coviar_mocrop.datasets.annotated import (
     read_json,
     read_text,
 )
-from coviar_mocrop.datasets.convert import Canonical, Handling, Origin, Prepared
+from coviar_mocrop.datasets.canonical import Canonical, Origin
+from coviar_mocrop.datasets.handling import Handling
+from coviar_mocrop.datasets.preparing import Prepared
 from coviar_mocrop.datasets.splits import some
 from coviar_mocrop.datasets.videos import videos_named
 from coviar_mocrop.errors import DataError
@@ -41,18 +43,19 @@ _SHOWN = 5
 _log = logging.getLogger(__name__)
 
 Row = tuple[str, object, object, object, object, object]
-"""Where it stands, label, id, start, end, split."""
+"""Position in the file, label, id, start, end, split."""
 
 
 def read_kinetics(files: Sequence[str | os.PathLike[str]]) -> Annotations:
-    """The official annotation files: CSV with the columns ``label, youtube_id, time_start, time_end, split``, or JSON.
+    """Read official annotation files: CSV with the columns ``label, youtube_id, time_start, time_end, split``, or JSON.
 
     Args:
-        files: of the training and the validation split. Rows of the test split, whose labels are not always published,
-            are passed over.
+        files: annotation files of the training and validation splits. Rows of the test split are ignored, because its
+            labels are not always published.
 
     Raises:
-        DataError: naming the file, the line and what was expected there.
+        DataError: a file cannot be read or has an unexpected row, or there is no training or validation clip. The
+            message names the file and the line.
     """
     entries: list[Entry] = []
     refused: list[str] = []
@@ -72,7 +75,7 @@ def read_kinetics(files: Sequence[str | os.PathLike[str]]) -> Annotations:
                 raise DataError(f"{where}: the clip ends at {end} s, before it starts at {start} s")
             text = str(label)
             name = names.get(text) or names.setdefault(text, class_name_of(label, where))
-            stem = f"{video}_{int(first):06d}_{int(last):06d}"  # the name that the official crawler gives it
+            stem = f"{video}_{int(first):06d}_{int(last):06d}"  # the file name that the official crawler uses
             entries.append(Entry(stem, name, official, str(video), first, last))
     if not entries:
         raise DataError(
@@ -83,10 +86,10 @@ def read_kinetics(files: Sequence[str | os.PathLike[str]]) -> Annotations:
 
 
 def kinetics_name(annotations: Annotations) -> str:
-    """``kinetics400``, ``kinetics600`` or ``kinetics700``, by the number of classes.
+    """Return ``kinetics400``, ``kinetics600`` or ``kinetics700``, according to the number of classes.
 
     Raises:
-        DataError: it is none of them.
+        DataError: there is another number of classes.
     """
     if len(annotations.classes) not in CLASS_COUNTS:
         raise DataError(
@@ -106,19 +109,25 @@ def prepare_kinetics(
     canonical: Canonical | None = None,
     handling: Handling | None = None,
 ) -> tuple[Prepared, Coverage]:
-    """Write the lists of the annotated clips that are below a folder; the others are counted.
+    """Write the lists of the annotated clips that are found below a folder, and count the missing ones.
 
     Args:
-        source: folder of videos, at any depth: ``<id>_<start>_<end>.mp4``, times in six digits, holds the clip;
-            ``<id>.mp4`` the video that it is cut from. Any suffix will do. Of several files of a clip, the first in
-            alphabetical order of their paths is taken.
-        annotations: of :func:`read_kinetics`.
+        source: folder of videos, at any depth. ``<id>_<start>_<end>.mp4``, with times as six digits, is a clip.
+            ``<id>.mp4`` is the whole video, from which the clip is cut. Any video suffix is accepted. If several files
+            have the same name, the first path in alphabetical order is used.
+        annotations: result of :func:`read_kinetics`.
         lists: see :func:`~coviar_mocrop.datasets.annotated.prepare_annotated`.
-        trimmed: whether ``<id>.mp4`` was cut already.
-        val_share, canonical, handling: see there.
+        trimmed: whether ``<id>.mp4`` is the clip itself, not the whole video.
+        val_share: see :func:`~coviar_mocrop.datasets.annotated.prepare_annotated`.
+        canonical: see :func:`~coviar_mocrop.datasets.annotated.prepare_annotated`. Needed if clips have to be cut.
+        handling: see :func:`~coviar_mocrop.datasets.annotated.prepare_annotated`.
+
+    Returns:
+        The prepared data set, and how many of the annotated clips were found and used.
 
     Raises:
-        DataError: there is no video at all; videos must be cut, but are not transcoded; or see there.
+        DataError: none of the annotated clips was found; clips have to be cut, but ``canonical`` is None; or see
+            :func:`~coviar_mocrop.datasets.preparing.prepare`.
     """
     wanted = {entry.name for entry in annotations.entries} | {entry.video for entry in annotations.entries}
     found = videos_named(source, wanted)
@@ -142,7 +151,7 @@ def prepare_kinetics(
 def _origins(
     source: str | os.PathLike[str], entries: Sequence[Entry], found: Mapping[str, str], trimmed: bool
 ) -> tuple[dict[str, Origin], list[str]]:
-    """What each clip is made from, by its name; and files that are one of several clips, without saying which."""
+    """The source of each clip by its name; and the trimmed files that could be any of several clips of their video."""
     clips_of = Counter(entry.video for entry in entries) if trimmed else Counter()
     origins: dict[str, Origin] = {}
     unclear: dict[str, None] = {}
@@ -172,7 +181,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
                 "have label,youtube_id,time_start,time_end,split"
             )
         places = [header.index(name) for name in _COLUMNS]
-        label = header.index("label") if "label" in header else None  # some test splits come without
+        label = header.index("label") if "label" in header else None  # some test splits have no labels
         for row in rows:
             if not row:
                 continue

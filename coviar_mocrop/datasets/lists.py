@@ -1,10 +1,11 @@
-"""Video lists, one clip a line: ``path class label``; class lists, one name a line; the data root."""
+"""Video lists (one clip per line: ``path class label``), class lists (one name per line), and the data root."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,18 +17,18 @@ from coviar_mocrop.bitstream.transcode import Codec
 from coviar_mocrop.errors import DataError, ListError
 
 GROUPS = "groups.txt"
-"""The file beside lists that names the group of each clip, ``path<tab>group``, where clips were divided by groups."""
+"""File beside the lists with the group of each clip, ``path<tab>group``, if clips were divided by group."""
 RECORD = "transcode.json"
-"""The file in a folder of transcoded videos that says what they were made from, and how."""
+"""File in a folder of transcoded videos that records their source, codec, frame size and key frame interval."""
 
 
 class Form(NamedTuple):
-    """The form that the videos of a data set were transcoded to: one codec without B-frames, key frames at a distance.
+    """The form that the videos of a data set were transcoded to. They have no B-frames.
 
     Attributes:
-        codec: ``h264`` or ``mpeg4``.
-        size: (width, height), pixels; None: each video kept its own.
-        gop: frames from one key frame to the next.
+        codec: ``h264`` or ``mpeg4`` (Part 2).
+        size: (width, height), pixels; None: each video kept its size.
+        gop: key frame interval, frames.
     """
 
     codec: Codec
@@ -40,24 +41,24 @@ class Form(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """One line of a list."""
+    """One line of a video list."""
 
     path: str
-    """Below the data root, with forward slashes; may contain spaces."""
+    """Path relative to the data root, with forward slashes. It may contain spaces."""
     class_name: str
     label: int
 
 
 @dataclass(frozen=True)
 class VideoList:
-    """A parsed list.
+    """A parsed video list.
 
     Attributes:
-        clips: in the file's order.
-        classes: names by label.
-        form: what the videos were transcoded to, where they were.
-        group_of: by path, the recording (or whatever else clips share) that a clip belongs to; a clip that is not named
-            is a group of its own.
+        clips: clips in the order of the file.
+        classes: class names by label.
+        form: form that the videos were transcoded to; None: not transcoded, or not known.
+        group_of: group of each clip by its path. Clips of a group have something in common, such as the recording they
+            were cut from. A clip that is not named is its own group.
     """
 
     clips: tuple[Clip, ...]
@@ -70,16 +71,16 @@ class VideoList:
 
     @property
     def digest(self) -> str:
-        """BLAKE2 over all clips and labels, in their order: 32 hexadecimal digits."""
+        """BLAKE2b hash of the paths and labels of all clips in order: 32 hexadecimal digits."""
         text = "".join(f"{clip.path}\n{clip.label}\n" for clip in self.clips)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Class names, one a line, in the order of the labels; empty lines and ``#`` comments are passed over.
+    """Read a class list: one name per line, in the order of the labels. Empty lines and ``#`` comments are ignored.
 
     Raises:
-        ListError: the file is missing or empty, or a name stands twice or holds a space.
+        ListError: the file is missing, unreadable or empty, or a name appears twice or contains a space.
     """
     names = [line for _, line in _lines(path)]
     if not names:
@@ -93,10 +94,18 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def read_list(path: str | os.PathLike[str], classes: Iterable[str]) -> VideoList:
-    """Parse a video list.
+    """Read a video list: one clip per line, ``path class label``. Empty lines and ``#`` comments are ignored.
+
+    Args:
+        path: path or address of the list.
+        classes: class names by label.
+
+    Returns:
+        The list, without form and groups.
 
     Raises:
-        ListError: naming the file, the line and what was expected there.
+        ListError: the list is missing, unreadable or empty, or a line is invalid. The message names the line and says
+            what was expected.
     """
     names = tuple(classes)
     clips = []
@@ -107,7 +116,7 @@ def read_list(path: str | os.PathLike[str], classes: Iterable[str]) -> VideoList
 
     for number, line in _lines(path):
         parts = line.rsplit(maxsplit=2)
-        if len(parts) != 3 or not parts[2].lstrip("-").isdigit():
+        if len(parts) != 3 or not re.fullmatch("-?[0-9]{1,9}", parts[2]):
             raise wrong(number, f"expected 'path class label', such as 'a/b.mp4 jump 3', found {line!r}")
         clip = Clip(parts[0], parts[1], int(parts[2]))
         if not 0 <= clip.label < len(names):
@@ -124,10 +133,10 @@ def read_list(path: str | os.PathLike[str], classes: Iterable[str]) -> VideoList
 
 
 def groups_beside(lists: str | os.PathLike[str]) -> dict[str, str]:
-    """The group of each clip, from the file ``groups.txt`` in the folder ``lists``; empty where there is none.
+    """Read the group of each clip, by path, from ``groups.txt`` in the folder ``lists``; empty if there is no file.
 
     Raises:
-        ListError: naming the file, the line and what was expected there.
+        ListError: the file cannot be read, or a line is invalid. The message names the line and says what was expected.
     """
     path = storage.beside(f"{os.fspath(lists)}/", GROUPS)
     try:
@@ -146,17 +155,17 @@ def groups_beside(lists: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def format_groups(group_of: Mapping[str, str]) -> str:
-    """The text of a file of groups."""
+    """Return the text of ``groups.txt``, sorted by path."""
     return "".join(f"{path}\t{group}\n" for path, group in sorted(group_of.items()))
 
 
 def format_list(clips: Iterable[Clip]) -> str:
-    """The text of a video list."""
+    """Return the text of a video list."""
     return "".join(f"{clip.path} {clip.class_name} {clip.label}\n" for clip in clips)
 
 
 def format_classes(classes: Iterable[str]) -> str:
-    """The text of a class list."""
+    """Return the text of a class list."""
     return "".join(f"{name}\n" for name in classes)
 
 
@@ -176,7 +185,7 @@ def _lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
 
 
 def read_form(root: str | os.PathLike[str]) -> Form | None:
-    """What the videos below a data root were transcoded to, as the record there tells; None if there is none."""
+    """Read the form of the videos below a data root from its ``RECORD``; None if there is no valid record."""
     try:
         return form_of(json.loads(Path(root, RECORD).read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -184,7 +193,7 @@ def read_form(root: str | os.PathLike[str]) -> Form | None:
 
 
 def form_of(values: Any) -> Form | None:
-    """A form from what a record, a checkpoint or a card holds; None if it is not one."""
+    """Build a form from its values in a record, a checkpoint or a card; None if they are invalid."""
     try:
         size = None if values["size"] is None else (int(values["size"][0]), int(values["size"][1]))
         return Form(values["codec"], size, int(values["gop"])) if values["codec"] in get_args(Codec) else None
@@ -193,9 +202,9 @@ def form_of(values: Any) -> Form | None:
 
 
 class DataRoot:
-    """A folder that list entries must stay below.
+    """The data root: a folder that list entries must not leave.
 
-    The real path of each subfolder is looked up once, so that 100 000 entries cost one system call each.
+    The real path of each subfolder is looked up only once, so a list of 100 000 clips costs one system call per clip.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, follow_links: bool = False) -> None:
@@ -203,34 +212,35 @@ class DataRoot:
 
         Args:
             path: the data root.
-            follow_links: whether symbolic links below it may lead elsewhere.
+            follow_links: whether symbolic links below the root may lead out of it.
         """
         self.path = os.fspath(path)
         self.follow_links = follow_links
         self._folders: dict[str, str] = {}
 
     def find(self, entry: str) -> tuple[str, os.stat_result | None]:
-        """Join an entry to the root, refusing whatever would leave it.
+        """Join a list entry to the root. Entries that would leave the root are refused.
 
         Args:
-            entry: a path as it stands in a video list, with forward slashes.
+            entry: path from a video list, with forward slashes.
 
         Returns:
-            The path, and the status of the file that it leads to, None if there is none.
+            The path, and the status of the file it leads to; None if there is no such file.
 
         Raises:
-            DataError: the entry is absolute, or leaves the root by ``..`` or by a symbolic link.
+            DataError: the entry is absolute, or leaves the root through ``..`` or, unless links are followed, through
+                a symbolic link.
         """
         name = entry[entry.rfind("/") + 1 :]
         folder = entry[: len(entry) - len(name)]
-        if name in ("", ".", "..") or os.path.basename(name) != name:  # no file name: all of it is taken as a folder
+        if name in ("", ".", "..") or os.path.basename(name) != name:  # no file name: all of it is treated as a folder
             folder, name = entry, ""
         start = self._folders.get(folder)
         if start is None:
             start = os.path.join(self.path, folder)
             if not self._allows(folder, start):
                 raise self._leaves(entry)
-            if ".." in folder:  # resolved as it was checked, even behind a folder that does not exist
+            if ".." in folder:  # use the path as it was checked, even if a folder in it does not exist
                 start = os.path.realpath(start)
             self._folders[folder] = start
         path = os.path.join(start, name)

@@ -1,4 +1,4 @@
-"""UCF101 and HMDB51 with their official splits, from their unpacked archives."""
+"""Prepare UCF101 and HMDB51 with their official splits, from the unpacked archives."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from coviar_mocrop.datasets.convert import Canonical, Handling, Prepared, prepare
+from coviar_mocrop.datasets.canonical import Canonical
+from coviar_mocrop.datasets.handling import Handling
 from coviar_mocrop.datasets.lists import Clip, read_classes
+from coviar_mocrop.datasets.preparing import Prepared, prepare
 from coviar_mocrop.datasets.splits import Side, Sides, hold_out, some
 from coviar_mocrop.datasets.videos import videos_by_folder
 from coviar_mocrop.errors import DataError
 
 UCF101_COUNTS = ((9537, 3783), (9586, 3734), (9624, 3696))
-"""Train and test clips of the three splits."""
+"""Number of training and test clips of each of the three splits."""
 HMDB51_COUNTS = ((3570, 1530),) * 3
 
 _SPLITS = (1, 2, 3)
@@ -42,17 +44,18 @@ def prepare_ucf101(
     """Write the three official splits of UCF101: test groups 1-7, 8-14 and 15-21.
 
     Args:
-        source: folder of ``<Class>/v_<Class>_g<group>_c<clip>.avi``; another suffix will do.
-        lists: folder to write ``classes.txt`` and ``{train,val,test}_split<k>.txt`` to.
-        classes_file: the 101 class names.
-        val_share: share of the training clips of each class, as near as whole groups (``g<group>`` of the file name)
-            allow, that is held out for validation; 0 keeps the official training lists whole.
-        allow_incomplete: warn of missing classes and clips instead of raising.
-        canonical: see :func:`~coviar_mocrop.datasets.convert.prepare`.
-        handling: see there.
+        source: folder of ``<Class>/v_<Class>_g<group>_c<clip>.avi``. Any video suffix is accepted.
+        lists: folder for ``classes.txt`` and ``{train,val,test}_split<k>.txt``.
+        classes_file: class list with the 101 names.
+        val_share: share of each class's training clips to hold out for validation (0: keep the official training
+            lists). Groups (``g<group>`` in the file name) stay whole, so the share is approximate.
+        allow_incomplete: if classes or clips are missing, warn instead of raising.
+        canonical: see :func:`~coviar_mocrop.datasets.preparing.prepare`.
+        handling: see :func:`~coviar_mocrop.datasets.preparing.prepare`.
 
     Raises:
         DataError: classes or clips are missing or unknown, or a video cannot be used.
+        ListError: the class list cannot be read.
     """
     classes, clips = _index(source, classes_file, allow_incomplete)
     groups = {clip.path: _ucf101_group(source, clip) for clip in clips}
@@ -76,18 +79,21 @@ def prepare_hmdb51(
     """Write the three official splits of HMDB51.
 
     Args:
-        source: folder of ``<class>/<video>.avi``; another suffix will do.
-        split_folder: the unpacked official splits, ``<class>_test_split<k>.txt`` of lines ``file 0|1|2``.
-        lists: folder to write ``classes.txt`` and ``{train,val,test}_split<k>.txt`` to.
-        classes_file: the 51 class names.
-        val_share: share of the training clips of each class, as near as whole source videos allow, that is held out
-            for validation; 0 keeps the official training lists whole. A file is named ``<source video>_<class>_...``.
-        allow_incomplete: warn of missing classes and clips instead of raising.
-        canonical: see :func:`~coviar_mocrop.datasets.convert.prepare`.
-        handling: see there.
+        source: folder of ``<class>/<video>.avi``. Any video suffix is accepted.
+        split_folder: folder of the unpacked official splits: ``<class>_test_split<k>.txt`` with lines ``file 0|1|2``
+            (0: unused, 1: training, 2: test).
+        lists: folder for ``classes.txt`` and ``{train,val,test}_split<k>.txt``.
+        classes_file: class list with the 51 names.
+        val_share: share of each class's training clips to hold out for validation (0: keep the official training
+            lists). Clips of one source video (files are named ``<source video>_<class>_...``) stay together, so the
+            share is approximate.
+        allow_incomplete: if classes or clips are missing, warn instead of raising.
+        canonical: see :func:`~coviar_mocrop.datasets.preparing.prepare`.
+        handling: see :func:`~coviar_mocrop.datasets.preparing.prepare`.
 
     Raises:
         DataError: classes, clips or split files are missing or unknown, or a video cannot be used.
+        ListError: the class list cannot be read.
     """
     classes, clips = _index(source, classes_file, allow_incomplete)
     if not Path(split_folder).is_dir():
@@ -116,7 +122,7 @@ def prepare_hmdb51(
 def _index(
     source: str | os.PathLike[str], classes_file: str | os.PathLike[str], allow_incomplete: bool
 ) -> tuple[tuple[str, ...], list[Clip]]:
-    """The clips of the classes named in a file; folders are matched without regard to case."""
+    """The classes of a class list, and their clips. Folders are matched to classes without regard to case."""
     classes = read_classes(classes_file)
     label_of = {name.lower(): label for label, name in enumerate(classes)}
     videos = videos_by_folder(source)
@@ -136,7 +142,7 @@ def _index(
         for path in paths:
             before = seen.setdefault((label, PurePosixPath(path).stem), path)
             if before != path:
-                raise DataError(f"{os.fspath(source)}: {before} and {path} are one clip twice; remove one of them")
+                raise DataError(f"{os.fspath(source)}: {before} and {path} are the same clip; remove one of them")
             clips.append(Clip(path, classes[label], label))
     return classes, clips
 
@@ -159,13 +165,13 @@ def _ucf101_sides(group: int) -> list[Side]:
 
 
 def _hmdb51_source_video(clip: Clip) -> str:
-    """The title in ``<title>_<class>_<attributes>_<number>``; clips of several classes can be of one film."""
+    """The title in ``<title>_<class>_<attributes>_<number>``. One title can have clips of several classes."""
     stem = PurePosixPath(clip.path).stem.lower()
     return stem.rpartition(f"_{clip.class_name.lower()}_")[0] or stem
 
 
 def _read_hmdb51_split(file: Path) -> dict[str, Side | None]:
-    """By file name without suffix, the side it is on."""
+    """The side of each clip (None: unused), by file name without suffix."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
@@ -184,13 +190,13 @@ def _read_hmdb51_split(file: Path) -> dict[str, Side | None]:
 
 
 class _Division(NamedTuple):
-    """What is known of a data set's official division."""
+    """The official splits of a data set, and what is needed to hold out validation clips."""
 
     sides: Sides
     group_of: Mapping[str, str]
     val_share: float
     counts: Sequence[tuple[int, int]]
-    """Train and test clips of the complete data set, by split."""
+    """Number of training and test clips in each split of the complete data set."""
 
 
 def _prepare(
@@ -203,7 +209,7 @@ def _prepare(
     canonical: Canonical | None,
     handling: Handling | None,
 ) -> Prepared:
-    """What both data sets share once it is known which clip is on which side of which split."""
+    """Check the counts, hold out validation clips and write the lists: the steps that both data sets share."""
     official, group_of, val_share, expected = division
     wrong = []
     for split, counts in enumerate(expected):
@@ -225,7 +231,7 @@ def _prepare(
 
 
 def _complain(source: str | os.PathLike[str], problem: str, about: Sequence[str], allow_incomplete: bool) -> None:
-    """Raise or log ``problem`` if there is anything that it is about."""
+    """Raise or log ``problem``, unless ``about`` is empty."""
     message = f"{os.fspath(source)}: {problem}"
     if about and not allow_incomplete:
         raise DataError(f"{message}; unpack the archive again, or go on without (--allow-incomplete)")

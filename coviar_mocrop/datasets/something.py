@@ -1,4 +1,4 @@
-"""Something-Something V1 and V2 from their annotation files and whatever videos are on the disk."""
+"""Prepare Something-Something V1 or V2 from the annotation files and the videos that are on disk."""
 
 from __future__ import annotations
 
@@ -20,18 +20,20 @@ from coviar_mocrop.datasets.annotated import (
     read_json,
     read_text,
 )
-from coviar_mocrop.datasets.convert import Canonical, Handling, Origin, Prepared
+from coviar_mocrop.datasets.canonical import Canonical, Origin
+from coviar_mocrop.datasets.handling import Handling
+from coviar_mocrop.datasets.preparing import Prepared
 from coviar_mocrop.datasets.videos import folders_named, videos_named
 from coviar_mocrop.errors import DataError
 
 Version = Literal["v1", "v2"]
 
 CLASSES = 174
-"""Of both versions."""
+"""Number of classes of both versions."""
 V2_COUNTS: dict[Official, int] = {"train": 168_913, "val": 24_777}
-"""Annotated clips of version 2."""
+"""Number of annotated clips of version 2."""
 V1_FRAME_RATE = 12.0
-"""Pictures per second of version 1."""
+"""Frame rate of the images of version 1, frames per second."""
 
 _FILES: dict[Official, str] = {"train": "train", "val": "validation"}
 
@@ -39,14 +41,14 @@ _log = logging.getLogger(__name__)
 
 
 def read_something(folder: str | os.PathLike[str], version: Version) -> Annotations:
-    """The official annotation files in a folder.
+    """Read the official annotation files in a folder.
 
-    Version 2: ``train.json``, ``validation.json`` and ``labels.json``, whose numbers order the classes. Version 1:
-    ``train.csv``, ``validation.csv`` and ``labels.csv``; the classes are in alphabetical order. The names may begin
-    with ``something-something-v2-`` or ``-v1-``, as they do in older downloads.
+    Version 2: ``train.json``, ``validation.json`` and ``labels.json``, which numbers the classes. Version 1:
+    ``train.csv``, ``validation.csv`` and ``labels.csv``; the classes are in alphabetical order. As in older downloads,
+    file names may start with ``something-something-v2-`` or ``something-something-v1-``.
 
     Raises:
-        DataError: a file is missing or not as expected, or names a label that is not in the file of labels.
+        DataError: a file is missing or not as expected, or has a label that is not in the file of labels.
     """
     suffix = "json" if version == "v2" else "csv"
     label_file = _find(folder, version, f"labels.{suffix}")
@@ -78,18 +80,24 @@ def prepare_something(
     canonical: Canonical | None = None,
     handling: Handling | None = None,
 ) -> tuple[Prepared, Coverage]:
-    """Write the lists of the annotated clips that are below a folder; the others are counted.
+    """Write the lists of the annotated clips that are found below a folder, and count the missing ones.
 
     Args:
-        source: folder, at any depth, of ``<id>.webm`` (version 2; any suffix will do), or of folders ``<id>`` of JPEG
-            pictures (version 1).
-        annotations: of :func:`read_something`.
+        source: folder that holds, at any depth, videos ``<id>.webm`` (version 2; any video suffix is accepted), or
+            folders ``<id>`` of JPEG images (version 1).
+        annotations: result of :func:`read_something`.
         lists: see :func:`~coviar_mocrop.datasets.annotated.prepare_annotated`.
         version: ``v1`` or ``v2``.
-        val_share, canonical, handling: see there.
+        val_share: see :func:`~coviar_mocrop.datasets.annotated.prepare_annotated`.
+        canonical: see :func:`~coviar_mocrop.datasets.annotated.prepare_annotated`. Needed for images and for ``.webm``.
+        handling: see :func:`~coviar_mocrop.datasets.annotated.prepare_annotated`.
+
+    Returns:
+        The prepared data set, and how many of the annotated clips were found and used.
 
     Raises:
-        DataError: there is no video at all; the videos must be transcoded, but are not; or see there.
+        DataError: none of the annotated clips was found; clips must be transcoded, but ``canonical`` is None; or see
+            :func:`~coviar_mocrop.datasets.preparing.prepare`.
     """
     wanted = {entry.video for entry in annotations.entries}
     find, frame_rate = (folders_named, V1_FRAME_RATE) if version == "v1" else (videos_named, None)
@@ -114,7 +122,7 @@ def _find(folder: str | os.PathLike[str], version: Version, name: str) -> Path:
 
 
 def _read_labels_v2(file: Path) -> dict[str, str]:
-    """Class name by label, in the order of the file's numbers."""
+    """The class name of each label, in the order of the numbers in the file."""
     numbers: dict[str, Any] = read_json(file, dict)
     try:
         order = sorted(numbers, key=lambda label: int(numbers[label]))
@@ -137,7 +145,7 @@ def _class_names(labels: Sequence[str], file: Path) -> dict[str, str]:
 
 
 def _rows_v2(file: Path) -> list[tuple[str, str, str]]:
-    """Where it stands, id and label."""
+    """Position in the file, id and label of each clip. Brackets are removed from the templates."""
     rows = []
     for number, value in enumerate(read_json(file, list), 1):
         where = f"{file}, entry {number}"

@@ -1,4 +1,4 @@
-"""Splits of a data set: dividing clips into training, validation and test, finding files on two sides, the lists."""
+"""Splits of a data set: divide clips into training, validation and test, find identical files, and write the lists."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from coviar_mocrop.errors import DataError
 from coviar_mocrop.files import write_text
 
 Side = Literal["train", "val", "test"]
-"""Where a clip is in a split."""
+"""The part of a split that a clip belongs to."""
 SIDES: tuple[Side, ...] = get_args(Side)
 Split = Mapping[Side, Sequence[Clip]]
-"""The clips of each side of a split. A side without clips has no list."""
+"""The clips on each side of a split. A side without clips has no list."""
 Sides = Mapping[str, Sequence[Side | None]]
-"""By the path of a clip, its side in each split; None: the split does not use it."""
+"""The side of each clip in each split, by path; None: the split does not use the clip."""
 
 _NAMES: dict[Side, str] = {"train": "training", "val": "validation", "test": "test"}
 _SWAPS_UP_TO = 300
 _EMPTY = 4
-"""Cost of a class missing in a part: more than single clips can gain in evenness by leaving it out."""
+"""Cost of a part without any clip of a class. It outweighs what leaving the class out can gain in evenness."""
 _SHOWN = 20
 _CHUNK = 1 << 20
 _SAMPLE = 1 << 12
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def some(names: Sequence[str], most: int = 1) -> str:
-    """The first ``most`` names, and how many more there are."""
+    """Join the first ``most`` names, and say how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -43,20 +43,21 @@ def some(names: Sequence[str], most: int = 1) -> str:
 
 
 def divide(sizes: Mapping[str, Mapping[str, int]], shares: Sequence[float], seed: int) -> dict[str, int]:
-    """Divide groups of clips into parts, so that each part gets near its share of every class and of all clips.
+    """Divide groups of clips into parts, so that each part gets about its share of every class and of all clips.
 
-    Groups in an order drawn from the seed go, one by one, to where they fit best; then single groups move and
-    pairs change places as long as that brings the parts nearer to their shares.
+    The groups are assigned one by one, in an order drawn from the seed, to the part where they fit best. Then single
+    groups are moved and pairs of groups are swapped as long as this brings the parts closer to their shares. Pairs are
+    swapped only if there are at most 300 groups.
 
     Args:
-        sizes: of each group, its clips per class. A clip on its own is a group of one.
-        shares: of each part; they sum to 1.
-        seed: decides which of many about equally good divisions it is. The order of ``sizes`` does not matter.
+        sizes: number of clips per class, for each group. A clip on its own is a group of one.
+        shares: share of each part. They sum to 1.
+        seed: random seed. It selects one of many about equally good divisions. The order of ``sizes`` does not matter.
 
     Returns:
-        The part of each group. A part can come out empty where there are few groups.
+        The part of each group, from 0. If there are few groups, a part can be empty.
     """
-    every: str | None = None  # as a class that all clips are of: keeps rounding errors from adding up
+    every: str | None = None  # a class that includes all clips: keeps rounding errors from adding up
     rows: dict[str, dict[str | None, int]] = {
         group: {**{name: clips for name, clips in classes.items() if clips}, every: sum(classes.values())}
         for group, classes in sizes.items()
@@ -96,7 +97,7 @@ def divide(sizes: Mapping[str, Mapping[str, int]], shares: Sequence[float], seed
                 part_of[group] = costs.index(min(costs))
                 move(row, start, part_of[group])
                 better = True
-        # among many groups single moves are enough, and pairs too many
+        # with many groups, single moves suffice and there are too many pairs
         for number, first in enumerate(order if len(order) <= _SWAPS_UP_TO else ()):
             for second in order[:number]:
                 one, other = part_of[first], part_of[second]
@@ -116,7 +117,7 @@ def _drawn(seed: int, group: str) -> bytes:
 
 
 def group_sizes(clips: Iterable[Clip], group_of: Mapping[str, str]) -> dict[str, Counter[str]]:
-    """The number of clips per class of each group."""
+    """Count the clips per class in each group."""
     sizes: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for clip in clips:
         sizes[group_of[clip.path]][clip.class_name] += 1
@@ -131,16 +132,16 @@ def hold_out(
     Args:
         clips: the clips to divide.
         sides: their sides so far.
-        group_of: group of each clip, by its path.
-        share: share of the training clips of each class, as near as whole groups allow; 0 moves none. Every class
-            keeps a group to train on.
-        seed: decides the division, together with the groups.
+        group_of: group of each clip, by path.
+        share: share of each class's training clips to move, 0 to below 1. Groups stay whole, so it is approximate.
+            Every class keeps at least one group to train on.
+        seed: random seed of the division.
 
     Returns:
         The new sides of ``clips``.
 
     Raises:
-        DataError: ``share`` is no share.
+        DataError: ``share`` is out of range.
     """
     if not 0 <= share < 1:
         raise DataError(f"validation share {share}: give a number from 0 (none) to below 1, such as 0.15")
@@ -152,7 +153,7 @@ def hold_out(
         part_of = divide(sizes, [share, 1 - share], seed)
         kept = {name for group, part in part_of.items() if part == 1 for name in sizes[group]}
         for group in sorted(sizes, key=lambda group: (sum(sizes[group].values()), group)):
-            if not kept.issuperset(sizes[group]):  # the smallest groups that hold a class which training would lack
+            if not kept.issuperset(sizes[group]):  # move back the smallest group with a class that training would lack
                 part_of[group] = 1
                 kept.update(sizes[group])
         for clip in train:
@@ -165,16 +166,25 @@ def hold_out(
 
 
 def same_files(files: Mapping[str, str | os.PathLike[str]]) -> list[list[str]]:
-    """The sets of names whose files hold the same bytes.
+    """Find files with identical content.
 
-    Files of equal size are compared by a few bytes from their middle first, so that hundreds of thousands of videos,
-    of which many happen to be of equal size, need not be read.
+    Files of the same size are first compared by 4096 bytes from their middle. So hundreds of thousands of videos, many
+    of which happen to have the same size, need not be read completely. Empty and missing files are ignored.
+
+    Args:
+        files: files by name.
+
+    Returns:
+        The names of each set of identical files.
+
+    Raises:
+        DataError: a file cannot be read.
     """
     by_size: defaultdict[int, list[str]] = defaultdict(list)
     for name, file in files.items():
         try:
             by_size[os.stat(file).st_size].append(name)
-        except OSError:  # a broken link: it is named when it is opened
+        except OSError:  # a broken link: opening it raises an error later
             continue
     found = []
     for size, alike in by_size.items():
@@ -186,7 +196,7 @@ def same_files(files: Mapping[str, str | os.PathLike[str]]) -> list[list[str]]:
 def _by_digest(
     names: Sequence[str], files: Mapping[str, str | os.PathLike[str]], start: int = 0, count: int | None = None
 ) -> list[list[str]]:
-    """The sets of names whose files agree in ``count`` bytes from ``start`` (None: to the end)."""
+    """The sets of names whose files agree in ``count`` bytes from ``start`` on (None: to the end)."""
     by_bytes: defaultdict[bytes, list[str]] = defaultdict(list)
     for name in names if len(names) > 1 else ():
         by_bytes[_digest(files[name], start, count)].append(name)
@@ -204,13 +214,13 @@ def _digest(file: str | os.PathLike[str], start: int, count: int | None) -> byte
                 while chunk := data.read(_CHUNK):
                     digest.update(chunk)
     except OSError as error:
-        problem = f"{os.fspath(file)}: cannot be read ({error.strerror}); mend its access or remove it"
+        problem = f"{os.fspath(file)}: cannot be read ({error.strerror}); check its permissions, or remove it"
         raise DataError(problem) from error
     return digest.digest()
 
 
 def find_leak(same: Iterable[Sequence[str]], sides: Sides) -> str | None:
-    """Say which of the :func:`same_files` are on two sides of one split; None if there are none."""
+    """Describe identical files (see :func:`same_files`) that are on two sides of a split; None if there are none."""
     found = []
     for members in ([path for path in paths if path in sides] for paths in same):
         for split in zip(*(sides[path] for path in members), strict=True):
@@ -230,14 +240,16 @@ def find_leak(same: Iterable[Sequence[str]], sides: Sides) -> str | None:
 def require_replaceable(
     lists: Path, classes: Sequence[str], splits: Sequence[Split], group_of: Mapping[str, str] | None = None
 ) -> None:
-    """Refuse to replace lists that differ.
+    """Check that :func:`write_splits` would not change or remove any existing list.
 
     Args:
         lists: folder of the lists.
-        classes, splits, group_of: what :func:`write_splits` would write there.
+        classes: see :func:`write_splits`.
+        splits: see :func:`write_splits`.
+        group_of: see :func:`write_splits`.
 
     Raises:
-        DataError: a list there would be changed or removed.
+        DataError: an existing list would be changed or removed.
     """
     new = _texts(classes, splits, group_of)
     if changed := [path.name for path in _lists_in(lists) if _text(path) != new.get(path.name)]:
@@ -250,9 +262,16 @@ def require_replaceable(
 def write_splits(
     lists: Path, classes: Sequence[str], splits: Sequence[Split], group_of: Mapping[str, str] | None = None
 ) -> None:
-    """Write the class list, the lists of all splits and the groups, if any; name the classes that a side lacks.
+    """Write the class list, the lists of all splits and the groups, and log classes that are missing on a side.
 
-    Other lists in the folder are removed, because lists of different divisions would leak into each other.
+    Other lists in the folder are removed, because mixing lists of different divisions would leak test clips into
+    training.
+
+    Args:
+        lists: folder of the lists.
+        classes: class names by label.
+        splits: the splits, from split 1 on.
+        group_of: group of each clip, by path; None: no groups.
     """
     new = _texts(classes, splits, group_of)
     for name, text in new.items():
@@ -269,7 +288,7 @@ def write_splits(
 
 
 def _texts(classes: Sequence[str], splits: Sequence[Split], group_of: Mapping[str, str] | None) -> dict[str, str]:
-    """The text of each list, by its file name."""
+    """The text of each list, by file name."""
     texts = {"classes.txt": format_classes(classes)} | ({GROUPS: format_groups(group_of)} if group_of else {})
     for number, split in enumerate(splits, 1):
         texts |= {list_name(side, number): format_list(split[side]) for side in SIDES if split.get(side)}
@@ -277,7 +296,7 @@ def _texts(classes: Sequence[str], splits: Sequence[Split], group_of: Mapping[st
 
 
 def list_name(side: Side, split: int = 1) -> str:
-    """The file name of a list; splits count from 1."""
+    """Return the file name of a list. Splits are counted from 1."""
     return f"{side}_split{split}.txt"
 
 

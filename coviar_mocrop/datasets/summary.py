@@ -1,4 +1,4 @@
-"""What is said of a data set that is ready: its clips by class and side, and the commands to run next."""
+"""Summarise a prepared data set: clips by class and side, and the commands to run next."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
-from coviar_mocrop.datasets.convert import Prepared
+from coviar_mocrop.datasets.preparing import Prepared
 from coviar_mocrop.datasets.splits import SIDES, list_name
+from coviar_mocrop.plain_yaml import parse_yaml
 from coviar_mocrop.shipped import find_config
 
 _CLASSES_SHOWN = 20
@@ -19,7 +18,10 @@ _LINE, _BREAK = 110, " \\\n    "
 
 
 def count_table(prepared: Prepared) -> str:
-    """The number of clips by side of each split, class by class where there is one split of few classes."""
+    """Return a table with the number of clips on each side of each split.
+
+    It lists every class if there is one split with at most 20 classes. Otherwise it gives the range over classes.
+    """
     by_class = len(prepared.splits) == 1 and len(prepared.classes) <= _CLASSES_SHOWN
     width = max([len("  a class has"), *(len(class_name) + 2 for class_name in prepared.classes if by_class)])
 
@@ -42,18 +44,18 @@ def count_table(prepared: Prepared) -> str:
 
 
 def next_commands(name: str, prepared: Prepared, *, follow_links: bool = False, seed: int = 0) -> list[str]:
-    """The commands that train on split 1 of a data set, fuse the streams and classify one of its videos.
+    """Return the commands that train on split 1 of a data set, fuse the streams and classify one of its videos.
 
     Args:
-        name: of the data set. Settings of this name are used if there are any, else those of ``folder``.
+        name: name of the data set, which selects the settings file. If there is none of this name, ``folder`` is used.
         prepared: the data set.
-        follow_links: whether its videos are links that leave the data root.
-        seed: to train with.
+        follow_links: whether its videos are symbolic links that lead out of the data root.
+        seed: random seed for training.
     """
     config = find_config(name)
     if not config.is_file():
         name, config = "folder", find_config("folder")
-    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    values = parse_yaml(config.read_text(encoding="utf-8"))
     split = prepared.splits[0]
     wanted: dict[str, Any] = {"root": prepared.root.as_posix(), "classes": (prepared.lists / "classes.txt").as_posix()}
     for side in SIDES:
@@ -63,9 +65,9 @@ def next_commands(name: str, prepared: Prepared, *, follow_links: bool = False, 
     data = values.get("data", {})
     settings = [f"data.{key}={_to_yaml(value)}" for key, value in wanted.items() if data.get(key) != value]
     settings += [f"seed={seed}"] if seed else []
-    output = f"runs/{prepared.lists.name}"  # the demo may have lists of another name
+    output = f"runs/{prepared.lists.name}"  # the lists of the demo may have another name than the demo
     output += f"_seed{seed}" if seed and not output.endswith(f"_seed{seed}") else ""
-    # settings of a data set's own are those of its split 1, as papers report it; folds are all alike
+    # a data set's own settings are for split 1, which papers report; with folds, no split is special
     output += "/split1" if len(prepared.splits) > 1 and name == "folder" else ""
     train = ["train", "--config", name]
     if settings:
@@ -81,7 +83,7 @@ def next_commands(name: str, prepared: Prepared, *, follow_links: bool = False, 
 
 
 def other_splits(prepared: Prepared) -> str:
-    """How the splits after the first are trained on; empty where there is one."""
+    """Return a sentence on how to train on the splits after the first; empty if there is only one."""
     if len(prepared.splits) < 2:
         return ""
     sides = [side for side in SIDES if prepared.splits[1].get(side)]
@@ -91,7 +93,7 @@ def other_splits(prepared: Prepared) -> str:
 
 
 def _in_lines(words: Sequence[str]) -> str:
-    """A command as a shell takes it; a long one has a line for each setting."""
+    """Format a command for a shell. A long command has one setting per line."""
     line = shlex.join(words)
     if len(line) <= _LINE:
         return line
@@ -100,9 +102,9 @@ def _in_lines(words: Sequence[str]) -> str:
 
 
 def _to_yaml(value: str | bool | None) -> str:
-    """A value of ``--set``, in one line of YAML; quoted where the plain text means something else."""
+    """Format a value for ``--set`` as one line of YAML, quoted if YAML would read the plain text differently."""
     try:
-        plain = isinstance(value, str) and yaml.safe_load(value) == value
-    except yaml.YAMLError:
+        plain = isinstance(value, str) and parse_yaml(value) == value
+    except ValueError:
         plain = False
     return str(value) if plain else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Single videos, or folders of them, to the canonical form: no classes, no lists."""
+"""Transcode videos or folders of videos to the canonical form, without classes and lists."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 from coviar_mocrop.bitstream import transcode
+from coviar_mocrop.bitstream.container import name_of
 from coviar_mocrop.bitstream.remote import file_name, is_address
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE, Codec
-from coviar_mocrop.datasets.convert import Handling, for_each
+from coviar_mocrop.datasets.handling import Handling, for_each
 from coviar_mocrop.datasets.videos import VIDEO_SUFFIXES, videos_below
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.failed import write_failed
 
 _CONTAINERS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".m4v", ".h264"})
-"""Suffixes of files that the canonical codecs can be written to."""
+"""Suffixes of containers that can hold the canonical codecs."""
 
 
 def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[Path | str]:
-    """Files and addresses as they are, and the videos below folders, in order; hidden files there are left out.
+    """Replace folders by the videos below them, sorted by path. Files and addresses stay as they are.
+
+    Hidden files and folders are ignored.
 
     Raises:
-        DataError: a folder holds no video.
+        DataError: a folder holds no video or cannot be listed.
     """
     found: list[Path | str] = []
     for path in map(_as_source, paths):
@@ -49,25 +52,25 @@ def transcode_files(
     """Transcode videos of any codec; see :func:`~coviar_mocrop.bitstream.transcode`.
 
     Args:
-        sources: videos, http or https addresses of videos, or folders, whose videos are taken at any depth.
-        output: for one video a file to write, if it has a suffix; else a folder. A video gets its name there, with
-            the suffix .mp4, and keeps its place below the folder that was given.
+        sources: videos, http or https addresses of videos, or folders of videos at any depth.
+        output: a file if there is one video and ``output`` has a suffix, else a folder. In a folder, videos keep their
+            names with the suffix ``.mp4``, and their paths relative to the source folder.
         codec: ``h264`` or ``mpeg4`` (Part 2).
-        size: (width, height); None keeps each video's.
+        size: (width, height), pixels; None: each video keeps its size.
         handling: workers, Ray and progress.
 
     Returns:
-        Target by source of what was written, and by source why others could not be, which also stands in
-        ``failed.csv`` of the folder.
+        The targets of the videos that were written, by source; and the reasons why others failed, by source. If
+        ``output`` is a folder, the reasons are also written to ``failed.csv`` in it.
 
     Raises:
-        DataError: two videos would become one file, one would replace itself, or ``output`` names one file for
-            several videos.
+        DataError: two videos would become the same file, a video would replace itself, ``output`` is a file but there
+            are several videos, its suffix is not supported, or a folder holds no video.
     """
     target_of = _targets([_as_source(source) for source in sources], Path(output))
     jobs = [_Job(source, target) for source, target in target_of.items()]
     reasons = for_each(_Transcode(codec, size), jobs, "transcoding", handling or Handling())
-    failed = {str(job.source): reasons[job] for job in jobs if job in reasons}
+    failed = {name_of(job.source): reasons[job] for job in jobs if job in reasons}
     if list(target_of.values()) != [Path(output)]:
         write_failed(output, failed)
     return {job.source: job.target for job in jobs if job not in reasons}, failed
@@ -80,12 +83,12 @@ class _Job(NamedTuple):
     target: Path
 
     def __str__(self) -> str:
-        return str(self.source)
+        return name_of(self.source)
 
 
 @dataclass(frozen=True)
 class _Transcode:
-    """Transcodes a video: a class, because processes cannot be sent a closure."""
+    """Transcodes a video. It is a class because closures cannot be pickled for worker processes."""
 
     codec: Codec
     size: tuple[int, int] | None
@@ -95,7 +98,7 @@ class _Transcode:
 
 
 def _as_source(source: str | os.PathLike[str]) -> Path | str:
-    """A path, or an address as it stands."""
+    """A path as ``Path``, an address unchanged."""
     return source if isinstance(source, str) and (is_address(source) or "://" in source) else Path(source)
 
 
@@ -103,7 +106,7 @@ def _targets(sources: Sequence[Path | str], output: Path) -> dict[Path | str, Pa
     single = len(sources) == 1 and not Path(sources[0]).is_dir()
     if single and output.suffix and not output.is_dir():
         if output.suffix.lower() not in _CONTAINERS:
-            raise DataError(f"{output}: is no kind of video that can be written; use {', '.join(sorted(_CONTAINERS))}")
+            raise DataError(f"{output}: is not a supported video format; use {', '.join(sorted(_CONTAINERS))}")
         target_of = {sources[0]: output}
     elif output.suffix.lower() in VIDEO_SUFFIXES and not output.is_dir():
         raise DataError(f"{output}: names one video for several; give a folder")
@@ -119,6 +122,8 @@ def _targets(sources: Sequence[Path | str], output: Path) -> dict[Path | str, Pa
         if target.exists() and os.path.exists(source) and os.path.samefile(source, target):
             raise DataError(f"{target}: would replace the video that it is made from; choose another folder")
         if target in taken:
-            raise DataError(f"{taken[target]} and {source} would both become {target}; transcode them one by one")
+            raise DataError(
+                f"{name_of(taken[target])} and {name_of(source)} would both become {target}; transcode them one by one"
+            )
         taken[target] = source
     return target_of

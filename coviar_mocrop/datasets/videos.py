@@ -1,4 +1,4 @@
-"""Finding videos in folders."""
+"""Find videos in folders."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ _log = logging.getLogger(__name__)
 
 
 def videos_by_folder(root: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """The videos below each folder of ``root``, as list paths in order; folders without a video are left out.
+    """Find the videos below each subfolder of ``root``.
+
+    Returns:
+        Paths relative to ``root``, sorted, by name of the subfolder. Subfolders without videos and hidden ones are left
+        out.
 
     Raises:
-        DataError: the root is missing or holds no video, or the name of a file cannot stand in a list.
+        DataError: the root is missing, cannot be listed or holds no video, or a file name cannot be written to a list.
     """
     base = Path(root)
     if not base.is_dir():
@@ -46,10 +50,10 @@ def videos_by_folder(root: str | os.PathLike[str]) -> dict[str, list[str]]:
 
 
 def videos_below(folder: Path) -> list[Path]:
-    """The videos in a folder and the folders below it, in order.
+    """Find the videos in a folder and its subfolders, sorted by path.
 
-    Links to folders are followed. Hidden files and folders are left out, because temporary files and the shadow files
-    of macOS have the suffixes of videos too.
+    Symbolic links to folders are followed. Hidden files and folders are left out, because temporary files and the
+    ``._`` files of macOS have video suffixes too.
 
     Raises:
         DataError: a folder cannot be listed.
@@ -60,10 +64,13 @@ def videos_below(folder: Path) -> list[Path]:
 
 
 def videos_named(root: str | os.PathLike[str], names: Collection[str]) -> dict[str, str]:
-    """The videos below a folder whose names without suffix are in ``names``: by name, the path below ``root``.
+    """Find the videos below a folder whose names without suffix are in ``names``.
 
-    One pass over the folders, without a look at any file. Of several files of a name, the first in alphabetical order
-    of their paths is taken. Links to folders are followed, hidden files and folders left out.
+    Folders are listed once, and no file is opened. If several files have the same name, the first path in alphabetical
+    order is used. Symbolic links to folders are followed. Hidden files and folders are left out.
+
+    Returns:
+        The paths relative to ``root``, by name.
 
     Raises:
         DataError: a folder is missing or cannot be listed.
@@ -79,9 +86,9 @@ def videos_named(root: str | os.PathLike[str], names: Collection[str]) -> dict[s
 
 
 def folders_named(root: str | os.PathLike[str], names: Collection[str]) -> dict[str, str]:
-    """The folders below a folder whose names are in ``names``: by name, the path below ``root``.
+    """Find the folders below a folder whose names are in ``names``, without listing what is in them.
 
-    What is in them is not listed. Else as :func:`videos_named`.
+    Otherwise like :func:`videos_named`.
     """
     found: dict[str, str] = {}
     for place, folders, _ in _folders_below(root):
@@ -94,7 +101,10 @@ def folders_named(root: str | os.PathLike[str], names: Collection[str]) -> dict[
 
 
 def _folders_below(root: str | os.PathLike[str]) -> Iterator[tuple[str, list[str], list[str]]]:
-    """The path of each folder below ``root`` (empty, or with a slash at its end), its folders and its files."""
+    """For ``root`` and each folder below: its path relative to ``root`` (empty or ending in /), its folders and files.
+
+    A caller can remove folders from the list to skip them.
+    """
     if not os.path.isdir(root):
         raise DataError(f"{os.fspath(root)}: no such folder; give the one that holds the videos")
     seen = set()
@@ -110,14 +120,14 @@ def _folders_below(root: str | os.PathLike[str]) -> Iterator[tuple[str, list[str
 
 
 def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); mend its access") from error
+    raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions") from error
 
 
 def require_listable(path: str, root: Path) -> None:
-    """Refuse names that a list, which is lines of text, would give back changed.
+    """Check that a path can be written to a list and read back unchanged.
 
     Raises:
-        DataError: naming the path.
+        DataError: the path starts or ends with a space, starts with ``#``, contains a line break, or is not UTF-8.
     """
     try:
         path.encode("utf-8")
