@@ -240,6 +240,20 @@ def test_a_window_that_is_only_mirrored_has_no_pixels_of_its_own(clips: dict[str
                 np.testing.assert_array_equal(read_views(video, {"a": one}).pixels["a"][0], pixels)
 
 
+def test_windows_that_coincide_are_all_there(clips: dict[str, Path]) -> None:
+    """As in a box of few pixels: batches and networks expect as many windows of every clip."""
+    one = Window(0, 0, 1, 1)
+
+    def windows(size: tuple[int, int], box: CropBox | None) -> list[Window]:
+        return [*[one] * 5, *[one._replace(mirrored=True)] * 5]
+
+    with open_video(clips["h264"]) as video:
+        read = read_views(video, {"a": View("iframe", [8], windows, 24)})
+    assert read.pixels["a"].shape == (5, 1, 3, 24, 24)
+    assert (read.pixels["a"] == read.pixels["a"][0]).all()
+    assert read.mirrored("a").tolist() == [False] * 5 + [True] * 5
+
+
 def test_only_the_gops_that_are_wanted_are_decoded(tmp_path: Path, decoded: list[list[int]]) -> None:
     path = record(sliding(36, 64, 48, (1, 0)), tmp_path / "three_gops.mp4", codec="mpeg4")
     with open_video(path) as video:

@@ -22,6 +22,7 @@ def test_middle_frames_by_hand() -> None:
     # round((n - 1) / S * (s + 0.5)), n = 101, S = 4; motion: n - 1 frames, then + 1
     assert middle_frames(101, 4, "iframe") == [12, 38, 62, 88]
     assert middle_frames(102, 4, "mv") == [13, 39, 63, 89]
+    assert middle_frames(2, 3, "mv") == random_frames(2, 3, "mv", np.random.default_rng(0)) == [1, 1, 1]
 
 
 @settings(derandomize=True)
@@ -51,6 +52,11 @@ def test_strided_frames_keep_their_stride_where_the_clip_is_long_enough(seed: in
     assert strided_frames(10, 4, 5, "frame", generator) == [0, 3, 6, 9]
     assert strided_frames(1, 3, 2, "frame", generator) == [0, 0, 0]
     assert strided_frames(5, 2, 9, "mv") == [1, 4]
+
+
+def test_every_first_frame_that_leaves_room_is_drawn() -> None:
+    draws = [strided_frames(7, 3, 2, "frame", np.random.default_rng(seed)) for seed in range(60)]
+    assert {tuple(drawn) for drawn in draws} == {(0, 2, 4), (1, 3, 5), (2, 4, 6)}
 
 
 def test_motion_on_an_iframe_is_that_of_the_frame_before() -> None:
@@ -122,3 +128,12 @@ def test_training_windows_are_drawn_from_all_scales_places_and_flips(flip: bool)
     assert sides == {(64, 64), (32, 64), (64, 32), (32, 32)}
     assert {window.top for window in draws if window.bottom - window.top == 32} == {0, 8, 16, 24, 32}
     assert {window.mirrored for window in draws} == {False, flip}
+
+
+def test_height_and_width_of_a_training_window_are_of_neighbouring_scales() -> None:
+    scales = (1.0, 0.75, 0.5, 0.25)
+    draws = [
+        windowing.training_window((64, 96), None, scales, True, np.random.default_rng(seed)) for seed in range(200)
+    ]
+    found = {(scales.index((w.bottom - w.top) / 64), scales.index((w.right - w.left) / 64)) for w in draws}
+    assert found == {(high, wide) for high in range(4) for wide in range(4) if abs(high - wide) <= 1}

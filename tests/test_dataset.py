@@ -97,6 +97,10 @@ def test_demo_clips_of_another_seed_or_number_are_not_replaced(tmp_path: Path, m
         patch.setattr("coviar_mocrop.datasets.demo.write_json", stop)
         make(seed=1, overwrite=True)
     assert make() == first  # what was interrupted does not pass for these
+    for damaged in ("{", "[]"):
+        (tmp_path / "demo.json").write_text(damaged)
+        next(tmp_path.rglob("*.mp4")).write_bytes(b"")
+        assert make() == first
 
 
 def test_demo_motion_is_where_the_object_is_and_the_scene_is_still() -> None:
@@ -162,6 +166,19 @@ def test_boxes_are_estimated_once(demo: Path, tmp_path: Path, monkeypatch: pytes
     boxes = [sample.inputs["mv"].box for sample in samples]  # type: ignore[union-attr]
     paths = [demo / "videos" / dataset.videos.clips[sample.number].path for sample in samples]
     assert boxes == [box_of(path) for path in paths]
+
+
+def test_a_video_that_is_replaced_gets_a_box_of_its_own(tmp_path: Path) -> None:
+    """At once, by whatever process reads it next."""
+    path = tmp_path / "clip.mp4"
+    boxes = []
+    for seed in (0, 1):
+        record(wandering(24, 96, 64, 4, seed=seed), path, gop=12)
+        if not seed:
+            dataset, _ = open_list(streams_of(tmp_path, ["mv"], data=list_of(tmp_path, "clip.mp4")), "test")
+        boxes += [dataset[0, 0, None].inputs["mv"].box for _ in range(2)]  # type: ignore[union-attr]
+        assert boxes[-2:] == [box_of(path)] * 2
+    assert boxes[0] != boxes[-1]
 
 
 def test_boxes_that_workers_found_are_kept(demo: Path, tmp_path: Path, passes: list[str]) -> None:
@@ -259,6 +276,15 @@ def test_same_bytes_on_any_number_of_workers(demo: Path, how: list[tuple[int, st
         seen.append([*rows, contents(tested, STREAMS)])
     assert all(found == seen[0] for found in seen)
     assert seen[0][0] != seen[0][1]  # another epoch, other order and crops
+
+
+def test_streams_are_tested_together_in_batches_that_suit_each(demo: Path) -> None:
+    streams = [
+        streams_of(demo, [name], train={"test_batch_size": size})[0] for name, size in (("iframe", 3), ("mv", 5))
+    ]
+    for order in (streams, streams[::-1]):
+        loader = create_testing_loader(order, read_videos(order[0].config.data, "test"))
+        assert [len(keys) for keys in loader.sampler] == [3, 3, 2]
 
 
 def test_on_a_gpu_each_batch_is_copied_while_the_one_before_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""A clip: the frames that all its streams want, from one pass over the file, cropped and resized, uint8."""
+"""Clips: the frames that all streams need, read in one pass over the file, cropped and resized, uint8."""

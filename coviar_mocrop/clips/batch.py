@@ -1,4 +1,4 @@
-"""Clips side by side, by stream: what a network is given, 8 bits a value, and what kept a clip from being read."""
+"""Batches of clips, by stream: 8-bit inputs of the networks, and the errors of clips that could not be read."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FEATURES = "features"
 
 
 class Frames(NamedTuple):
-    """Frames of a batch of clips as they were read, 8 bits a value.
+    """Frames of a batch of clips as they were read, 8 bits per value.
 
     Attributes:
-        pixels: uint8 [N, W, T, C, H, W]: clips, windows, segments.
-        mirrored: bool [N, W], or [N, 2 W] where every window is wanted plain and mirrored.
+        pixels: uint8 [N, V, T, C, H, W]: N clips, V windows, T segments.
+        mirrored: bool [N, V], or [N, 2 V] if every window is wanted plain and mirrored.
     """
 
     pixels: Tensor
@@ -27,28 +27,25 @@ class Frames(NamedTuple):
 
 
 Inputs = Mapping[str, Frames | Tensor]
-"""What a stream is given of a batch: frames by view, or float32 [N, dim] under ``FEATURES``."""
+"""The part of a batch for one stream: frames by view, or float32 [N, dim] under ``FEATURES``."""
 
 
 class Features(NamedTuple):
-    """Clips as vectors, made by frozen networks.
+    """Features of clips, computed by frozen networks.
 
     Attributes:
-        rows: float32 [clips, dim], in the list's order; NaN where there is an error.
-        errors: why a clip has none, by its number in the list.
-        computed: how many were not in the cache.
-        reading, networks: seconds that a clip takes to be read, and to be made into features.
+        rows: float32 [clips, dim], in the order of the list; NaN for clips with an error.
+        errors: why a clip has no features, by its number in the list.
+        computed: number of clips that were not in the cache.
     """
 
     rows: Tensor
     errors: dict[int, CoviarMocropError]
     computed: int
-    reading: float = 0.0
-    networks: float = 0.0
 
 
 class Sample(NamedTuple):
-    """One clip, by stream: what was read, or its features; or the error that kept it from being read."""
+    """One clip, by stream: what was read of it or its features, or the error because of which it could not be read."""
 
     number: int
     label: int
@@ -58,12 +55,12 @@ class Sample(NamedTuple):
 
 
 class StreamBatch(NamedTuple):
-    """What one stream gets of a batch: the clips that could be read for it.
+    """The part of a batch for one stream: the clips that could be read for it.
 
     Attributes:
         inputs: see ``Inputs``.
         labels: int64 [N].
-        numbers: int64 [N], places in the list.
+        numbers: int64 [N], positions in the list.
     """
 
     inputs: dict[str, Frames | Tensor]
@@ -71,11 +68,11 @@ class StreamBatch(NamedTuple):
     numbers: Tensor
 
     def to(self, device: torch.device) -> StreamBatch:
-        """Bring it to a device, without waiting for the copy."""
+        """Copy to a device, without waiting for the copy to end."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> StreamBatch:
-        """In memory that a GPU copies from without the processor, as the loader's batches are."""
+        """Copy to pinned memory, from which a GPU copies without the CPU. Batches of the loader are pinned, too."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> StreamBatch:
@@ -90,9 +87,9 @@ class Batch(NamedTuple):
     """Clips that were read together.
 
     Attributes:
-        streams: by name.
-        errors: of clips that could not be read for every stream, by number.
-        seconds: reading time of all clips together, in their processes.
+        streams: the parts of the batch by name of the stream.
+        errors: errors of clips that could not be read for at least one stream, by number.
+        seconds: reading time of all clips together, summed over the processes that read them.
     """
 
     streams: dict[str, StreamBatch]
@@ -100,11 +97,11 @@ class Batch(NamedTuple):
     seconds: float
 
     def to(self, device: torch.device) -> Batch:
-        """Bring it to a device, without waiting for the copy."""
+        """Copy to a device, without waiting for the copy to end."""
         return self._replace(streams={name: part.to(device) for name, part in self.streams.items()})
 
     def record(self, stream: torch.cuda.Stream) -> None:
-        """Keep the memory of its tensors until ``stream``, which did not allocate it, is done with them."""
+        """Keep the memory of the tensors until ``stream``, which did not allocate it, has used them."""
         for part in self.streams.values():
             for value in (*part.inputs.values(), part.labels):
                 for tensor in (value,) if isinstance(value, Tensor) else value:
@@ -112,13 +109,13 @@ class Batch(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Clips that were asked for and are now dealt with, readable or not."""
+        """Number of clips of the batch, readable or not."""
         numbers = {number for part in self.streams.values() for number in part.numbers.tolist()}
         return len(numbers | self.errors.keys())
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack, for every stream, the clips that could be read for it."""
+    """Make a batch: for each stream, stack the clips that could be read for it."""
     names = dict.fromkeys(name for sample in samples for name in (*sample.inputs, *sample.errors))
     errors = {sample.number: error for sample in samples for error in sample.errors.values()}
     return Batch(

@@ -1,4 +1,4 @@
-"""The MoCrop boxes of whole lists, ahead of training, on one machine or several."""
+"""Compute the MoCrop boxes of whole lists before training, on one machine or several."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class ListBoxes(NamedTuple):
     """The boxes of a list."""
 
     boxes: dict[str, CropBox]
-    """By the clip's name."""
+    """Boxes by name of the clip."""
     errors: dict[str, CoviarMocropError]
-    """Why the other clips have none, by name."""
+    """Why the other clips have no box, by name."""
     computed: int
     """Number of boxes that were not in the cache."""
     failed: Path
-    """Table of the clips without a box; there is none if all have one."""
+    """Path of the table of clips without a box. The file exists only if there are any."""
 
 
 def box_of_file(
@@ -45,14 +45,15 @@ def box_of_file(
     anchor_every: int | None = 12,
     index_cache: str | os.PathLike[str] | None = None,
 ) -> CropBox:
-    """The box of one video, from the vectors of all its frames, or of a few if ``settings.sparse``.
+    """Estimate the box of one video from the vectors of all its frames, or of a few if ``settings.sparse``.
 
     Args:
-        path: the video.
-        settings: of MoCrop.
+        path: path of the video.
+        settings: settings of MoCrop.
         backend: see :func:`~coviar_mocrop.bitstream.open_video`.
-        anchor_every: see there; decides which frames are read if ``settings.sparse``.
-        index_cache: see there.
+        anchor_every: see :func:`~coviar_mocrop.bitstream.open_video`. If ``settings.sparse``, it affects which frames
+            are read.
+        index_cache: see :func:`~coviar_mocrop.bitstream.open_video`.
 
     Raises:
         VideoError: the video cannot be read, or has no motion vectors.
@@ -64,18 +65,20 @@ def box_of_file(
 def boxes_of_list(
     names: Iterable[str], data: DataConfig, settings: MoCropSettings, *, ray: str | None = None, progress: bool = True
 ) -> ListBoxes:
-    """The boxes of many clips, from the cache if they are there, else computed and added to it.
+    """Return the boxes of many clips: from the cache if it has them, else computed and added to the cache.
 
-    Clips without a box also stand in ``boxes/failed.csv`` of the cache.
+    Clips without a box are also written to ``boxes/failed.csv`` in the cache folder.
 
     Args:
-        names: clips of the data set; repeats are ignored.
-        data: root or shards, cache, backend, longest GOP, and the number of processes as ``workers``.
-        settings: of MoCrop.
+        names: names of clips in the data set. Repeats are ignored.
+        data: settings of the data set: data root or shards, cache, backend, ``anchor_every``, and ``workers``, the
+            number of processes.
+        settings: settings of MoCrop.
         ray: see :func:`~coviar_mocrop.parallel.run_map`.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Raises:
+        DataError: there is no data root, or a shard cannot be used.
         CoviarMocropError: the cache cannot be written.
     """
     store = open_store(data)
@@ -104,17 +107,18 @@ class _BoxOf:
 def extract_boxes(
     config: Config, parts: Sequence[Part] = (), *, ray: str | None = None, progress: bool = True
 ) -> ListBoxes:
-    """Compute the boxes that are not in the cache yet. An interruption loses at most the last minute of work.
+    """Compute the boxes of whole lists that are not in the cache yet. If interrupted, boxes computed so far are kept.
 
     Args:
-        config: its lists, data root, cache and MoCrop settings are those that training will use.
-        parts: which lists; none: all that are set.
+        config: settings of the data set. Use the lists, data root, cache and MoCrop settings of the training.
+        parts: lists to use; empty: all that are set.
         ray: see :func:`~coviar_mocrop.parallel.run_map`.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Raises:
         ConfigError: none of the lists is set.
-        ListError: a list does not parse.
+        ListError: a list cannot be read.
+        DataError: there is no data root, or a shard cannot be used.
         CoviarMocropError: the cache cannot be written.
     """
     data = config.data

@@ -1,4 +1,4 @@
-"""What is computed once a clip and kept on disk, a row of numbers for each: crop boxes, CLIP features."""
+"""Cache on disk for what is computed once per clip: crop boxes and features, one row of numbers per clip."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from coviar_mocrop.mocrop import MoCropSettings
 
 _FORMAT = 4
 _BOX_VERSION = 1
-"""To be increased by every change after which the same settings give other boxes."""
+"""Increase this with every change of the code after which the same settings give different boxes."""
 
 Row = NDArray[Any]
-"""One clip's numbers: [dim], of the cache's dtype."""
+"""The numbers of one clip: [dim], in the cache's dtype."""
 
 
 class ClipCache:
     """A map from clips to rows of numbers, on disk.
 
-    Each call of :meth:`put` writes one new file, completely or not at all, and no file is changed afterwards. So any
-    number of processes, on any number of machines, can add rows at the same time without a lock, and none is lost.
-    If several rows of one clip were added, the latest counts. A cache file that is damaged counts as empty.
+    Each call of :meth:`put` writes one new file atomically, and files are never changed afterwards. So any number of
+    processes and machines can add rows at the same time without a lock, and no row is lost. If a clip has several rows,
+    the latest one counts. Damaged cache files are ignored.
 
     Attributes:
         store: the videos.
-        folder: where the files of this cache are.
+        folder: folder of this cache's files.
         dim: length of a row.
-        dtype: of the rows.
-        added: number of rows that were added through this object.
+        dtype: dtype of the rows.
+        added: number of rows added through this object.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class ClipCache:
         Args:
             folder: folder of all caches.
             store: the videos.
-            kind: what the rows are; names a subfolder.
-            made_by: everything else that decides the rows, as JSON values: settings, fingerprints of networks. Rows
-                made by something else are never found.
+            kind: kind of the rows, which is the name of a subfolder.
+            made_by: everything but the videos that the rows depend on, as JSON values: settings and fingerprints of
+                networks. Each value of ``made_by`` has a cache of its own.
             dim: length of a row.
-            dtype: of the rows, such as ``np.float32``.
+            dtype: dtype of the rows, such as ``np.float32``.
         """
         self.store, self.dim, self.dtype = store, dim, np.dtype(dtype)
         self._about = {
@@ -80,7 +80,7 @@ class ClipCache:
         self.refresh()
 
     def get(self, name: str) -> Row | None:
-        """The row of a clip; None if there is none, or the file has changed since.
+        """Return the row of a clip; None if there is none, or the video has changed since it was computed.
 
         Raises:
             DataError: the name leads out of the data root.
@@ -93,11 +93,11 @@ class ClipCache:
         return rows[number] if state == State(*states[number].tolist()) != NO_VIDEO else None
 
     def kept(self, names: Sequence[str]) -> tuple[NDArray[np.int64], Row]:
-        """The rows of many clips, whether or not their videos have changed since.
+        """Return the rows of many clips, without checking whether their videos have changed since.
 
         Returns:
-            int64 [names, 2], the states that they were computed from, and the rows [names, dim]. Where there is none,
-            the state is that of no video, and the row is zero.
+            The states of the videos that the rows were computed from, int64 [names, 2], and the rows [names, dim].
+            Clips without a row have the state ``NO_VIDEO`` and a row of zeros.
         """
         places = np.array([self._index.get(name, (-1, -1)) for name in names], np.int64).reshape(-1, 2)
         states = np.full((len(places), 2), NO_VIDEO, np.int64)
@@ -112,10 +112,11 @@ class ClipCache:
         """Add rows, in one new file.
 
         Args:
-            entries: state of the file before it was read, and the row, by the clip's name.
+            entries: by name of the clip, the state of the video before it was read, and the row.
 
         Raises:
             DataError: a number is not finite.
+            ValueError: a row has the wrong shape.
             CoviarMocropError: the folder cannot be written to.
         """
         if not entries:
@@ -123,22 +124,23 @@ class ClipCache:
         names = np.array(list(entries))
         states = np.array([state for state, _ in entries.values()], dtype=np.int64)
         rows = np.stack([self.checked(name, row) for name, (_, row) in entries.items()])
-        # sorted by name, the files are in the order of time, whoever wrote them
+        # the order of file names is the order of time, for files of all processes
         path = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.npz"
         with atomic_write(path) as temporary:
-            about = json.dumps(self._about)  # for people; never read
+            about = json.dumps(self._about)  # information for people; not read by the program
             np.savez(temporary, names=names, states=states, rows=rows, about=about)
         self._loaded.add(path.name)
         self._add(names, states, rows)
         self.added += len(entries)
 
     def checked(self, name: str, row: Row) -> Row:
-        """The row in the dtype of the cache, as :meth:`get` will give it.
+        """Convert a row to the dtype of the cache, as :meth:`get` will return it.
 
         Raises:
             DataError: a number is not finite.
+            ValueError: the row has the wrong shape.
         """
-        with np.errstate(over="ignore"):  # too large for the dtype: infinite, so refused below
+        with np.errstate(over="ignore"):  # numbers too large for the dtype become infinite and are refused below
             row = np.asarray(row, dtype=self.dtype)
         if row.shape != (self.dim,):
             raise ValueError(f"{name}: a row of shape {row.shape} for a cache of rows [{self.dim}]")
@@ -147,7 +149,7 @@ class ClipCache:
         return row
 
     def refresh(self) -> None:
-        """Load what other processes have added since."""
+        """Load rows that other processes have added since."""
         for path in sorted(self.folder.glob("[0-9]*.npz")):  # temporary files start with a dot
             if path.name not in self._loaded:
                 self._loaded.add(path.name)
@@ -171,14 +173,15 @@ class ClipCache:
 
 
 def boxes_made_by(settings: MoCropSettings, anchor_every: int | None) -> dict[str, Any]:
-    """Everything but the video that decides a box, as JSON values.
+    """Return everything but the video that a box depends on, as JSON values.
 
-    It belongs to what decides anything computed from cropped clips, see :class:`ClipCache`.
+    Whatever is computed from cropped clips depends on it too, so it must be part of their ``made_by``; see
+    :class:`ClipCache`.
     """
     made_by = {"version": _BOX_VERSION, "mocrop": settings.model_dump(mode="json")}
     return {**made_by, "anchor_every": anchor_every} if settings.sparse else made_by
 
 
 def open_box_cache(data: DataConfig, settings: MoCropSettings, store: ClipStore) -> ClipCache:
-    """The cache of the boxes: rows float64 [4], the fields of a :class:`~coviar_mocrop.mocrop.CropBox`."""
+    """Open the cache of boxes. Its rows are the fields of a :class:`~coviar_mocrop.mocrop.CropBox`, float64 [4]."""
     return ClipCache(data.cache, store, "boxes", boxes_made_by(settings, data.anchor_every), 4, np.float64)

@@ -21,11 +21,14 @@ class DataConfig(BaseConfig):
     shards: str | tuple[str, ...] | None = Field(
         None,
         description="Shards that hold the videos, in place of the data root: a folder that coviar prepare shards has "
-        "written, tar files such as train-{000000..000099}.tar, or a list of these. Paths, or addresses (https://, s3://).",
+        "written, tar files such as train-{000000..000099}.tar, or a list of these. Each is a path or an address "
+        "(https://, s3://).",
     )
     train_list: str | None = Field(None, description="Training list: one clip per line, `path class label`.")
     val_list: str | None = Field(
-        None, description="Validation list, on which training chooses its best epoch (null: the last epoch counts)."
+        None,
+        description="Validation list, used to choose the best epoch (null: no validation, the last epoch is kept). "
+        "With model.freeze, it is added to the training list.",
     )
     test_list: str | None = Field(None, description="Test list, in the format of the training list.")
     classes: str = Field(..., description="Class list: one class name per line, in the order of the labels.")
@@ -58,14 +61,14 @@ class DataConfig(BaseConfig):
     )
     on_error: Literal["raise", "skip"] = Field(
         "raise",
-        description="Handling of videos that cannot be read. raise: stop with an error. skip: leave the clip out and "
+        description="What to do if a video cannot be read. raise: stop with an error. skip: leave the clip out and "
         "report it.",
     )
     workers: int = Field(2, ge=0, le=512, description="Number of data-loading processes. Does not affect results.")
     start_method: Literal["fork", "forkserver", "spawn"] | None = Field(
         None,
-        description="How data-loading processes are started (null: the system's way, fork on Linux). They never use a "
-        "GPU. Does not affect results.",
+        description="How data-loading processes are started (null: the default of the system, on Linux fork). They "
+        "never use a GPU. Does not affect results.",
     )
 
     @property
@@ -95,8 +98,8 @@ class InputConfig(BaseConfig):
     )
     test_crops: Literal[1, 10] = Field(
         1,
-        description="Number of crops in tests. 1: the MoCrop box, or the centre square where there is none. 10: the "
-        "four corners and the centre, each also mirrored.",
+        description="Number of crops in tests. 1: the MoCrop box, or the centre square if the setting uses no box. 10: "
+        "the four corners and the centre, each also mirrored.",
     )
     scales: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (1.0, 0.875, 0.75, 0.66),

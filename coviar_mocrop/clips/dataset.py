@@ -1,4 +1,4 @@
-"""The clips of a list as several streams see them: one decode a clip, 8 bits a value, the same bytes on any worker."""
+"""The data set of the clips of a list. Each clip is decoded once for all streams; results do not depend on workers."""
 
 from __future__ import annotations
 
@@ -29,30 +29,40 @@ from coviar_mocrop.storage import Unreachable
 _SHOWN = 5
 logger = logging.getLogger(__name__)
 Key = tuple[int, int, tuple[str, ...] | None]
-"""(epoch, index, names of streams; None: all): what a data set is asked for."""
+"""Key of an item: epoch, index of the clip, and names of the streams to read (None: all)."""
 
 
 class SkipLog:
-    """Clips that cannot be used: raised, or left out, each logged once and the number at the end."""
+    """Handles clips that cannot be used: raises their errors, or logs each clip once.
+
+    Attributes:
+        videos: the list.
+        reasons: errors of the skipped clips, by path.
+    """
 
     def __init__(self, videos: VideoList, on_error: Literal["raise", "skip"]) -> None:
-        """For clips of ``videos``."""
+        """Set up an empty log.
+
+        Args:
+            videos: the list.
+            on_error: ``raise``: raise errors. ``skip``: log them.
+        """
         self.videos, self._total = videos, len(videos)
         self._on_error = on_error
         self.reasons: dict[str, str] = {}
 
     def add(self, errors: Mapping[int, CoviarMocropError]) -> None:
-        """Errors by the clip's number in the list.
+        """Add errors, by index of the clip in the list.
 
         Raises:
-            CoviarMocropError: the first of them, where ``on_error`` is ``raise``.
+            CoviarMocropError: the first error, if ``on_error`` is ``raise``, or a server cannot be reached.
         """
         for number, error in errors.items():
             self.add_named(self.videos.clips[number].path, error)
 
     def add_named(self, name: str, error: CoviarMocropError) -> None:
-        """One error by the clip's path; see :meth:`add`."""
-        if isinstance(error, Unreachable):  # the clip may be sound
+        """Add an error, by path of the clip; see :meth:`add`."""
+        if isinstance(error, Unreachable):  # the clip itself may be intact
             raise error
         if self._on_error == "raise":
             raise type(error)(f"{error}; to leave out clips that cannot be used: --set data.on_error=skip") from error
@@ -69,17 +79,23 @@ class SkipLog:
 
 
 class ClipDataset(Dataset[Sample]):
-    """The clips of a list.
+    """The clips of a list, as several streams see them.
 
-    Items are asked for by (epoch, index, streams): the first two and the seed decide all that is random, so neither the
-    number of workers, nor an interruption, nor what other streams are read changes a bit.
+    The key of an item is (epoch, index, streams). All randomness is derived from the seed, the epoch and the index, so
+    results do not depend on the number of workers, on interruptions, or on which other streams are read.
 
-    With ``mocrop`` settings a clip's box comes from the cache. Where it is not known yet, it is estimated in the pass
-    that reads the clip, and is known to all reading processes from then on.
+    With ``mocrop`` settings, the box of a clip comes from the cache. If it is not there, it is estimated in the pass
+    that reads the clip, and shared with all data-loading processes.
 
     Attributes:
         videos: the list.
-        features: by stream, for those that look at features.
+        data: settings of the data set.
+        mocrop: settings of MoCrop; None: frames are not cropped to a box.
+        streams: the streams, by name.
+        features: features by stream, for streams on top of frozen networks. Their clips are not read.
+        training: whether frames and windows are drawn at random.
+        seed: random seed.
+        store: the videos.
     """
 
     def __init__(
@@ -92,27 +108,30 @@ class ClipDataset(Dataset[Sample]):
         training: bool = False,
         seed: int = 0,
     ) -> None:
-        """Describe the clips; no file is touched.
+        """Open the store of the videos and the cache of boxes. No video is opened.
 
         Args:
-            videos: what to read.
-            streams: what they are read for.
-            data: where the videos lie, backend, virtual GOPs.
-            mocrop: how boxes are estimated; None: the frame is not cropped.
-            training: random segments, crops and flips; else the fixed ones of testing.
-            seed: of all randomness.
+            videos: the list.
+            streams: streams that the clips are read for.
+            data: settings of the data set: data root or shards, cache, backend, virtual GOPs.
+            mocrop: settings of MoCrop; None: frames are not cropped to a box.
+            training: whether to draw random segments, crops and flips. False: those of testing.
+            seed: random seed.
+
+        Raises:
+            DataError: there is no data root, or a shard cannot be used.
         """
         self.videos, self.data, self.mocrop = videos, data, mocrop
         self.streams = {stream.name: stream for stream in streams}
         self.features: dict[str, Features] = {}
         self.training, self.seed = training, seed
         self.store = open_store(data)
-        # What reading processes look at lies in arrays: merely looking at a Python object writes to its memory, so
-        # that each process would come to hold a copy of the list.
+        # Data-loading processes use arrays: reading a Python object changes its reference count, so that each forked
+        # process would end up with its own copy of the list.
         self._names = np.array([clip.path.encode() for clip in videos.clips], dtype=np.bytes_)
         self._labels = np.array([clip.label for clip in videos.clips], dtype=np.int64)
-        # In shared memory, so that a box that one process finds is known to all. NaN: not known yet. A box counts only
-        # for the state of the video that it was made from.
+        # In shared memory, so that all processes know a box that one of them finds. NaN: not known yet. A box is valid
+        # only for the state of the video that it was made from.
         self._boxes = torch.full((len(videos), 4), torch.nan, dtype=torch.float64).share_memory_()
         self._states = torch.zeros((len(videos), 2), dtype=torch.int64).share_memory_()
         self._damaged = torch.zeros(len(videos), dtype=torch.int64).share_memory_()
@@ -127,20 +146,20 @@ class ClipDataset(Dataset[Sample]):
         self._find_boxes()
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a reading process is sent where processes are not forked: neither the list nor the cache."""
+        """The state to pickle for data-loading processes that are not forked, without the list and the cache."""
         return {**self.__dict__, "videos": VideoList((), self.videos.classes), "_cache": None}
 
     def __len__(self) -> int:
         return len(self.videos)
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Sample]:
-        """Read the clips of a batch; what is far away is brought here meanwhile."""
+        """Read the clips of a batch. Clips on a server are fetched in parallel."""
         read = self.streams.keys() - self.features.keys()
         self.store.fetch([self._name(index) for _, index, names in keys if read.intersection(names or self.streams)])
         return [self[key] for key in keys]
 
     def __getitem__(self, key: Key) -> Sample:
-        """Read a clip. Errors are handed on: raised in a worker process, they would arrive wrapped in a traceback."""
+        """Read a clip. Errors are returned in the sample, because DataLoader would wrap raised ones in a traceback."""
         epoch, index, names = key
         start = time.perf_counter()
         inputs: dict[str, ReadViews | Tensor] = {}
@@ -157,7 +176,7 @@ class ClipDataset(Dataset[Sample]):
         try:
             inputs |= self.read(index, seen, epoch) if seen else {}
         except CoviarMocropError as problem:
-            # Streams that could do without what is missing must see the clip, as they would by themselves.
+            # Read the streams one by one: those that do not need what is missing must still get the clip.
             for stream in seen:
                 if len(seen) == 1:
                     errors[stream.name] = problem
@@ -169,29 +188,37 @@ class ClipDataset(Dataset[Sample]):
         return Sample(index, int(self._labels[index]), inputs, errors, time.perf_counter() - start)
 
     def read(self, index: int, streams: Sequence[WantsViews], epoch: int = 0) -> Mapping[str, ReadViews]:
-        """What ``streams`` want of a clip, in one pass over its file.
+        """Read what ``streams`` need of a clip, in one pass over the video.
+
+        Args:
+            index: index of the clip.
+            streams: the streams.
+            epoch: epoch, from which random frames and windows are derived in training.
 
         Raises:
-            CoviarMocropError: it cannot be read, or has no motion vectors where they are needed.
+            CoviarMocropError: the clip cannot be read, or lacks motion vectors that are needed.
         """
         video, state = self.open(index)
+        # the state first: read the other way round, an old box could go with a new state that is being written
+        is_of_state = tuple(self._states[index].tolist()) == state
         known = self._boxes[index].tolist()
-        is_known = not np.isnan(known[0]) and tuple(self._states[index].tolist()) == state
+        is_known = is_of_state and not np.isnan(known[0])
         box = CropBox(*known) if self.mocrop is not None and is_known else self.mocrop
         with video:
             read, _ = read_streams(video, streams, box, [self.seed, epoch, index] if self.training else None)
             self._damaged[index] = max(video.damaged_frames, int(self._damaged[index]))
         found = next(iter(read.values())).box
         if box is self.mocrop and found is not None:
-            self._states[index] = torch.tensor(state)
+            # in this order: a process that reads in between sees the old state and ignores the box
             self._boxes[index] = torch.tensor(found, dtype=torch.float64)
+            self._states[index] = torch.tensor(state)
         return read
 
     def open(self, index: int) -> tuple[Video, State]:
-        """Open a clip's video; with its state, taken before.
+        """Open the video of a clip. Returns the video, and its state just before it was opened.
 
         Raises:
-            VideoError: it cannot be read.
+            VideoError: the video cannot be read.
             DataError: the list entry leaves the data root.
         """
         return self.store.open(self._name(index))
@@ -200,10 +227,10 @@ class ClipDataset(Dataset[Sample]):
         return bytes(self._names[index]).decode()
 
     def warn_of_damage(self, group: Group = ALONE, what: str = "clips") -> None:
-        """Log how many clips have damaged frames, of those decoded so far. Collective: every process must call it.
+        """Log the number of clips with damaged frames. Collective: every process must call it.
 
-        Of a clip that was read several times, the reading with most damaged frames counts. What a cache spared the
-        reading of is not known.
+        Only decoded clips are counted, not those whose features came from a cache. If a clip was read several times,
+        its largest number of damaged frames counts.
         """
         counts = np.max(group.gather(self._damaged.numpy()), axis=0)
         names = [self.videos.clips[index].path for index in np.flatnonzero(counts).tolist()]
@@ -214,7 +241,7 @@ class ClipDataset(Dataset[Sample]):
             )
 
     def keep_boxes(self) -> None:
-        """Put the boxes found since into the cache, and take up those that other processes have put there.
+        """Save new boxes to the cache, and load boxes that other processes have saved.
 
         Raises:
             CoviarMocropError: the cache cannot be written.
@@ -230,7 +257,7 @@ class ClipDataset(Dataset[Sample]):
             self._find_boxes()
 
     def _find_boxes(self) -> None:
-        """Take up the boxes that are in the cache."""
+        """Load missing boxes from the cache."""
         if self._cache is None:
             return
         unknown = np.flatnonzero(np.isnan(self._boxes[:, 0].numpy()))

@@ -1,7 +1,7 @@
-"""Clips as features of frozen networks: computed once a clip, from one decode for all streams, and kept on disk.
+"""Features of frozen networks: computed once per clip, with one decode for all streams, and cached on disk.
 
-Every clip goes through the networks alone and (on a CPU) on one thread. So the bits of a feature depend on the clip and
-nothing else: not on batches, workers or processes, nor on where an earlier run stopped.
+Each clip goes through the networks alone and, on a CPU, in one thread. So the bits of its features do not depend on
+batches, workers, processes or interruptions.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.runtime import Group
 
 _PORTION = 500
-"""Clips that each of several processes makes into features before they wait for one another."""
+"""Number of clips that each of several processes computes before they wait for each other."""
 _TIMED = 4
-"""Clips whose features are computed anew, whatever the cache holds, to tell what a clip takes."""
+"""Number of clips that are timed."""
 
 
 class WantsFeatures(WantsViews, Protocol):
@@ -41,36 +41,40 @@ class WantsFeatures(WantsViews, Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where its networks are."""
+        """Device of its networks."""
         ...
 
     @property
     def feature_dims(self) -> Mapping[str, int]:
-        """Length of the features of each view, in the order in which they are joined."""
+        """Length of the features of each view. The features of a clip are concatenated in this order."""
         ...
 
     def made_by(self, view: str) -> dict[str, Any]:
-        """Everything that decides the features of a view, as JSON values; see :class:`ClipCache`."""
+        """Everything but the video that the features of a view depend on, as JSON values; see :class:`ClipCache`."""
         ...
 
     def view_features(self, view: str, frames: Frames) -> Tensor:
-        """Features [N, dim] of the frames of a view."""
+        """Compute features [N, dim] from the frames of a view."""
         ...
 
 
 def compute_features(
     streams: Sequence[WantsFeatures], dataset: ClipDataset, group: Group, *, ray: str | None = None
 ) -> dict[str, Features]:
-    """Features of all clips of a list, by stream. Of several processes, each computes its share, then all read all.
+    """Compute the features of all clips of a list, or read them from the cache.
 
-    Threads of this process compute them, where the networks are; or with ``ray`` a cluster, to whose processes the
-    networks are sent once. If they are on a GPU, ``data.workers`` of those processes share one.
+    They are computed in ``data.workers`` threads of this process, or with ``ray`` on a cluster, whose processes get the
+    networks once. On GPUs of a cluster, ``data.workers`` processes share one GPU. If the run has several processes,
+    each computes a part of the clips, and all read the whole result from the cache.
 
     Args:
-        streams: those that look at features; each clip is decoded once for all that the cache lacks.
+        streams: streams on top of frozen networks. Each clip is decoded once for all features that the cache lacks.
         dataset: the clips.
         group: the processes of the run.
         ray: see :func:`~coviar_mocrop.parallel.run_map`.
+
+    Returns:
+        Features by stream. Rows of clips without features are NaN.
 
     Raises:
         CoviarMocropError: the networks or the cache cannot be used, or the cluster cannot be reached.
@@ -88,13 +92,12 @@ def compute_features(
     compute = _Compute(streams, dataset, numbers)
     title = f"features of {' '.join(stream.name for stream in streams)}"
     options: dict[str, Any] = {"title": title, "workers": data.workers, "progress": group.is_main}
-    timed: list[_Measured] = []
     with _same_bits():
         portion = _PORTION * group.world
         for start in range(0, len(names) if group.world > 1 else 0, portion):
             part = names[start : start + portion]
             compute_rows(part[group.rank :: group.world], caches, compute, threads=True, **options)
-            group.gather(None)  # in small portions, so that none waits for long
+            group.gather(None)  # after every portion, so that no process waits for long
         for cache in caches.values():
             cache.refresh()
         if ray is None:
@@ -102,10 +105,7 @@ def compute_features(
         else:
             gpus = 0.0 if streams[0].device.type == "cpu" else 1 / max(data.workers, 1)
             rows, failed = compute_rows(names, caches, _Alone(compute), ray=ray, gpus=gpus, **options)
-        if not dataset.training:
-            sound = [name for name in names if name not in failed][:_TIMED]
-            # the very first also waits for what is compiled and loaded
-            timed = [compute.measure(Missing(name, tuple(caches))) for name in (*sound[:1], *sound)][1:]
+    dataset.keep_boxes()
     found = {}
     for stream in streams:
         keys = [f"{stream.name}/{view}" for view in stream.feature_dims]
@@ -120,14 +120,50 @@ def compute_features(
             torch.from_numpy(joined),
             dict(sorted(problems.items())),
             max(caches[key].added for key in keys),
-            float(np.mean([one.reading for one in timed])) / len(streams) if timed else 0.0,
-            float(np.mean([one.networks[stream.name] for one in timed])) if timed else 0.0,
         )
     return found
 
 
+def time_features(streams: Sequence[WantsFeatures], dataset: ClipDataset) -> dict[str, FeatureTimes]:
+    """Measure the time to compute the features of a clip, by stream: the mean of up to four clips, without the cache.
+
+    Args:
+        streams: streams whose features ``dataset`` has.
+        dataset: the clips.
+    """
+    if not streams:
+        return {}
+    errors = {number for stream in streams for number in dataset.features[stream.name].errors}
+    names = [clip.path for clip in dataset.videos.clips]
+    sound = [name for number, name in enumerate(names) if number not in errors][:_TIMED]
+    compute = _Compute(streams, dataset, {name: number for number, name in enumerate(names)})
+    views = tuple(f"{stream.name}/{view}" for stream in streams for view in stream.feature_dims)
+    with _same_bits():
+        # the first call also compiles and loads; it is repeated, and only the repetition counts
+        timed = [compute.measure(Missing(name, views)) for name in (*sound[:1], *sound)][1:]
+    return {
+        stream.name: FeatureTimes(
+            float(np.mean([one.reading for one in timed])) / len(streams) if timed else 0.0,
+            float(np.mean([one.networks[stream.name] for one in timed])) if timed else 0.0,
+        )
+        for stream in streams
+    }
+
+
+class FeatureTimes(NamedTuple):
+    """Time to compute the features of a clip for one stream, seconds.
+
+    Attributes:
+        reading: time to read the clip, divided by the number of streams.
+        networks: time of the frozen networks.
+    """
+
+    reading: float
+    networks: float
+
+
 class _Measured(NamedTuple):
-    """What was computed of a clip, by cache, and the seconds that reading it and the networks of each stream took."""
+    """The rows computed for a clip, by cache; and the seconds for reading it and for the networks of each stream."""
 
     rows: dict[str, NDArray[np.float32] | CoviarMocropError]
     reading: float
@@ -135,7 +171,7 @@ class _Measured(NamedTuple):
 
 
 class _Compute:
-    """Computes what the caches lack of a clip."""
+    """Computes the features of a clip that the caches lack."""
 
     def __init__(self, streams: Sequence[WantsFeatures], dataset: ClipDataset, numbers: Mapping[str, int]) -> None:
         self._streams, self._dataset, self._numbers = streams, dataset, numbers
@@ -143,14 +179,14 @@ class _Compute:
         self._turn: Lock | None = Lock() if self._device.type != "cpu" else None  # a GPU takes one clip at a time
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a process of a cluster is sent. It does one clip at a time."""
+        """The state to pickle for a process of a cluster. It needs no lock, because it computes one clip at a time."""
         return {**self.__dict__, "_turn": None}
 
     def __call__(self, missing: Missing) -> Mapping[str, NDArray[np.float32] | CoviarMocropError]:
         return self.measure(missing).rows
 
     def measure(self, missing: Missing) -> _Measured:
-        """Compute, and take the time."""
+        """Compute the features, and measure the time."""
         start = time.perf_counter()
         wanted = {
             s.name: [view for view in s.feature_dims if f"{s.name}/{view}" in missing.caches] for s in self._streams
@@ -182,7 +218,7 @@ class _Compute:
 
 @dataclass(frozen=True)
 class _Alone:
-    """Work for a process that does nothing else."""
+    """Computes features in a process of a cluster, where settings of PyTorch must be made for each call."""
 
     compute: _Compute
 
@@ -192,9 +228,9 @@ class _Alone:
 
 
 def _read(dataset: ClipDataset, number: int, parts: Sequence[_Part]) -> dict[str, ReadViews | CoviarMocropError]:
-    """What streams want of a clip, in one pass; where that fails, one by one, and what fails then is an error.
+    """Read the views of several streams in one pass, by stream.
 
-    A stream that could do without what is missing sees the clip, as it would by itself.
+    If that fails, the streams are read one by one. So only those streams get an error that cannot be read alone.
     """
     try:
         return dict(dataset.read(number, parts))
@@ -205,7 +241,7 @@ def _read(dataset: ClipDataset, number: int, parts: Sequence[_Part]) -> dict[str
 
 
 class _Part(NamedTuple):
-    """Some of the views of a stream, to be read without the others."""
+    """A stream limited to some of its views."""
 
     stream: WantsFeatures
     wanted: Sequence[str]
@@ -223,7 +259,7 @@ class _Part(NamedTuple):
 
 @contextmanager
 def _same_bits() -> Iterator[None]:
-    """Use one thread on CPUs; on GPUs, only kernels that give the same bits every time, in full single precision."""
+    """Make results reproducible: one thread on CPUs; on GPUs, deterministic kernels without TF32."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

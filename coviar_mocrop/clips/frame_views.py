@@ -1,6 +1,6 @@
-"""What a network over frames of one kind wants of a clip: TSN's frames, and the windows of training or testing.
+"""What a network over frames of one kind reads of a clip: TSN's frames, in the windows of training or testing.
 
-Streams that train and networks that were exported both read by this, so both see the same bytes.
+Streams and exported networks both use this, so both see the same bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The lists of a data set, as the settings name them."""
+"""Read the lists of a data set that are named in its settings."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 
 def read_videos(data: DataConfig, part: Part, shard: tuple[int, int] = (0, 1)) -> VideoList:
-    """A list of the data set; of ``shard`` (k, n) only every n-th clip, from the k-th.
+    """Read a list of the data set.
+
+    Args:
+        data: settings of the data set.
+        part: which list.
+        shard: (k, n): read only every n-th clip, starting with clip k, from 0. The default reads all clips.
 
     Raises:
         ConfigError: the settings name no such list.
-        ListError: the list or the class list does not parse.
-        DataError: the videos are not where the settings say.
+        ListError: the list or the class list cannot be read.
+        DataError: there is no data root, or the videos are not in the shards.
     """
     path = {"train": data.train_list, "val": data.val_list, "test": data.test_list}[part]
     if path is None:

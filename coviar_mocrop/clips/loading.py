@@ -1,6 +1,7 @@
-"""From settings to batches: lists, the order of their clips, and the processes that read them.
+"""Load batches of clips: the order of the clips, and the processes that read them.
 
-Seed, epoch and step alone decide what belongs to a step, not the number of workers or processes, nor an interruption.
+Which clips belong to a training step depends only on seed, epoch and step. It depends neither on the number of workers
+and processes, nor on interruptions.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ logger = logging.getLogger(__name__)
 
 
 class ReadStream(WantsFeatures, Protocol):
-    """What is read here: a stream of :mod:`coviar_mocrop.streams`."""
+    """The part of a stream (see :mod:`coviar_mocrop.streams`) that loading needs."""
 
     trainable: ClassVar[bool]
 
     def without_network(self) -> WantsViews:
-        """The same stream for reading processes."""
+        """A copy of the stream without its network, for data-loading processes."""
         ...
 
 
@@ -52,18 +53,23 @@ def open_clips(
     training: bool = False,
     ray: str | None = None,
 ) -> tuple[ClipDataset, SkipLog]:
-    """The clips of a list as ``streams`` see them, cropped where the setting crops.
+    """Open the clips of a list for several streams, cropped to the MoCrop box if the setting uses one.
+
+    The features of frozen networks are computed here, on the device of the networks, unless they are cached.
 
     Args:
-        streams: read together; they agree in ``SHARED`` settings. Features are computed where their networks are.
+        streams: streams that are read together. Their settings of reading clips must be equal.
         videos: the list.
         group: the processes of the run.
-        training: random segments, crops and flips.
-        ray: cluster that computes features; see :func:`~coviar_mocrop.parallel.run_map`.
+        training: whether to draw random segments, crops and flips.
+        ray: address of a Ray cluster that computes features; see :func:`~coviar_mocrop.parallel.run_map`.
+
+    Returns:
+        The data set, and the log of clips that cannot be used.
 
     Raises:
-        ConfigError: the streams differ.
-        CoviarMocropError: features cannot be computed.
+        ConfigError: the streams' settings differ.
+        CoviarMocropError: the videos are not where the settings say, or features cannot be computed.
     """
     require_shared({stream.name: stream.config for stream in streams})
     config = streams[0].config
@@ -84,21 +90,31 @@ def open_clips(
 
 
 class TrainingSampler(Sampler[list[Key]]):
-    """The share of one process in every step's batch, cut into ``parts`` where gradients are accumulated.
+    """Draws the clips of one process for each training step, in one or more micro-batches.
 
-    The clips of an epoch are shuffled by seed and epoch; step k takes clips k * batch_size onwards, and these are
-    dealt out to processes and parts like cards. So the clips of a step are the same however many share them.
+    The clips of an epoch are shuffled by seed and epoch. Step k takes ``batch_size`` clips from k * batch_size on, and
+    distributes them in turn over micro-batches and processes. So the clips of a step do not depend on the number of
+    processes.
 
     Attributes:
-        epoch: set before each pass.
-        first_step: steps of the epoch to leave out, because they were done before an interruption.
-        streams: names of those to read for; None: all.
+        epoch: epoch, from 0. Set it before each pass.
+        first_step: number of steps to skip, because they were done before an interruption.
+        streams: names of the streams to read; None: all.
     """
 
     def __init__(
         self, size: int, batch_size: int, *, seed: int = 0, parts: int = 1, rank: int = 0, world: int = 1
     ) -> None:
-        """``size`` clips, ``batch_size`` of them a step over all processes and parts together."""
+        """Set up the sampler.
+
+        Args:
+            size: number of clips in the list.
+            batch_size: number of clips per step, summed over all processes and micro-batches.
+            seed: random seed of the order.
+            parts: number of micro-batches per step.
+            rank: number of this process, from 0.
+            world: number of processes.
+        """
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.parts, self.rank, self.world = parts, rank, world
         self.epoch = 0
@@ -107,14 +123,14 @@ class TrainingSampler(Sampler[list[Key]]):
 
     @property
     def steps(self) -> int:
-        """Steps in a whole epoch."""
+        """Number of steps in a complete epoch."""
         return -(-self.size // self.batch_size)
 
     def __len__(self) -> int:
         return (self.steps - self.first_step) * self.parts
 
     def __iter__(self) -> Iterator[list[Key]]:
-        """``parts`` lists for every step, in turn; at the end of an epoch some may be empty."""
+        """Yield ``parts`` micro-batches for each step. In the last step of an epoch, some may be empty."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
         epoch, hands = self.epoch, self.parts * self.world
         for step in range(self.first_step, self.steps):
@@ -124,18 +140,26 @@ class TrainingSampler(Sampler[list[Key]]):
 
 
 class TestingSampler(Sampler[list[Key]]):
-    """All clips in the list's order; of its batches every ``world``-th is this process's.
+    """Divides a list into batches in order, and gives every ``world``-th batch to this process.
 
-    Whole batches are dealt out, because what a clip is computed together with may change the last bit of its scores.
+    The batches do not depend on the number of processes, because the other clips in a batch may change the last bit of
+    a clip's scores.
 
     Attributes:
-        streams: names of those to read for; None: all.
+        streams: names of the streams to read; None: all.
     """
 
-    __test__ = False  # no test case, whatever its name makes pytest think
+    __test__ = False  # tells pytest that this is not a test case
 
     def __init__(self, size: int, batch_size: int, *, rank: int = 0, world: int = 1) -> None:
-        """``size`` clips in batches of ``batch_size``."""
+        """Set up the sampler.
+
+        Args:
+            size: number of clips in the list.
+            batch_size: number of clips per batch.
+            rank: number of this process, from 0.
+            world: number of processes.
+        """
         self.size, self.batch_size, self.rank, self.world = size, batch_size, rank, world
         self.streams: tuple[str, ...] | None = None
 
@@ -151,12 +175,12 @@ class TestingSampler(Sampler[list[Key]]):
 
 
 class ClipLoader:
-    """The clips of a list in batches; each iteration is one pass, read by ``data.workers`` processes.
+    """Loads the clips of a list in batches. Each iteration is one pass, read by ``data.workers`` processes.
 
     Attributes:
         clips: the data set.
-        skipped: clips that could not be used.
-        sampler: which clips are read, in which order.
+        skipped: log of clips that cannot be used.
+        sampler: decides which clips are read, and in which order.
     """
 
     def __init__(
@@ -167,14 +191,22 @@ class ClipLoader:
         config: Config,
         device: torch.device,
     ) -> None:
-        """Nothing is read yet; reading processes start with the first pass. Batches are brought to ``device``."""
+        """Set up the loader. Nothing is read yet; data-loading processes start with the first pass.
+
+        Args:
+            clips: the data set.
+            skipped: log of clips that cannot be used.
+            sampler: decides which clips are read, and in which order.
+            config: number of workers and how they start.
+            device: device of the batches.
+        """
         self.clips, self.skipped, self.sampler, self._device = clips, skipped, sampler, device
         only_features = clips.features.keys() == clips.streams.keys()
         workers = 0 if only_features else config.data.workers
-        if not only_features:  # before reading processes are forked, so that each finds them ready
+        if not only_features:  # before data-loading processes are forked, so that they need not compile
             accumulate.compile_kernels()
             compile_resize()
-        # PyTorch advises as many processes as there are processors; what reading takes depends on the disk too
+        # PyTorch advises at most one process per CPU core, but reading speed also depends on the disk
         warnings.filterwarnings("ignore", "This DataLoader will create")
         self._batches: DataLoader[Sample] = DataLoader(
             clips,
@@ -182,23 +214,23 @@ class ClipLoader:
             num_workers=workers,
             collate_fn=collate,
             worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # its own: the loader must draw nothing from what dropout draws from
+            generator=torch.Generator(),  # its own, so that loading does not change the random numbers of dropout
             persistent_workers=workers > 0,
             multiprocessing_context=config.data.start_method if workers else None,
             pin_memory=device.type == "cuda",
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of a pass, on the device.
+        """Yield the batches of a pass, on the device.
 
         Raises:
-            DataError: a reading process was killed.
-            CoviarMocropError: a clip cannot be used, where ``data.on_error`` is ``raise``.
+            DataError: a data-loading process was killed.
+            CoviarMocropError: a clip cannot be used and ``data.on_error`` is ``raise``.
         """
         return brought_to(self._device, self._read())
 
     def summarise(self, group: Group = ALONE, what: str = "clips") -> None:
-        """Log how many clips were skipped, and how many have damaged frames. Collective: every process must call it."""
+        """Log the number of skipped clips and of clips with damaged frames. Collective: every process must call it."""
         self.skipped.summarise(group, what)
         self.clips.warn_of_damage(group, what)
 
@@ -214,11 +246,11 @@ class ClipLoader:
                 batch = next(batches)
             except StopIteration:
                 return
-            except (RuntimeError, ConnectionError, EOFError) as error:  # the latter where it dies while it hands over
+            except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: it died while sending
                 if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
                 raise DataError(
-                    "a process that reads videos was killed, most often for want of memory; lower data.workers "
+                    "a data-loading process was killed, most often because memory ran out; lower data.workers "
                     f"(now {self._batches.num_workers}) or train.batch_size"
                 ) from error
             self.skipped.add(batch.errors)
@@ -228,10 +260,18 @@ class ClipLoader:
 def create_training_loader(
     streams: Sequence[ReadStream], videos: VideoList, group: Group = ALONE
 ) -> tuple[ClipLoader, TrainingSampler]:
-    """Shuffled batches of this process; set the epoch of the sampler before each pass.
+    """Create the loader of shuffled training batches for this process.
+
+    Args:
+        streams: streams that are trained together.
+        videos: the training list.
+        group: the processes of the run.
+
+    Returns:
+        The loader and its sampler. Set the sampler's ``epoch`` before each pass.
 
     Raises:
-        ConfigError: there are fewer clips, in the list or a step, than processes and micro-batches share.
+        ConfigError: the list or a step has fewer clips than there are micro-batches over all processes.
         CoviarMocropError: see :func:`open_clips`.
     """
     dataset, skipped = open_clips(streams, videos, group, training=True)
@@ -257,7 +297,12 @@ def create_training_loader(
 
 
 def create_testing_loader(streams: Sequence[ReadStream], videos: VideoList, group: Group = ALONE) -> ClipLoader:
-    """This process's batches of a list, in its order; of streams with different batch sizes, the smallest.
+    """Create the loader of a list in order, for this process. The smallest ``test_batch_size`` of the streams is used.
+
+    Args:
+        streams: streams that are tested together.
+        videos: the list.
+        group: the processes of the run.
 
     Raises:
         CoviarMocropError: see :func:`open_clips`.
@@ -269,12 +314,12 @@ def create_testing_loader(streams: Sequence[ReadStream], videos: VideoList, grou
 
 
 def brought_to(device: torch.device, batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Batches on a device; on a GPU each is copied while the one before it is computed."""
+    """Move batches to a device. On a GPU, each batch is copied while the previous one is being computed."""
     return copied_ahead(batches, device) if device.type == "cuda" else batches
 
 
 def copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    """Batches on a GPU; each is copied there while the one before it is computed."""
+    """Copy batches to a GPU, each while the previous one is being computed."""
     side = torch.cuda.Stream(device)
     ready: Batch | None = None
     while True:
@@ -291,9 +336,10 @@ def copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Bat
 
 
 def _look_for_the_dead_in_next(loader: DataLoader[Sample]) -> None:
-    """Keep PyTorch from raising when a reader dies wherever the program is, in the middle of changing weights too.
+    """Make a dead data-loading process raise in ``next()`` only.
 
-    It does so from a signal handler; without it, the loader notices within seconds, in ``next()``.
+    PyTorch raises from a signal handler, at any point of the program, even while weights are updated. Without the
+    handler, the loader notices within seconds in ``next()``.
     """
     is_main_thread = threading.current_thread() is threading.main_thread()
     if loader.num_workers and is_main_thread and hasattr(signal, "SIGCHLD"):  # Windows has none
@@ -301,6 +347,6 @@ def _look_for_the_dead_in_next(loader: DataLoader[Sample]) -> None:
 
 
 def _start_worker(number: int) -> None:
-    """Leave the parent's garbage alone: a video frame that it holds may wait for threads that are not here."""
+    """Never collect the parent's objects: freeing a video frame may wait for threads that a fork does not copy."""
     gc.freeze()
     leave_ending_to_the_parent()

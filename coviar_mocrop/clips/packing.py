@@ -1,4 +1,4 @@
-"""Packing the videos of a data set into shards, several at the same time, with their boxes and packet indexes."""
+"""Pack the videos of a data set into shards, with their MoCrop boxes and packet indexes, in several processes."""
 
 from __future__ import annotations
 
@@ -35,20 +35,21 @@ from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.parallel import run_map
 
 CLIPS = 1000
-"""Clips of a shard: some hundred megabytes of canonical video of ten seconds."""
+"""Default number of clips per shard. With canonical videos of ten seconds, a shard has a few hundred megabytes."""
 _HEADER = tarfile.BLOCKSIZE
 
 
 class Packed(NamedTuple):
-    """What was packed.
+    """The result of packing.
 
     Attributes:
-        shards: paths, in the order of the lists.
-        clips, video_bytes: number of clips in them, and the size of their videos.
-        made: number of shards that were not there already.
-        left_out: number of clips that are in none.
-        errors: why, by name.
-        failed: table of these; there is none if there are none.
+        shards: paths of the shards, in the order of the lists.
+        clips: number of clips in the shards.
+        video_bytes: total size of their videos, bytes.
+        made: number of shards that were written; the others existed already.
+        left_out: number of clips that are in no shard.
+        errors: why clips were left out, by name.
+        failed: path of the table of these clips. The file exists only if clips were left out.
     """
 
     shards: tuple[Path, ...]
@@ -62,13 +63,13 @@ class Packed(NamedTuple):
 
 @dataclass(frozen=True)
 class _Plan:
-    """One shard: its clips, each with its number in the list and its box, where that is known."""
+    """A shard to write: its clips with their numbers in the list, and their boxes (None: not known yet)."""
 
     path: str
     clips: tuple[tuple[int, Clip], ...]
     boxes: tuple[tuple[float, ...] | None, ...] = field(repr=False)
     made_from: str
-    """Digest of the clips, the states of their videos, and the settings of their boxes."""
+    """Digest of the clips, the states of their videos, and the settings of the boxes."""
 
     def __str__(self) -> str:
         return self.path
@@ -85,21 +86,21 @@ def pack_shards(
 ) -> Packed:
     """Write the clips of the data set's lists into shards, and the lists beside them.
 
-    The clips of a list are dealt out in an order that is shuffled once and for all, so that whoever reads a shard from
-    front to back sees all classes. The same clips and settings give the same bytes, however many processes pack them.
-    Shards that are there already, made from the same videos, are kept; so an interrupted run goes on.
+    The clips of a list are distributed over its shards in a fixed random order, so that each shard holds a mix of
+    classes. The same clips and settings give the same bytes, for any number of processes. Existing shards of the same
+    videos and settings are kept, so an interrupted run can be continued.
 
     Args:
-        config: its lists, videos, cache and MoCrop settings are those that training will use.
-        output: folder for ``train-000000.tar``, ..., ``shards.json``, ``train_split1.txt``, ``classes.txt``.
-        parts: which lists; none: all that are set. A clip of several lists is packed once.
-        clips_per_shard: the last shard of a list may hold fewer.
-        ray: see :func:`~coviar_mocrop.parallel.run_map`; all machines need the videos and ``output``.
-        progress: show a bar.
+        config: settings of the data set. Use the lists, videos, cache and MoCrop settings of the training.
+        output: folder for ``train-000000.tar``, ..., ``shards.json``, ``classes.txt`` and the lists under their names.
+        parts: lists to pack; empty: all that are set. A clip in several lists is packed once.
+        clips_per_shard: number of clips per shard. The last shard of a list may have fewer.
+        ray: see :func:`~coviar_mocrop.parallel.run_map`. All machines need access to the videos and ``output``.
+        progress: show a progress bar.
 
     Raises:
         ConfigError: none of the lists is set, or the shards would replace those that they are made from.
-        DataError: a clip cannot be read and ``data.on_error`` is ``raise``, or none can.
+        DataError: a clip cannot be read and ``data.on_error`` is ``raise``, or no clip can be read.
         CoviarMocropError: the folder cannot be written to.
     """
     data, folder = config.data, Path(output)
@@ -165,7 +166,7 @@ def _plans(
 
 
 def _made_from(path: str) -> str | None:
-    """What a shard that is there was made from; None if there is none, or not a whole one."""
+    """The digest of what an existing shard was made from; None if the shard is missing or incomplete."""
     with suppress(CoviarMocropError, OSError):
         index = unpack_index(storage.read(index_path(path)), path)
         if os.stat(path).st_size == index.tar_bytes:
@@ -174,7 +175,7 @@ def _made_from(path: str) -> str | None:
 
 
 def _listed(folder: Path) -> list[str]:
-    """The shards that the folder names already."""
+    """The names of the shards in the folder's manifest; empty if there is no valid manifest."""
     try:
         return [os.path.basename(shard) for shard in find_shards(str(folder))]
     except DataError:
@@ -194,9 +195,9 @@ def _write_lists(folder: Path, data: DataConfig, lists: dict[Part, VideoList]) -
 
 @dataclass(frozen=True)
 class _PackShard:
-    """Writes a shard and the index beside it; gives the reasons why clips are left out, by name.
+    """Writes a shard and its index. Calling it returns the reasons why clips were left out, by name.
 
-    Where a clip cannot be read and ``data.on_error`` is ``raise``, the shard is not written.
+    If a clip cannot be read and ``data.on_error`` is ``raise``, or no clip can be read, the shard is not written.
     """
 
     data: DataConfig
@@ -219,7 +220,7 @@ class _PackShard:
                     names.append(clip.path.encode())
             if errors and (self.data.on_error == "raise" or not names):
                 raise _LeftOut
-            beside.unlink(missing_ok=True)  # from here on it would belong to another shard
+            beside.unlink(missing_ok=True)  # it belongs to the shard that is about to be replaced
             tar_bytes = temporary.stat().st_size
         if not errors or (self.data.on_error == "skip" and names):
             made_by = boxes_made_by(self.mocrop, self.data.anchor_every)
@@ -233,7 +234,7 @@ class _PackShard:
     def _add(
         self, tar: tarfile.TarFile, key: str, clip: Clip, video: bytes, box: tuple[float, ...] | None
     ) -> tuple[Any, ...]:
-        """Add a clip's members; gives its row of the index."""
+        """Add the members of a clip. Returns its row of the index."""
         with open_with(NamedBytes(video, clip.path), self.data, b"") as opened:
             packets = opened.packed_index()
             if box is None:
@@ -247,13 +248,13 @@ class _PackShard:
 
 
 class _LeftOut(Exception):
-    """A shard is not written."""
+    """Raised to discard a shard instead of writing it."""
 
 
 def _member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    """Add a file; gives the place of its first byte."""
+    """Add a file. Returns the offset of its first byte."""
     offset = int(tar.offset) + _HEADER
-    about = tarfile.TarInfo(name)  # no time and no owner: the same bytes every time
+    about = tarfile.TarInfo(name)  # without time and owner, so that the bytes are always the same
     about.size, about.mode = len(data), 0o644
     tar.addfile(about, io.BytesIO(data))
     return offset

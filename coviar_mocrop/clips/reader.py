@@ -1,4 +1,4 @@
-"""Reading a clip: what several streams want to see of it, from one pass over the file."""
+"""Read what several streams need of a clip in one pass over the file."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ Area = tuple[int, int, int, int]
 
 
 class View(NamedTuple):
-    """What is wanted of a clip: frames of one kind, one or more windows of them, and the size they get.
+    """What to read of a clip: frames of one kind, one or more windows of each frame, and the size of the result.
 
     Attributes:
         kind: ``iframe`` (the I-frame of each frame's GOP), ``frame`` (the decoded frame), ``mv`` or ``residual``.
-        frames: display order numbers, in the order wanted; repeats are allowed.
-        windows: gives the windows, from the frame size (height, width) and the clip's box; called once a clip.
-        size: side of the square result in pixels; None leaves the window as it is.
+        frames: frame numbers in display order; any order, repeats allowed.
+        windows: function that returns the windows for a frame size (height, width) and the clip's box. It is called
+            once per clip.
+        size: side of the square result, pixels; None: windows are not resized.
         resample: filter, ``bilinear`` or ``bicubic``, antialiased.
     """
 
@@ -44,11 +45,12 @@ class ReadViews(NamedTuple):
     """What was read of a clip, by name of the view.
 
     Attributes:
-        pixels: uint8 [W, T, C, size, size], W different windows. I-frames and frames are RGB; motion is
-            clip(D * 127.5 / 20 + 128) with D in pixels, (x, y); residuals are clip(R + 128), RGB (CoViAR).
-        windows: those asked for. A window that differs from an earlier one by mirroring alone has no pixels of its own.
-        kinds: of the frames.
-        box: the clip's; None where the frame is not cropped.
+        pixels: uint8 [W, T, C, size, size]: T frames in W windows. I-frames and frames are RGB. Motion is
+            rint(clip(D * 127.5 / 20 + 128, 0, 255)), D in pixels, (x, y). Residuals are clip(R + 128, 0, 255), RGB
+            (CoViAR).
+        windows: the windows of each view. A window that is another one mirrored has no pixels of its own.
+        kinds: the kind of each view.
+        box: the box of the clip; None if frames are not cropped to a box.
     """
 
     pixels: dict[str, NDArray[np.uint8]]
@@ -62,17 +64,17 @@ class ReadViews(NamedTuple):
 
 
 class WantsViews(Protocol):
-    """Whoever wants views of a clip: a stream."""
+    """The part of a stream that reading needs: which views it wants of a clip."""
 
     @property
     def name(self) -> str:
-        """Of the stream."""
+        """Name of the stream."""
         ...
 
     def views(
         self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None
     ) -> dict[str, View]:
-        """What to read of a clip, by name; a generator in training, None in testing."""
+        """The views to read of a clip, by name. The generator draws frames and windows in training; None in testing."""
         ...
 
 
@@ -82,9 +84,9 @@ def read_views(
     """Read, crop and resize what all ``views`` want, in one pass over the video.
 
     Args:
-        video: open, or a window of a stream.
+        video: an open video, or a window of a stream.
         views: by name.
-        box: the clip's box; or the settings to estimate it with, from the vectors of the same pass.
+        box: the box of the clip, or the settings to estimate it from the vectors of the same pass. None: no box.
 
     Raises:
         VideoError: a frame cannot be decoded, or there are no motion vectors where they are needed.
@@ -137,15 +139,15 @@ def read_streams(
     """Read what several streams want of a clip, in one pass.
 
     Args:
-        video: open.
-        streams: of different names.
-        box: of the clip, or the settings to estimate it with.
-        seed: in training, of the random frames and windows. Every stream draws from a generator of its own with this
-            seed, so that it sees the same whichever streams are read with it.
-        extra: further views, for pictures.
+        video: an open video, or a window of a stream.
+        streams: streams with different names.
+        box: the box of the clip, or the settings to estimate it. None: no box.
+        seed: random seed of frames and windows in training; None: testing. Each stream has a generator of its own with
+            this seed, so what it sees does not depend on the other streams.
+        extra: further views by name, for pictures.
 
     Returns:
-        What was read, by stream; and the extra views.
+        What was read, by stream, and what was read for ``extra``.
 
     Raises:
         VideoError: the video cannot be decoded, or lacks motion vectors.
@@ -170,10 +172,10 @@ def read_streams(
 
 
 def box_of(video: FrameSequence, settings: MoCropSettings) -> CropBox:
-    """The box of an open video; from the vectors of all its frames, or of a few if ``settings.sparse``.
+    """Estimate the box of a video from the vectors of all its frames, or of a few if ``settings.sparse``.
 
     Raises:
-        VideoError: it cannot be read, or has no motion vectors.
+        VideoError: the video cannot be read, or has no motion vectors.
     """
     views = video.visit(vectors=frames_to_read(video.gops, settings))
     return estimate_box((view.vectors for view in views), (video.info.height, video.info.width), settings)
@@ -186,19 +188,26 @@ def load_clip(
     size: int = 224,
     box: CropBox | Literal["mocrop"] | None = None,
 ) -> dict[str, NDArray[np.uint8]]:
-    """Load a clip as the networks are tested on it: TSN's test frames, cropped and resized, in one pass over the file.
+    """Load a clip as networks see it in testing: sampled, cropped and resized in one pass over the file.
+
+    The clip is divided into equal segments, and the middle frame of each is taken (TSN, section 3). ``iframe`` is the
+    I-frame of its GOP, RGB. ``mv`` is its accumulated motion D, (x, y) in pixels, scaled to
+    rint(clip(D * 127.5 / 20 + 128, 0, 255)). ``residual`` is its accumulated residual R, RGB, shifted to
+    clip(R + 128, 0, 255). Motion and residual are zero on the first frame of a GOP, so the frame before is taken in its
+    place (CoViAR). The result is resized with an antialiased bilinear filter.
 
     Args:
-        path: a path, an address, or a file opened for reading bytes.
-        streams: what to load: ``iframe``, ``mv``, ``residual``.
-        segments: frames of each stream, spread over the clip (TSN, sec. 3).
+        path: a path, an http or https address, or a binary file object; see
+            :func:`~coviar_mocrop.bitstream.open_video`.
+        streams: any of ``iframe``, ``mv`` and ``residual``.
+        segments: number of segments.
         size: side of the square result, pixels.
-        box: None takes the middle square of testing (224/256 of the shorter side, CoViAR); a box is cut out as it is
-            and stretched to the square; ``"mocrop"`` estimates the clip's own box in the same pass.
+        box: region to crop. None: the centre square, 224/256 of the shorter side (CoViAR). A box is resized to the
+            square whatever its shape. ``"mocrop"``: the clip's own box, estimated in the same pass with default
+            settings.
 
     Returns:
-        uint8 [segments, C, size, size] by stream. ``iframe``: RGB; ``mv``: clip(D * 127.5 / 20 + 128, 0, 255), D the
-        accumulated motion (x, y) in pixels; ``residual``: clip(R + 128, 0, 255), RGB.
+        uint8 [segments, C, size, size] by stream. C is 3, for ``mv`` 2.
 
     Raises:
         VideoError: the video cannot be read.
@@ -223,7 +232,7 @@ def load_clip(
 
 
 class _Canvas:
-    """The pixels of every view, filled frame by frame."""
+    """Collects the pixels of every view, frame by frame."""
 
     def __init__(
         self,
@@ -234,7 +243,7 @@ class _Canvas:
     ) -> None:
         self._views, self._numbers = views, numbers
         self.windows = {name: view.windows(frame_size, box) for name, view in views.items()}
-        self._distinct = {name: list(dict.fromkeys(w[:4] for w in windows)) for name, windows in self.windows.items()}
+        self._distinct = {name: _with_pixels(windows) for name, windows in self.windows.items()}
         self.areas: dict[str, Area] = {name: _union(areas) for name, areas in self._distinct.items()}
         self.pixels: dict[str, NDArray[np.uint8]] = {}
         for name, view in views.items():
@@ -244,7 +253,7 @@ class _Canvas:
             self.pixels[name] = np.empty(shape, np.uint8)
 
     def add(self, name: str, number: int, raw: NDArray[np.uint8]) -> None:
-        """Cut the windows out of a frame, uint8 [h, w, C], that was read in ``areas[name]``."""
+        """Crop the windows of a view out of ``raw``, uint8 [h, w, C], which is the part ``areas[name]`` of a frame."""
         view, (top, left, _, _) = self._views[name], self.areas[name]
         first, *others = (row for row, wanted in enumerate(self._numbers[name]) if wanted == number)
         for pixels, (y0, x0, y1, x1) in zip(self.pixels[name], self._distinct[name], strict=True):
@@ -256,15 +265,24 @@ class _Canvas:
             pixels[others] = pixels[first]
 
 
+def _with_pixels(windows: Sequence[Window]) -> list[Area]:
+    """The windows that have pixels of their own: all but those that are another one mirrored.
+
+    Windows of a small frame may coincide. They stay, because the network expects a fixed number.
+    """
+    plain = [window[:4] for window in windows if not window.mirrored]
+    return [window[:4] for window in windows if not window.mirrored or window[:4] not in plain]
+
+
 def _numbers(video: FrameSequence, view: View) -> list[int]:
-    """The frames to decode: of I-frames, those of the GOPs."""
+    """The frames to decode. For I-frames these are the first frames of the GOPs."""
     if view.kind == "iframe":
         return [video.gop_at(frame).start for frame in view.frames]
     return list(view.frames)
 
 
 def _raw(frame: FrameView, kind: Kind, area: Area | None) -> NDArray[Any]:
-    """uint8 [h, w, C] in ``area``; None: the whole frame."""
+    """The part ``area`` of a frame, uint8 [h, w, C]; None: the whole frame."""
     if kind == "mv":
         return frame.motion8(area)
     if kind == "residual":

@@ -1,4 +1,4 @@
-"""Rows of numbers for many clips: those that the caches have, and the others computed and added to them."""
+"""Rows of numbers for many clips: read from caches, or computed and added to them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _SAVE_EVERY = 2000
 _SAVE_SECONDS = 60.0
 
 Rows = dict[str, Row]
-"""What is computed of a clip, by the name of its cache."""
+"""The rows of a clip, by name of the cache."""
 Errors = dict[str, CoviarMocropError]
-"""Why there is none, by the name of the cache."""
+"""Why a clip lacks rows, by name of the cache."""
 
 
 class Missing(NamedTuple):
@@ -33,7 +33,7 @@ class Missing(NamedTuple):
 
 
 Compute = Callable[[Missing], Mapping[str, Row | CoviarMocropError]]
-"""Gives the rows [dim] of a clip by the names of the caches that lack it, or why there is none."""
+"""Function that returns the missing rows [dim] of a clip, or errors, by name of the cache."""
 
 
 def compute_rows(
@@ -44,24 +44,25 @@ def compute_rows(
     title: str = "clips",
     **options: Any,
 ) -> tuple[dict[str, Rows], dict[str, Errors]]:
-    """The rows of many clips, from the caches if they are there, else computed and added to them.
+    """Return the rows of many clips: from the caches if they have them, else computed and added to the caches.
 
-    Rows are added to the caches every 2000 clips and at least once a minute, and when the work is interrupted. This
-    process alone writes them, wherever they are computed.
+    New rows are saved every 2000 clips, every minute, at the end, and when the work is interrupted. Only this process
+    writes to the caches, wherever the rows are computed.
 
     Args:
-        names: clips of the store; repeats are ignored.
-        caches: of one store, by any names, one for each kind of row.
-        compute: is called for the clips that a cache lacks; see :func:`~coviar_mocrop.parallel.run_map`.
-        title: of the progress bar.
-        **options: of :func:`~coviar_mocrop.parallel.run_map`: workers, ray, progress, ...
+        names: names of clips in the store. Repeats are ignored.
+        caches: caches of one store, by any name, one for each kind of row.
+        compute: function that computes the missing rows of a clip. It must pickle; see
+            :func:`~coviar_mocrop.parallel.run_map`.
+        title: title of the progress bar.
+        **options: options of :func:`~coviar_mocrop.parallel.run_map`, such as ``workers``, ``ray`` and ``progress``.
 
     Returns:
-        Rows by clip and cache, of all clips; and for the clips that lack some the reasons, by clip and cache: what
-        ``compute`` gave or raised, or a row that is not finite. Both are in the order of ``names``.
+        Rows by clip and cache, for all clips. And, for clips that lack rows, errors by clip and cache: errors that
+        ``compute`` returned or raised, or the error that a row is not finite. Both are in the order of ``names``.
 
     Raises:
-        DataError: a name of which there is a row leads out of the data root.
+        DataError: a clip with a cached row lies outside the data root.
         CoviarMocropError: a cache cannot be written.
     """
     names = list(dict.fromkeys(names))
@@ -100,7 +101,7 @@ def compute_rows(
 
 @dataclass(frozen=True)
 class _WithState:
-    """Computes the rows of a clip, and takes the state of its video before."""
+    """Computes the rows of a clip, and returns them with the state of its video before reading."""
 
     store: ClipStore
     compute: Compute

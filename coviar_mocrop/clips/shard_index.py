@@ -1,13 +1,13 @@
-"""The format of shards: what a tar file of clips holds, and the index beside it.
+"""The format of shards: tar files of clips, each with an index file beside it.
 
-A shard holds, for each clip, under a number as its key, what the ``webdataset`` library reads as one sample::
+For each clip, a shard holds these files, which the ``webdataset`` library reads as one sample. The key is a number::
 
     000000123.json   path, class, label, box
-    000000123.npz    index of the packets
-    000000123.mp4    the video as it is
+    000000123.npz    packet index
+    000000123.mp4    the unchanged video file
 
-Beside ``NAME.tar`` lies ``NAME.npz``, which says where in it each video is. So any clip is one read of a range of
-bytes, from a disk, a web server or an object store, and shuffling, splitting and resuming are those of files.
+The file ``NAME.npz`` beside ``NAME.tar`` gives the position of each video. So a clip can be read as one range of bytes,
+from a disk, a web server or an object store. Shuffling, splitting and resuming work as for single files.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from coviar_mocrop.datasets.lists import Form, form_of
 from coviar_mocrop.errors import DataError
 
 MANIFEST = "shards.json"
-"""The file in a folder of shards that names them."""
+"""File in a folder of shards that lists their names."""
 FORMAT = 1
 ROW = np.dtype(
     [
-        ("offset", "<i8"),  # of the video in the tar file, bytes
+        ("offset", "<i8"),  # position of the video in the tar file; all sizes and positions in bytes
         ("size", "<i8"),
         ("checksum", "<u4"),  # CRC-32
         ("index_offset", "<i8"),
@@ -42,16 +42,17 @@ ROW = np.dtype(
 
 
 class ShardIndex(NamedTuple):
-    """Where in a shard each video is.
+    """The index of a shard.
 
     Attributes:
-        names: bytes [clips], the paths in the lists, UTF-8.
-        rows: ``ROW`` [clips].
-        tar_bytes: size of the tar file.
-        form: what the videos were transcoded to.
-        boxes_made_by: everything but the video that decided the boxes; None: there are none.
+        names: paths of the clips in the lists, UTF-8 bytes [clips].
+        rows: positions, checksums and boxes, ``ROW`` [clips].
+        tar_bytes: size of the tar file, bytes.
+        form: form that the videos were transcoded to; None: not transcoded, or not known.
+        boxes_made_by: what the boxes were made by, see :func:`~coviar_mocrop.clips.cache.boxes_made_by`; None: there
+            are no boxes.
         made_from: digest of what the shard was packed from.
-        left_out: why other clips that belong here are not in it, by name.
+        left_out: reasons why clips of this shard were left out, by name.
     """
 
     names: NDArray[np.bytes_]
@@ -63,7 +64,7 @@ class ShardIndex(NamedTuple):
     left_out: Mapping[str, str] = MappingProxyType({})
 
     def pack(self) -> bytes:
-        """As the bytes of an .npz file."""
+        """Return the index as the bytes of an .npz file."""
         out = io.BytesIO()
         form = self.form and self.form._asdict()
         about: dict[str, Any] = {"format": FORMAT, "tar_bytes": self.tar_bytes, "form": form}
@@ -74,15 +75,19 @@ class ShardIndex(NamedTuple):
 
 
 def index_path(shard: str) -> str:
-    """The file beside a shard that says where in it each video is."""
+    """Return the path of the index of a shard: ``NAME.npz`` for ``NAME.tar``."""
     return shard.removesuffix(".tar") + ".npz"
 
 
 def unpack_index(data: bytes, name: str) -> ShardIndex:
-    """What :meth:`ShardIndex.pack` made.
+    """Read an index from the bytes that :meth:`ShardIndex.pack` returned.
+
+    Args:
+        data: the bytes.
+        name: path of the file, for error messages.
 
     Raises:
-        DataError: the bytes are damaged, or of another version.
+        DataError: the bytes are damaged, or have another format version.
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
@@ -115,14 +120,14 @@ def unpack_index(data: bytes, name: str) -> ShardIndex:
 
 
 def find_shards(given: str | Sequence[str] | None) -> list[str]:
-    """The tar files that ``data.shards`` stands for.
+    """Return the tar files that ``data.shards`` stands for.
 
     Args:
-        given: patterns such as ``train-{000000..000099}.tar``, or folders (paths or addresses) with the list of their
-            shards that packing wrote there.
+        given: value of ``data.shards``: patterns such as ``train-{000000..000099}.tar``, or folders with a
+            ``MANIFEST``. Both can be paths or addresses. None: no shards.
 
     Raises:
-        DataError: a pattern or the list in a folder is not as it should be.
+        DataError: a pattern or a manifest is invalid, an address contains a password, or there are no shards.
     """
     found = []
     for pattern in (given,) if isinstance(given, str) else given or ():

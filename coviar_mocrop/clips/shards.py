@@ -1,4 +1,4 @@
-"""Videos in shards, read where they lie, clip by clip, without unpacking."""
+"""Read videos from shards, clip by clip, without unpacking the shards."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from coviar_mocrop.errors import CoviarMocropError, DataError, VideoError
 from coviar_mocrop.files import atomic_write
 
 _READERS = 16
-"""Shards, or clips, asked for at the same time, where waiting takes longest."""
+"""Number of parallel reads of indexes and clips, to hide latency."""
 _turn = Lock()
-"""Of what one thread does for all."""
+"""Held while one thread tests a server or copies a shard; the other threads wait for the result."""
 logger = logging.getLogger(__name__)
 
 
 def open_shards(data: DataConfig) -> ShardStore:
-    """The store of ``data.shards``; the same object as before if its files have not changed.
+    """Return the store of ``data.shards``; the same object as before if the settings and files have not changed.
 
     Raises:
-        DataError: a shard is missing, damaged or cut short, and ``data.on_error`` is ``raise``.
+        DataError: no shard is usable, or one is missing, damaged or cut short and ``data.on_error`` is ``raise``.
     """
     shards = find_shards(data.shards)
     states = tuple(_file_state(path) for shard in shards for path in (shard, index_path(shard)))
@@ -60,10 +60,10 @@ def _opened(data: DataConfig, shards: tuple[str, ...], states: tuple[tuple[int, 
 
 
 class ShardStore:
-    """Videos that are members of tar files; a :class:`~coviar_mocrop.clips.store.ClipStore`.
+    """A :class:`~coviar_mocrop.clips.store.ClipStore` whose videos are members of tar files.
 
-    What it knows of a clip lies in arrays, so that reading processes share it. An address is read clip by clip. Where
-    its server sends whole files only, the shard is kept in the folder of caches.
+    Clips are described in arrays, which data-loading processes share. Shards at an address are read clip by clip. If
+    the server sends only whole files, each shard is copied to the cache folder when it is needed.
     """
 
     identity = "shards"
@@ -71,9 +71,13 @@ class ShardStore:
     def __init__(self, data: DataConfig, shards: Sequence[str]) -> None:
         """Read the indexes of ``shards``.
 
+        Args:
+            data: settings of the data set.
+            shards: paths or addresses of tar files.
+
         Raises:
-            DataError: one is missing, damaged or cut short, and ``data.on_error`` is ``raise``; two hold different
-                videos of one name.
+            DataError: no shard is usable, or one is missing, damaged or cut short and ``data.on_error`` is ``raise``;
+                or two shards hold different videos with the same name.
         """
         self.data, self.shards = data, tuple(shards)
         found = self._load_indexes()
@@ -92,7 +96,7 @@ class ShardStore:
         self._coming: dict[str, Future[tuple[_Place, bytes]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process is sent."""
+        """The state to pickle for another process, without threads."""
         return {**self.__dict__, "_pool": None, "_coming": {}}
 
     def _load_indexes(self) -> list[ShardIndex | None]:
@@ -143,11 +147,11 @@ class ShardStore:
         return bytes(self._names[place]).decode(errors="replace")
 
     def _places(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """Rows of clips, -1 where there is none."""
+        """The row number of each clip; -1 if it is in no shard."""
         if not len(self._names):
             return np.full(len(names), -1)
         encoded = np.array([name.encode() for name in names], np.bytes_)
-        wanted = encoded.astype(self._names.dtype)  # of another dtype, searching would copy all names
+        wanted = encoded.astype(self._names.dtype)  # with another dtype, searchsorted would copy all names
         at = np.minimum(np.searchsorted(self._names, wanted), len(self._names) - 1)
         return np.where(self._names[at] == encoded, at, -1)
 
@@ -204,10 +208,11 @@ class ShardStore:
         return self._read_range(name) if coming is None else coming.result()
 
     def _read_range(self, name: str) -> tuple[_Place, bytes]:
-        """A clip's packet index, if it has one, up to the end of its video.
+        """Read the bytes from a clip's packet index (or, if it has none, its video) to the end of its video.
 
         Raises:
-            VideoError: it is in no shard, or cannot be read.
+            VideoError: the clip is in no shard, or cannot be read.
+            Unreachable: the server cannot be reached.
         """
         (number,) = self._places([name])
         if number < 0:
@@ -236,7 +241,7 @@ class ShardStore:
         return video, State(place.size, place.checksum)
 
     def _bytes_of(self, shard: str, start: int, size: int) -> bytes:
-        """From a copy in the folder of caches where the server of an address sends whole files only."""
+        """Read a range of a shard. If its server sends only whole files, read from a copy in the cache folder."""
         if not storage.is_address(shard):
             return storage.read(shard, start, size)
         if not self._sends_ranges(shard):
@@ -244,12 +249,12 @@ class ShardStore:
         return storage.read(shard, start, size)
 
     def _sends_ranges(self, shard: str) -> bool:
-        """Whether the server of an address sends parts of files; asked once in each process."""
+        """Whether the server of an address supports range requests. Each process asks a server once."""
         server = "/".join(shard.split("/", 3)[:3])
         with _turn:
             if server not in self._ranges:
                 try:
-                    storage.read(index_path(shard), 0, 1)  # which is small
+                    storage.read(index_path(shard), 0, 1)  # a small file
                     self._ranges[server] = True
                 except storage.WholeFilesOnly:
                     self._ranges[server] = False
@@ -258,11 +263,11 @@ class ShardStore:
             return self._ranges[server]
 
     def _copy(self, shard: str) -> Path:
-        """The copy of a shard in the folder of caches, made if it is not there."""
+        """Path of a shard's copy in the cache folder. The shard is copied if necessary."""
         made_from, tar_bytes = self._versions[self.shards.index(shard)]
         digest = hashlib.blake2b(f"{shard} {made_from} {tar_bytes}".encode(), digest_size=8).hexdigest()
         path = Path(self.data.cache, "shards", f"{digest}.tar")
-        with _turn:  # one at a time, and none twice
+        with _turn:  # one at a time, and each only once
             if not path.exists() or path.stat().st_size != tar_bytes:
                 with atomic_write(path) as temporary:
                     storage.copy(shard, temporary)
@@ -280,18 +285,18 @@ def _read_index(shard: str) -> ShardIndex:
 
 
 class _Place(NamedTuple):
-    """Where a clip is."""
+    """Position of a clip in its shard."""
 
     name: str
     shard: str
     size: int
     checksum: int
     index_size: int
-    """Bytes of the packet index, which then comes before the video."""
+    """Size of the packet index in front of the video, bytes; 0: there is none."""
 
 
 class NamedBytes(io.BytesIO):
-    """Bytes that messages can name."""
+    """A binary file in memory with a name for error messages."""
 
     def __init__(self, data: bytes, name: str) -> None:
         super().__init__(data)

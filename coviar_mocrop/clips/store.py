@@ -1,4 +1,4 @@
-"""Where the videos of a list lie: files below a folder, or members of shards. Reading does not tell them apart."""
+"""Stores of videos: a common interface for files in a folder and for members of shards."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from coviar_mocrop.errors import DataError, VideoError
 
 
 class State(NamedTuple):
-    """The state of a video: what was computed from it counts only as long as this does not change."""
+    """The state of a video. What was computed from a video is valid only as long as its state does not change."""
 
     size: int
-    """Bytes; -1 if there is no such video."""
+    """Size in bytes; -1: there is no such video."""
     changed: int
-    """Of a file, the time of its last change in nanoseconds; of a member of a shard, its checksum."""
+    """Modification time of a file in nanoseconds, or CRC-32 checksum of a member of a shard; -1: there is no video."""
 
 
 NO_VIDEO = State(-1, -1)
 
 
 class ClipStore(Protocol):
-    """The videos of a data set, by the paths that stand in its lists.
+    """The videos of a data set, by their paths in the lists.
 
     Attributes:
-        identity: tells apart, together with a path and a state, what was computed from videos.
-        form: what the videos were transcoded to, where they were.
+        identity: identifies the store. Together with path and state it identifies a video in the caches.
+        form: form that the videos were transcoded to; None: not transcoded, or not known.
     """
 
     identity: str
     form: Form | None
 
     def state(self, name: str) -> State:
-        """The state of a video now. To be taken before it is read, so that later changes are noticed.
+        """Return the current state of a video. Call this before reading the video, so that later changes are noticed.
 
         Raises:
             DataError: the name leads out of the data root.
@@ -48,56 +48,59 @@ class ClipStore(Protocol):
         ...
 
     def open(self, name: str) -> tuple[Video, State]:
-        """Open a video; with its state, taken before.
+        """Open a video. Returns the video, and its state just before it was opened.
 
         Raises:
-            VideoError: it cannot be read.
+            VideoError: the video cannot be read.
             DataError: the name leads out of the data root.
         """
         ...
 
     def read(self, name: str) -> bytes:
-        """The whole file.
+        """Return the bytes of the video file.
 
         Raises:
-            VideoError: it cannot be read.
+            VideoError: the video cannot be read.
             DataError: the name leads out of the data root.
         """
         ...
 
     def fetch(self, names: Sequence[str]) -> None:
-        """Begin to bring videos here that will be opened next; nothing where they are near."""
+        """Start downloading videos that will be opened next. Does nothing for local videos."""
         ...
 
     def boxes(
         self, names: Sequence[str], made_by: Mapping[str, Any]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
-        """Boxes that lie with the videos.
+        """Return boxes that are stored with the videos.
 
         Args:
-            names: of clips.
-            made_by: see :func:`~coviar_mocrop.clips.cache.boxes_made_by`; others are not given.
+            names: names of clips.
+            made_by: what the boxes must have been made by; see :func:`~coviar_mocrop.clips.cache.boxes_made_by`.
 
         Returns:
-            int64 [names, 2], the states that they belong to, and float64 [names, 4], NaN where there is none. None: no
-            clip has any.
+            The states of the videos that the boxes belong to, int64 [names, 2], and the boxes, float64 [names, 4], NaN
+            for clips without a box. None: the store has no such boxes.
         """
         ...
 
     def require(self, names: Sequence[str]) -> None:
-        """Check that videos are there, as far as it is known without touching them.
+        """Check that videos exist, as far as this is known without opening files.
 
         Raises:
-            DataError: one is not, and ``data.on_error`` is ``raise``.
+            DataError: a video is missing and ``data.on_error`` is ``raise``.
         """
         ...
 
 
 class FileStore:
-    """Videos that are files below a folder, the data root."""
+    """A :class:`ClipStore` whose videos are files below a folder, the data root."""
 
     def __init__(self, data: DataConfig) -> None:
-        """Name the folder.
+        """Open the store.
+
+        Args:
+            data: settings of the data set.
 
         Raises:
             DataError: there is no such folder.
@@ -142,10 +145,10 @@ class FileStore:
 
 
 def open_with(source: Any, data: DataConfig, index_cache: str | bytes | None) -> Video:
-    """Open a video as the settings say.
+    """Open a video with the settings of the data set; see :func:`~coviar_mocrop.bitstream.open_video`.
 
     Raises:
-        VideoError: it cannot be read.
+        VideoError: the video cannot be read.
     """
     return open_video(
         *(source, data.backend, data.anchor_every), index_cache=index_cache, max_frame_pixels=data.max_frame_pixels

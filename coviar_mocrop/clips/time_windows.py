@@ -1,4 +1,4 @@
-"""A stream cut into windows of time that overlap, each of which is read like a clip."""
+"""Cut a stream into overlapping windows of time, each of which is read like a clip."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from coviar_mocrop.bitstream.types import DecodedFrame
 from coviar_mocrop.errors import ConfigError
 
 _EARLY = 0.25
-"""A window of a live source is complete if the next frame can only come this share of the shortest step between two
-frames, or less, before its end: it need not wait for that frame."""
+"""A window of a live source need not wait for the next frame if that can come at most this share of the shortest step
+between two frames before the end of the window."""
 _SAME = 1e-6
-"""Seconds by which times may differ through rounding."""
+"""Seconds by which equal times may differ because of rounding."""
 
 
 class TimeWindow(FrameSequence):
     """The frames of a window of stream time, kept in memory as the decoder gave them.
 
-    Frame 0 is the first one in the window. The GOP that it lies in may start before, at a negative number.
+    Frame 0 is the first frame of the window. Its GOP may start before the window, at a negative frame number.
 
     Attributes:
-        start, end: seconds of stream time.
-        missing_frames: number of frames that should have come in that time and did not.
-        arrived: when its last frame came, ``time.monotonic()``.
-        has_vectors: whether its frames can have motion vectors: the codec exports them, and one is no I-frame.
+        start, end: stream time, seconds.
+        missing_frames: number of frames that should have arrived for the window but did not.
+        arrived: when the last frame arrived, ``time.monotonic()``.
+        has_vectors: whether there can be motion vectors: the codec exports them, and not all frames are I-frames.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class TimeWindow(FrameSequence):
         """A window of ``stream``.
 
         Args:
-            stream: where the frames come from.
-            kept: the frames, from the start of the GOP that holds the first one of the window.
-            first: which of ``kept`` that is.
-            start: of the window, seconds of stream time.
-            end: likewise.
-            following: the frame after the window, where that is known.
+            stream: the stream that the frames are from.
+            kept: the frames, from the start of the GOP that holds the first frame of the window.
+            first: index of the first frame of the window in ``kept``.
+            start: start of the window in stream time, seconds.
+            end: end of the window in stream time, seconds.
+            following: the frame after the window, if known.
         """
         self.start, self.end = start, end
         self._frames, self._first = kept, first
@@ -75,7 +75,7 @@ class TimeWindow(FrameSequence):
         super().__init__(stream.path, info, gops)
 
     def _missing_at_its_ends(self, following: StreamFrame | None) -> int:
-        """How many of the frames that are missing before the first one, and after the last one, lie in the window."""
+        """Number of frames of the window that are missing before its first frame and after its last one."""
         first, last, missing = self._frames[self._first], self._frames[-1], 0
         if first.missing and not first.broken:
             missing += min(first.missing, math.floor((first.time - self.start + _SAME) / first.step))
@@ -86,7 +86,7 @@ class TimeWindow(FrameSequence):
 
     @property
     def damaged_frames(self) -> int:
-        """How many frames of the window, and of the GOP that it starts in, are damaged or follow damage."""
+        """Number of frames, from the start of the window's first GOP on, that are damaged or follow damage."""
         return sum(frame.is_damaged for frame in self._frames)
 
     @property
@@ -95,7 +95,7 @@ class TimeWindow(FrameSequence):
         return self._frames[self._first :]
 
     def forget_rgb(self) -> None:
-        """Free the pictures as RGB that were asked for; the frames as they were decoded take half the memory."""
+        """Free the RGB pictures of the frames. The decoded frames stay; they take half the memory."""
         for frame in self._frames:
             frame.forget_rgb()
 
@@ -116,7 +116,7 @@ def require_lengths(length: float, stride: float) -> None:
     """Check the length of windows and the stride from one to the next, seconds.
 
     Raises:
-        ConfigError: the stride is longer than the window, or one of them is not positive or has no end.
+        ConfigError: the stride is longer than the window, or one of them is not positive or not finite.
     """
     if not 0 < stride <= length < math.inf:
         raise ConfigError(
@@ -125,11 +125,11 @@ def require_lengths(length: float, stride: float) -> None:
 
 
 class WindowCutter:
-    """Cuts the frames of a stream into windows. Only the frames of the window that comes next are kept.
+    """Cuts the frames of a stream into windows. Only the frames of the next window are kept.
 
-    Window k holds the frames from ``stream.start + k * stride`` up to, and without, ``length`` seconds later. It is
-    given if it holds a frame that no window before it held. A break in the stream ends what came before like its end
-    does, and windows are counted anew from there.
+    Window k holds the frames from ``stream.start + k * stride`` (included) to ``length`` seconds later (excluded). It
+    is given if it holds a frame that no earlier window held. A break in the stream ends the frames before it like the
+    end of the stream, and windows are counted anew from there.
     """
 
     def __init__(self, stream: VideoStream | TranscodedStream, length: float, stride: float) -> None:
@@ -146,20 +146,20 @@ class WindowCutter:
     def _restart(self, origin: float) -> None:
         self._kept.clear()
         self._origin, self._number = origin, 0
-        self._covered = -math.inf  # up to where windows have been given
+        self._covered = -math.inf  # time of the last frame that a window has held
 
     @property
     def _start(self) -> float:
         return self._origin + self._number * self._stride
 
     def add(self, frame: StreamFrame) -> Iterator[TimeWindow]:
-        """Take the next frame; give the windows that it completes."""
+        """Add the next frame; give the windows that it completes."""
         if frame.broken:
             yield from self.finish()
             self._restart(frame.time)
         if frame.time >= self._start + self._length - _SAME:
             yield from self._cut(self._start + self._length, frame)
-            # all frames are in that window: on to the first one that holds this frame
+            # all frames before this one are in that window; go on to the first window that holds this one
             self._number += max(int((frame.time + _SAME - self._start - self._length) // self._stride) + 1, 1)
             self._forget()
         self._kept.append(frame)
@@ -170,16 +170,16 @@ class WindowCutter:
             self._forget()
 
     def finish(self) -> Iterator[TimeWindow]:
-        """Give what is left, a shorter window, if it holds frames that no window held."""
+        """Give the frames that are left as a shorter window, if some of them were in no window."""
         if self._kept:
             yield from self._cut(min(self._start + self._length, self._kept[-1].time + self._kept[-1].step))
 
     def _cut(self, end: float, following: StreamFrame | None = None) -> Iterator[TimeWindow]:
-        """The window that is due, if it holds anything new."""
+        """Give the current window, if it holds a frame that no window held."""
         if not self._kept or self._kept[-1].time <= self._covered:
             return
         start = self._start
-        # what came too late for a window that is closed goes into this one
+        # frames that came too late for an earlier window go into this one
         first = next(
             at for at, frame in enumerate(self._kept) if frame.time >= start - _SAME or frame.time > self._covered
         )
@@ -195,13 +195,13 @@ class WindowCutter:
                 start = at
             if frame.time >= self._start - _SAME:
                 break
-        else:  # the next window has not begun: only the GOP that goes on is needed
+        else:  # the next window has not begun: only the current GOP is needed
             start = next((at for at in range(len(self._kept) - 1, -1, -1) if self._kept[at].starts_gop), 0)
         del self._kept[:start]
 
 
 class _Numbered:
-    """A frame by its number in the window."""
+    """A frame with its number in the window."""
 
     __slots__ = ("is_b", "is_damaged", "number", "rgb", "vectors")
 

@@ -1,4 +1,4 @@
-"""Which windows of the frame the networks see: random ones in training, fixed ones in testing."""
+"""The windows of the frame that networks see: random ones in training, fixed ones in testing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from coviar_mocrop.mocrop import FULL_FRAME, CropBox
 
 TEST_SHARE = 0.875
-"""Side of a test crop of the uncropped frame: 224 of 256 pixels (CoViAR)."""
+"""Side of a test crop, relative to the side of what it is cropped from: 224 of 256 pixels (CoViAR)."""
 
 
 class Window(NamedTuple):
@@ -29,15 +29,22 @@ def training_window(
     flip: bool,
     generator: np.random.Generator,
 ) -> Window:
-    """A random multi-scale crop (TSN): height and width drawn from ``scales``, at one of 13 fixed places.
+    """A random multi-scale crop (TSN): height and width are drawn from ``scales``, the position from 13 fixed ones.
 
-    Without a box the sides are shares of the shorter side of the frame; with one, of the box's own sides.
+    Without a box, the scales are relative to the shorter side of the frame. With a box, they are relative to its sides.
+
+    Args:
+        frame_size: (height, width), pixels.
+        box: the box of the clip; None: the frame is not cropped to a box.
+        scales: sides of the crop, in (0, 1].
+        flip: whether the window is mirrored with probability 1/2.
+        generator: draws sizes, position and mirroring.
     """
     top, left, bottom, right = (box or FULL_FRAME).to_pixels(*frame_size)
     height, width = bottom - top, right - left
     base_h, base_w = (height, width) if box else (min(height, width),) * 2
     first = int(generator.integers(len(scales)))
-    near = [i for i in range(len(scales)) if abs(i - first) <= 1]  # neighbours only: mild changes of shape
+    near = [i for i in range(len(scales)) if abs(i - first) <= 1]  # neighbouring scales only: mild changes of shape
     second = near[int(generator.integers(len(near)))]
     crop_h, crop_w = max(round(base_h * scales[first]), 1), max(round(base_w * scales[second]), 1)
     down, across = _PLACES[int(generator.integers(len(_PLACES)))]
@@ -52,12 +59,12 @@ _PLACES = (
 
 
 def whole_frame(frame_size: tuple[int, int], box: CropBox | None = None) -> list[Window]:
-    """All of the frame."""
+    """The whole frame, as the only window."""
     return [Window(0, 0, *frame_size)]
 
 
 def middle_square(frame_size: tuple[int, int], box: CropBox | None = None) -> list[Window]:
-    """The box, or without one the largest square in the middle of the frame (CLIP's way)."""
+    """The box or, without one, the largest square in the middle of the frame (as in CLIP)."""
     if box is not None:
         return [Window(*box.to_pixels(*frame_size))]
     height, width = frame_size
@@ -69,8 +76,14 @@ def middle_square(frame_size: tuple[int, int], box: CropBox | None = None) -> li
 def testing_windows(frame_size: tuple[int, int], box: CropBox | None, crops: int) -> list[Window]:
     """The windows of testing.
 
-    Without a box, squares of 224/256 of the shorter side, as CoViAR's; with one, one crop is the box itself and
-    ten are 224/256 of its sides. Ten crops are the four corners and the middle, then the same mirrored.
+    Without a box, they are squares of 224/256 of the shorter side of the frame (CoViAR). With a box, a single crop is
+    the box itself, and ten crops have 224/256 of its sides. Ten crops are the four corners and the middle, and the same
+    five mirrored.
+
+    Args:
+        frame_size: (height, width), pixels.
+        box: the box of the clip; None: the frame is not cropped to a box.
+        crops: 1 or 10.
     """
     top, left, bottom, right = (box or FULL_FRAME).to_pixels(*frame_size)
     height, width = bottom - top, right - left
