@@ -288,9 +288,9 @@ def test_camel_case_and_underscores_say_the_same(words: list[str]) -> None:
 
 def test_prompt_files(tmp_path: Path) -> None:
     path = tmp_path / "p.yaml"
-    path.write_text("templates: ['a {}', '{} now']\nnames: {Jump: [jumping, hopping], Run: to run}")
+    path.write_text("templates: ['a {}', '{} now']\nnames: {Jump: [jumping, 2024-02-30], Run: to run}")
     assert read_prompts(path, ["Jump", "Run", "SitDown"]) == [
-        ["a jumping", "jumping now", "a hopping", "hopping now"],
+        ["a jumping", "jumping now", "a 2024-02-30", "2024-02-30 now"],
         ["a to run", "to run now"],
         ["a sit down", "sit down now"],
     ]
@@ -303,6 +303,7 @@ def test_prompt_files(tmp_path: Path) -> None:
         "names: {Jump: [yes]}": r"names\.Jump must be a text",
         "- a": "expected the keys",
         "names: [": "is not YAML",
+        "[" * 5000: "is not YAML",
     }.items():
         path.write_text(text)
         with pytest.raises(ConfigError, match=words) as caught:

@@ -407,8 +407,13 @@ def test_resuming_on_other_features_is_refused(demo: Path, motion: Path, tmp_pat
 def test_the_motion_checkpoint_is_checked(
     demo: Path, motion: Path, trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    content = load_checkpoint(motion)
+    for name, settings in {"lacks": {"stream": "mv"}, "wrong": {**content["config"], "model": {"backbone": 3}}}.items():
+        save_checkpoint(tmp_path / f"{name}.pt", {**content, "config": settings})
     for path, model, kind, words in (
         (None, {}, ConfigError, r"clip\.motion is not set"),
+        (tmp_path / "lacks.pt", {}, ConfigError, r"lacks\.pt: key 'data.*' is missing"),
+        (tmp_path / "wrong.pt", {}, ConfigError, r"wrong\.pt: key 'model\.backbone' is 3"),
         (trained, {}, CheckpointError, "of the clip stream"),
         (
             motion,
@@ -516,7 +521,7 @@ def test_an_unknown_clip_is_one_line(demo: Path, tmp_path: Path) -> None:
         ({"model": "ViT-B-23"}, "did you mean ViT-B-32"),
         ({"model": "ViT-B-32", "pretrained": "openay"}, "choose from openai"),
         ({"model": TINY_CLIP, "pretrained": "openai"}, "no published weights"),
-        ({"model": {"embed_dim": 3}}, "no description of a CLIP"),
+        ({"model": {"embed_dim": 3}}, "is not a description of a CLIP"),
         ({"pretrained": "/nowhere/w.pt"}, "no such weights file"),
     ):
         with pytest.raises((ModelError, CheckpointError), match=words) as caught:

@@ -23,9 +23,12 @@ from tool import run_tool, tool
 from torch import nn
 
 from coviar_mocrop.checkpoint import digest, load_checkpoint
-from coviar_mocrop.clips.lists import read_videos
+from coviar_mocrop.clips.cache import open_box_cache
+from coviar_mocrop.clips.dataset import ClipDataset
+from coviar_mocrop.clips.lists import Part, read_videos
 from coviar_mocrop.clips.loading import open_clips
-from coviar_mocrop.config import load_configs
+from coviar_mocrop.clips.stores import open_store
+from coviar_mocrop.config import load_config, load_configs
 from coviar_mocrop.datasets.lists import Clip, format_classes, format_groups, format_list
 from coviar_mocrop.errors import NoMotionVectorsError
 from coviar_mocrop.inference.import_weights import inspect_weights
@@ -252,6 +255,20 @@ def test_together_or_alone_with_any_workers_and_cache_gives_the_same_bits(
         assert same(fitted(tmp_path / name), fitted(together[0] / name)), name
 
 
+def test_what_is_in_the_cache_is_not_read_again(
+    together: tuple[Path, str], settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even to take the time; and the boxes of both lists are there, too."""
+    monkeypatch.setattr(ClipDataset, "read", lambda *_: pytest.fail("a clip is read"))
+    tool("train_stream", "--config", settings, "--streams", "mv", "--output", tmp_path)
+    config = load_config(settings, stream="mv")
+    boxes = open_box_cache(config.data, config.mocrop, open_store(config.data))
+    sides: tuple[Part, ...] = ("train", "val")
+    names = [clip.path for side in sides for clip in read_videos(config.data, side).clips]
+    assert len(names) == 10
+    assert all(boxes.get(name) is not None for name in names)
+
+
 def test_held_out_clips_are_those_of_a_fit_without_their_fold(together: tuple[Path, str], settings: Path) -> None:
     stream = load_stream(together[0] / "mv/best.pt")
     data = stream.config.data
@@ -276,6 +293,14 @@ def test_a_score_is_what_is_predicted(together: tuple[Path, str], clips: Path, t
         assert np.array_equal(alone.scores, fused.scores) and len(alone.names) == 4
         for clip, row in zip(alone.names.tolist(), alone.scores, strict=True):
             assert np.array_equal(predictor(clips / "videos" / clip).scores[name], row)
+
+
+def test_in_half_precision_too_a_score_is_what_is_predicted(run: Path, clips: Path) -> None:
+    half = ["train.precision=bf16"]
+    scores = score_checkpoint(run / "mv/best.pt", half)
+    predictor = Predictor([run / "mv/best.pt"], half)
+    for clip, row in zip(scores.names.tolist(), scores.scores, strict=True):
+        assert np.array_equal(predictor(clips / "videos" / clip).scores["mv"], row)
 
 
 def test_the_backbone_is_that_of_the_seed_and_the_classifier_learns(together: tuple[Path, str], settings: Path) -> None:

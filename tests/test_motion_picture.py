@@ -21,11 +21,11 @@ from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import ConfigError, ModelError
 from coviar_mocrop.flops import count_flops
 from coviar_mocrop.inference.predictor import Predictor
-from coviar_mocrop.inference.show import inspect_motion, log_pictures
 from coviar_mocrop.inference.testing import load_stream, score_checkpoint
 from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.streams.base import Stream, create_stream
 from coviar_mocrop.training.trainer import train
+from coviar_mocrop.viz.show import inspect_motion, log_pictures
 
 
 def stream_of(name: str = "iframe", **model: Any) -> Stream:

@@ -1,1 +1,1 @@
-"""Networks: torchvision backbones over segments, temporal shift, MotionSqueeze, CLIP, converted checkpoints."""
+"""Networks: torchvision and timm backbones, temporal shift, MotionSqueeze, CLIP, and weights of other projects."""

@@ -1,4 +1,4 @@
-"""Torchvision classifiers with their input channels and their classifier replaced."""
+"""Backbones: torchvision classifiers with other input channels and another number of classes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network from [N, C, H, W] to logits [N, classes], and the names of the layers with learning rates of their own.
+    """A network and the names of its first and last layers, which can have their own learning rates.
 
     Attributes:
-        net: the network.
-        stem: names (in ``net``) of the first convolution and of the first BatchNorm, where there is one.
-        classifier: name of the last layer.
-        mean, std: of the RGB pictures that it was designed for, 0 to 1, one value a channel.
+        net: network from frames [N, C, H, W] to logits [N, classes].
+        stem: names (in ``net``) of the first convolution and, if there is one, of the first BatchNorm.
+        classifier: name (in ``net``) of the last layer.
+        mean: mean of the RGB images that the network expects, one value per channel, 0 to 1.
+        std: standard deviation of these images, one value per channel, 0 to 1.
     """
 
     net: nn.Module
@@ -42,15 +43,16 @@ def create_backbone(
     """Build a torchvision classifier.
 
     Args:
-        name: torchvision's name of it, such as ``resnet152``.
-        num_classes: outputs.
-        in_channels: if not 3, the first convolution is replaced; with pretrained weights each input channel
-            gets the mean of the RGB weights (CoViAR; MoCLIP-Lite).
-        weights: None or a torchvision weights name.
-        dropout: probability, in front of the classifier.
+        name: torchvision's name of the network, such as ``resnet152``.
+        num_classes: number of outputs.
+        in_channels: number of input channels. If it is not 3, the first convolution is replaced. With pretrained
+            weights, each input channel then gets the mean of the RGB weights (CoViAR; MoCLIP-Lite).
+        weights: torchvision's name of pretrained weights, such as ``DEFAULT``; None: random initialisation.
+        dropout: dropout probability before the classifier (0: no dropout).
 
     Raises:
-        ModelError: no such classifier, no such weights, or one whose first or last layer cannot be replaced.
+        ModelError: there is no such network, there are no such weights, they cannot be downloaded, or the first or last
+            layer cannot be replaced.
     """
     classifiers = torchvision.models.list_models(module=torchvision.models)
     if name not in classifiers:
@@ -107,13 +109,21 @@ def _find_classifier(net: nn.Module, name: str) -> str:
 
 
 def set_module(net: nn.Module, key: str, module: nn.Module) -> None:
-    """Put ``module`` where ``net`` has the submodule named ``key``."""
+    """Replace the submodule ``key`` of ``net`` by ``module``."""
     parent, _, name = key.rpartition(".")
     setattr(net.get_submodule(parent), name, module)
 
 
 def average_colours(weight: Tensor, channels: int) -> Tensor:
-    """A first convolution [out, channels, h, w] whose filters are the mean over the colours of ``weight`` (CoViAR)."""
+    """Average the filters of a first convolution over its input channels, for ``channels`` new ones (CoViAR).
+
+    Args:
+        weight: [out, 3, h, w].
+        channels: number of input channels of the result.
+
+    Returns:
+        [out, channels, h, w].
+    """
     return weight.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1).contiguous()
 
 

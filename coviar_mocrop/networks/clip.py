@@ -1,10 +1,11 @@
-"""The frozen CLIP of the CLIP streams, built by open_clip: pictures and texts to features."""
+"""The frozen CLIP network of the CLIP streams, built by open_clip. It encodes images and texts as features."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,15 +23,17 @@ from coviar_mocrop.errors import CheckpointError, ModelError
 from coviar_mocrop.messages import first_line, pip_install, quiet
 from coviar_mocrop.networks.config import CLIPConfig
 
+logger = logging.getLogger(__name__)
+
 TEMPERATURE = 100.0
-"""Factor from cosine similarities to logits (CLIP; MoCLIP-Lite)."""
+"""Factor by which cosine similarities are multiplied to give logits (CLIP; MoCLIP-Lite)."""
 
 
 class FrozenEncoder(nn.Module):
-    """A frozen network from pictures or clips to features. It gets no gradients and never changes.
+    """Base class of frozen networks from images or clips to features. They get no gradients and never change.
 
     Attributes:
-        dim: length of its features.
+        dim: length of the features.
     """
 
     dim: int
@@ -41,13 +44,16 @@ class FrozenEncoder(nn.Module):
 
 
 class CLIPEncoder(FrozenEncoder):
-    """A frozen CLIP.
+    """A frozen CLIP network.
 
     Attributes:
-        size: side of its input pictures, pixels.
-        resample: filter for resizing them, ``bicubic`` or ``bilinear``.
-        title: name of the architecture, for people.
-        digest: fingerprint of the weights and of everything else that decides the features.
+        size: side of its square input images, pixels.
+        resample: filter for resizing images, ``bicubic`` or ``bilinear``.
+        title: display name of the architecture.
+        digest: fingerprint of everything that the features depend on, such as weights and normalisation: SHA-256, 64
+            hexadecimal digits.
+        mean: mean of the input images, float32 [3, 1, 1].
+        std: standard deviation of the input images, float32 [3, 1, 1].
     """
 
     mean: Tensor
@@ -81,24 +87,24 @@ class CLIPEncoder(FrozenEncoder):
         self.register_buffer("std", torch.tensor(picture["std"]).view(3, 1, 1), persistent=False)
         self._settings = settings
         parts = json.dumps([settings.model, model.__class__.__name__, picture], sort_keys=True, default=list)
-        # the activation has no weights, so it must be told apart by name
+        # activations have no weights, so they are identified by class name
         activation = sorted({type(module).__name__ for module in model.modules()})
         self.digest = hashlib.sha256(f"{digest(model.state_dict())} {parts} {activation}".encode()).hexdigest()
         with torch.no_grad():
             self.dim = int(self(torch.zeros(1, 3, self.size, self.size)).shape[1])
 
     def normalise(self, pictures: Tensor) -> Tensor:
-        """Normalise pictures uint8 [N, 3, size, size] RGB; float32, ready for :meth:`forward`."""
+        """Normalise images for :meth:`forward`: uint8 [N, 3, size, size] RGB to float32 of the same shape."""
         values: Tensor = (pictures.float() / 255 - self.mean) / self.std
         return values
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Features [N, dim], not normalised, of pictures [N, 3, size, size]."""
+        """Encode normalised images [N, 3, size, size] as features [N, dim], which are not normalised."""
         features: Tensor = self.model.encode_image(pictures, normalize=False)  # type: ignore[operator]
         return features
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Features float32 [texts, dim], not normalised, of texts.
+        """Encode texts as features float32 [texts, dim], which are not normalised.
 
         Raises:
             ModelError: the tokenizer of the architecture cannot be loaded.
@@ -120,26 +126,31 @@ class CLIPEncoder(FrozenEncoder):
 
 
 def class_features(prompts: Sequence[Sequence[str]], encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
-    """One text feature per class: the normalised mean of the normalised features of its prompts.
+    """Compute one text feature per class: the normalised mean of the normalised features of its prompts.
+
+    This is the zero-shot classifier of CLIP and MoCLIP-Lite.
 
     Args:
-        prompts: one or more per class.
-        encode: from texts to features [texts, D].
+        prompts: one or more prompts for each class.
+        encode: function from texts to features [texts, D].
 
     Returns:
-        float32 [classes, D], rows of length 1 (MoCLIP-Lite, zero-shot).
+        float32 [classes, D]. Rows have length 1.
     """
     rows = [nn.functional.normalize(encode(texts).float(), dim=-1).mean(dim=0) for texts in prompts]
     return nn.functional.normalize(torch.stack(rows), dim=-1)
 
 
 def picture_tower(settings: CLIPConfig) -> tuple[nn.Module, int]:
-    """CLIP's image encoder without weights (on PyTorch's meta device), and the side of its input in pixels.
+    """Build CLIP's image encoder without weights (on PyTorch's meta device), to count multiply-adds.
 
-    It serves to count multiply-adds. Nothing is read or downloaded.
+    Nothing is read or downloaded.
+
+    Returns:
+        The network, and the side of its input in pixels.
 
     Raises:
-        ModelError: open_clip is not installed or the architecture is unknown.
+        ModelError: open_clip is not installed, or the architecture is unknown or takes images that are not square.
     """
     open_clip = _open_clip()
     with quiet(), torch.device("meta"):
@@ -148,7 +159,11 @@ def picture_tower(settings: CLIPConfig) -> tuple[nn.Module, int]:
 
 
 def feature_dim(settings: CLIPConfig) -> int:
-    """Length of CLIP's picture features. Nothing is read or downloaded."""
+    """Return the length of CLIP's image features. Nothing is read or downloaded.
+
+    Raises:
+        ModelError: see :func:`picture_tower`.
+    """
     tower, size = picture_tower(settings)
     with torch.no_grad():
         features = tower.eval()(torch.empty(1, 3, size, size, device="meta"))
@@ -156,7 +171,7 @@ def feature_dim(settings: CLIPConfig) -> int:
 
 
 def title(settings: CLIPConfig) -> str:
-    """Name of the architecture, for people."""
+    """Return the display name of the architecture."""
     return settings.model if isinstance(settings.model, str) else "a CLIP of your own description"
 
 
@@ -172,7 +187,7 @@ def _open_clip() -> ModuleType:
 
 @contextmanager
 def _name(model: str | dict[str, Any]) -> Iterator[str]:
-    """The name by which open_clip knows an architecture. It reads a description from a folder."""
+    """The name by which open_clip can build an architecture. A description is written to a temporary folder for it."""
     if isinstance(model, str):
         yield model
         return
@@ -185,6 +200,8 @@ def _build(open_clip: ModuleType, settings: CLIPConfig, device: str = "cpu") -> 
     architecture, weights = settings.model, settings.pretrained
     tag = None if is_file_name(weights) else weights
     quick = _check_names(open_clip, architecture, tag)
+    if tag is not None:
+        logger.info("CLIP %s: loading the weights %s, which are downloaded the first time", architecture, tag)
     try:
         with _name(architecture) as name:
             model: nn.Module = open_clip.create_model(
@@ -199,7 +216,7 @@ def _build(open_clip: ModuleType, settings: CLIPConfig, device: str = "cpu") -> 
     except Exception as error:  # a wrong description fails in many ways
         if isinstance(architecture, dict):
             raise ModelError(
-                f"clip.model: is no description of a CLIP in open_clip's format ({first_line(error)}); it must have "
+                f"clip.model: is not a description of a CLIP in open_clip's format ({first_line(error)}); it must have "
                 "embed_dim, vision_cfg and text_cfg"
             ) from error
         if tag is None:
@@ -217,7 +234,7 @@ def _check_names(open_clip: ModuleType, architecture: str | dict[str, Any], tag:
     """Check that open_clip knows the architecture and the tag.
 
     Returns:
-        Whether the weights were trained with the activation QuickGELU. It has no weights, so nothing else tells.
+        Whether the weights were trained with the activation QuickGELU, which cannot be seen from the weights.
     """
     if isinstance(architecture, dict):
         if tag is not None:
@@ -244,7 +261,7 @@ def _load_local(open_clip: ModuleType, model: nn.Module, path: str) -> None:
     remedy = "give a weights file of open_clip (.pt, .bin, .safetensors) in clip.pretrained"
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: no such weights file; {remedy}, or a published tag")
-    read_tensors(path, remedy)  # refuses what is damaged or would run something
+    read_tensors(path, remedy)  # refuses damaged files and pickles that run code
     try:
         open_clip.load_checkpoint(model, path, strict=True, weights_only=True)
     except Exception as error:  # safetensors, open_clip and PyTorch each fail in their own ways on unknown bytes

@@ -26,14 +26,14 @@ class ModelConfig(BaseConfig):
     )
     freeze: bool | Literal["few"] = Field(
         False,
-        description="Keep the initial weights of the network. true: a linear classifier is fitted on its features "
-        "(their mean and standard deviation over the segments), which takes seconds. false: all weights are trained. "
-        "few: true if the training list has fewer than 500 clips and there are initial weights, else false.",
+        description="Freeze the network at its initial weights. true: only a linear classifier is fitted on its "
+        "features (their mean and standard deviation over the segments), which takes seconds. false: all weights are "
+        "trained. few: true if the training list has fewer than 500 clips and there are initial weights, else false.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout probability before the classifier.")
     temporal: Literal["none", "shift"] = Field(
         "none",
-        description="Exchange between the frames of a clip. none: frames are independent. shift: temporal shift in "
+        description="Interaction between the frames of a clip. none: frames are independent. shift: temporal shift in "
         "every residual block (TSM), ResNets only.",
     )
     motion_squeeze: bool = Field(
@@ -70,7 +70,7 @@ class CLIPConfig(BaseConfig):
     )
     parts: Literal["both", "image", "motion"] = Field(
         "both",
-        description="Input features of the head. One of them alone, with hidden=0, is a linear probe of that feature.",
+        description="Features that the head uses. A single one with hidden=0 is a linear probe of that feature.",
     )
     hidden: int = Field(512, ge=0, description="Width of the head's hidden layer (0: no hidden layer).")
     dropout: float = Field(0.5, ge=0, lt=1, description="Dropout probability after the head's hidden layer.")

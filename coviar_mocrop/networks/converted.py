@@ -1,8 +1,8 @@
-"""Weights in the formats of other projects: renamed to the entries of our networks, and compared with them.
+"""Convert weights in the formats of other projects to the networks of this one, and compare them entry by entry.
 
-Known formats: the original CoViAR code (``module.base_model.*``, ``module.data_bn.*`` in a dictionary with
-``state_dict``), the MoCrop authors' code (``backbone.*`` or ``base_model.*``), the files of torchvision and timm, and
-the checkpoints of this project. Each may have the prefix of a wrapper (``module.``, ``_orig_mod.``).
+Known formats are those of the original CoViAR code (``module.base_model.*`` and ``module.data_bn.*`` in a dictionary
+with ``state_dict``), of the MoCrop authors' code (``backbone.*`` or ``base_model.*``), of torchvision and timm, and the
+checkpoints of this project. Names may have the prefix of a wrapper (``module.`` or ``_orig_mod.``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coviar_mocrop.checkpoint import read_tensors
+from coviar_mocrop.checkpoint import read_tensors, require_kinds
 from coviar_mocrop.errors import CheckpointError
 from coviar_mocrop.networks.backbones import IMAGENET_STD, average_colours
 from coviar_mocrop.networks.timm_backbones import as_timm_loads
@@ -29,14 +29,14 @@ _TRAINING_HEADS = ("backbone.aux1.", "backbone.aux2.", "backbone.AuxLogits.")
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights in a file, by the names of our networks.
+    """The weights in a file, renamed as in this project's networks.
 
     Attributes:
-        layout: the format of the file, for people.
-        tensors: by our name: ``backbone.*``, ``data_bn.*``. What is neither keeps its own name.
-        names: the name of each in the file.
+        layout: description of the file's format.
+        tensors: tensors by name in this project: ``backbone.*`` and ``data_bn.*``. Other entries keep their names.
+        names: names in the file, by name in this project.
         facts: plain values beside the weights, such as ``epoch``, ``arch`` and ``best_prec1``.
-        classes: names of the classes, where the file has them (checkpoints of this project).
+        classes: class names by label; None unless the file is a checkpoint of this project.
     """
 
     layout: str
@@ -48,16 +48,17 @@ class Weights:
 
 @dataclass
 class Fit:
-    """Weights compared with a network: what is used, and every entry that does not fit.
+    """The comparison of weights with a network.
 
     Attributes:
-        state: the entries to load. They are complete only if there are no ``problems``.
-        used: names in the file.
-        missing: our names.
-        left_over: names in the file.
-        differing: by our name, the name in the file and both shapes, in words.
-        set_aside: names in the file of entries that are not needed, and the reason.
-        fresh: our names of entries that keep their initial value.
+        state: entries to load, by name in the network. They are complete only if there are no ``problems``.
+        used: entries that are used, by name in the file.
+        missing: entries that the file lacks, by name in the network.
+        left_over: entries that the network lacks, by name in the file.
+        differing: for entries with different shapes, by name in the network: the name in the file and both shapes, as
+            text.
+        set_aside: reasons why entries are ignored, by name in the file.
+        fresh: entries that keep their initial values, by name in the network.
     """
 
     state: dict[str, Tensor] = field(default_factory=dict)
@@ -70,39 +71,40 @@ class Fit:
 
     @property
     def problems(self) -> str:
-        """Everything that does not fit, in words; empty if everything fits."""
+        """Description of everything that does not fit; empty if everything fits."""
         differing = list(self.differing.values())
         kinds = {"missing": self.missing, "left over": self.left_over, "of another shape": differing}
         return "; ".join(f"{len(names)} {what}, first {names[0]}" for what, names in kinds.items() if names)
 
 
 def recognise(content: Any, path: str, *, residual_order: str = "bgr") -> Weights:
-    """Find the weights in the content of a file.
+    """Recognise the format of a weights file, and rename its entries.
 
     The original CoViAR code reads residuals as BGR but divides them by the standard deviations of R, G and B. Its
-    residual weights are changed so that they give the same scores on RGB residuals, which this project reads.
+    residual weights are converted so that they give the same scores on RGB residuals, which this project uses.
 
     Args:
-        content: plain tensors and values, see :func:`~coviar_mocrop.checkpoint.read_tensors`.
-        path: of the file, for messages.
-        residual_order: ``bgr``, or ``rgb`` if a residual network in CoViAR's format was trained on RGB.
+        content: content of the file, see :func:`~coviar_mocrop.checkpoint.read_tensors`.
+        path: path of the file, for messages.
+        residual_order: colour order that residual weights in CoViAR's format were trained on, ``bgr`` or ``rgb``.
 
     Raises:
-        CheckpointError: there is no state dict in it, two entries have the same name, or one is not finite.
+        CheckpointError: the file holds no state dict, two entries have the same name, or a value is not finite.
     """
     state, facts = _open(content, path)
     names = {key: key for key in state}
-    for wrapper in _WRAPPERS * 2:  # compiled networks inside parallel ones, and the other way round
+    for wrapper in _WRAPPERS * 2:  # compiled networks inside parallel ones, or vice versa
         if all(key.startswith(wrapper) for key in names):
             names = {key.removeprefix(wrapper): name for key, name in names.items()}
     ours = isinstance(content, dict) and {"format", "config", "classes"} <= content.keys()
     coviar = any(key.startswith("base_model.") for key in names)
     plain = not ours and not any(key.startswith(("base_model.", "backbone.")) for key in names)
     if ours:
+        require_kinds(content, path)
         layout = "a checkpoint of this project"
     elif coviar:
         wrapped = state is not content or any(key.startswith("data_bn.") for key in names)
-        layout = f"the {'original CoViAR' if wrapped else 'MoCrop authors'} code (base_model.*)"
+        layout = f"{'the original CoViAR code' if wrapped else 'the code of the MoCrop authors'} (base_model.*)"
     else:
         layout = (
             "a torchvision or timm network"
@@ -137,14 +139,15 @@ def fit(
     """Compare weights with a network.
 
     Args:
-        own: state of the network.
-        weights: of the file.
-        stem: our name of the first convolution.
-        classifier: our name of the last layer.
-        fine_tuning: entries that depend on the data need not fit. A classifier that is missing or of another size and a
-            BatchNorm over the input that is missing keep their initial values, as does what is outside the backbone. A
-            first convolution on RGB is averaged over the colours for other channels (CoViAR; MoCLIP-Lite).
-        ignore: entries whose name in the file starts with one of these are set aside.
+        own: state dict of the network.
+        weights: weights of the file.
+        stem: name of the first convolution in the network.
+        classifier: name of the last layer in the network.
+        fine_tuning: whether entries that depend on the data may differ. If so, the classifier (if missing or of another
+            size), the BatchNorm over the input (if missing) and all entries outside the backbone keep their initial
+            values. If the input is not RGB, a first convolution on RGB is averaged over the colours (CoViAR;
+            MoCLIP-Lite).
+        ignore: entries whose name in the file starts with one of these prefixes are ignored.
     """
     given, result = dict(weights.tensors), Fit()
     for key in weights.tensors:
@@ -166,7 +169,7 @@ def fit(
     else:
         free = set()
     for key, mine in own.items():
-        if key not in given and (key in free or key.endswith(".num_batches_tracked")):  # PyTorch 0.4 did not count
+        if key not in given and (key in free or key.endswith(".num_batches_tracked")):  # PyTorch 0.4 has none
             result.state[key] = mine
             result.fresh.append(key)
         elif key not in given:
@@ -182,7 +185,10 @@ def fit(
 
 
 def wrong_stream(own: Mapping[str, Tensor], weights: Weights, stem: str, *, fine_tuning: bool = False) -> str:
-    """Why the weights are of another stream than the network, in one line; empty if they are not. See :func:`fit`."""
+    """Explain in one line why the weights belong to another stream than the network; empty if they do not.
+
+    For the arguments see :func:`fit`.
+    """
     theirs, ours = weights.tensors.get(f"{stem}.weight"), own[f"{stem}.weight"].shape[1]
     norm = weights.tensors.get("data_bn.running_mean")
     channels = norm.numel() if norm is not None else theirs.shape[1] if theirs is not None and theirs.ndim > 1 else ours
@@ -196,13 +202,13 @@ def wrong_stream(own: Mapping[str, Tensor], weights: Weights, stem: str, *, fine
 
 
 def class_count(weights: Weights, classifier: str) -> int | None:
-    """Number of classes of the weights; None if they have no classifier that is called ``classifier`` by us."""
+    """Return the number of classes of the weights; None if they have no layer ``classifier``."""
     found = (weights.tensors.get(f"{name}.weight") for name in _forms(classifier))
     return next((int(tensor.shape[0]) for tensor in found if tensor is not None and tensor.ndim > 0), None)
 
 
 def read_weights(path: str) -> Weights:
-    """The weights in a file of any known format.
+    """Read a weights file in any known format.
 
     Raises:
         CheckpointError: the file cannot be read, or holds no weights.
@@ -211,17 +217,17 @@ def read_weights(path: str) -> Weights:
 
 
 def load_weights(network: nn.Module, weights: Weights, source: str, stem: str, classifier: str) -> None:
-    """Load weights for fine-tuning; see :func:`fit`.
+    """Load weights into a network for fine-tuning; see :func:`fit`.
 
     Args:
-        network: with its own first and last layer in place; its submodule ``backbone`` says what a timm network is.
-        weights: of a file.
-        source: where they come from, for messages.
+        network: network with a submodule ``backbone``. Its first and last layers must be replaced already.
+        weights: weights of a file.
+        source: origin of the weights, for messages.
         stem: name of the first convolution.
         classifier: name of the last layer.
 
     Raises:
-        CheckpointError: they are of another stream or of another architecture.
+        CheckpointError: the weights belong to another stream or another architecture.
     """
     own, entries = network.state_dict(), len(weights.tensors)
     weights = _by_timm(network.get_submodule("backbone"), weights)
@@ -246,7 +252,7 @@ def load_weights(network: nn.Module, weights: Weights, source: str, stem: str, c
 
 
 def _by_timm(net: nn.Module, weights: Weights) -> Weights:
-    """The weights with the backbone's entries as timm itself would load them; see :func:`as_timm_loads`."""
+    """Convert the backbone's entries as timm would when it loads them; see :func:`as_timm_loads`."""
     inside = {key.removeprefix("backbone."): key for key in weights.tensors if key.startswith("backbone.")}
     given = {name: weights.tensors[key] for name, key in inside.items()}
     converted = {f"backbone.{name}": tensor for name, tensor in as_timm_loads(net, given).items()}
@@ -260,12 +266,16 @@ def _open(content: Any, path: str) -> tuple[dict[str, Tensor], dict[str, str | i
     if isinstance(content, dict):
         state = next((content[key] for key in _CONTAINERS if isinstance(content.get(key), dict)), content)
     if state is not content:
-        numbers = {str(k): v.item() if torch.is_tensor(v) and v.numel() == 1 else v for k, v in content.items()}
+        numbers = {str(k): v.item() if _is_dense(v) and v.numel() == 1 else v for k, v in content.items()}
         facts = {name: value for name, value in numbers.items() if isinstance(value, str | int | float)}
-    tensors = isinstance(state, dict) and all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items())
+    tensors = isinstance(state, dict) and all(isinstance(k, str) and _is_dense(v) for k, v in state.items())
     if not tensors or not state:
-        raise CheckpointError(f"{path}: holds no state dict (a dictionary of tensors)")
+        raise CheckpointError(f"{path}: holds no state dict (a dictionary of dense tensors)")
     return state, facts
+
+
+def _is_dense(value: Any) -> bool:
+    return torch.is_tensor(value) and value.layout == torch.strided and not value.is_meta
 
 
 def _our_name(key: str, *, plain: bool) -> str:
@@ -273,7 +283,7 @@ def _our_name(key: str, *, plain: bool) -> str:
         key = f"backbone.{key.removeprefix('base_model.')}"
     elif plain and not key.startswith("data_bn."):
         key = f"backbone.{key}"
-    # torchvision's published DenseNets still have the names of 2017
+    # torchvision's published DenseNet weights still use names of 2017
     return re.sub(r"(\.denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key)
 
 
@@ -284,8 +294,8 @@ def _input_norm(keys: Mapping[str, Tensor]) -> set[str]:
 def _from_bgr(tensors: dict[str, Tensor]) -> None:
     """Convert weights for residuals (B, G, R) / std of (R, G, B) to residuals (R, G, B) / std of (R, G, B).
 
-    Input channel c was s x for our x, with s = std[c] / std[2 - c]. The statistics of the BatchNorm over the input
-    absorb the factor; its eps makes a relative difference below 1e-5.
+    If x is our input for colour c (0: R, 1: G, 2: B), CoViAR's is s * x with s = std[c] / std[2 - c]. The statistics of
+    the BatchNorm over the input absorb s. Its epsilon causes a relative difference below 1e-5.
     """
     std = torch.tensor(IMAGENET_STD)
     ratio = std / std.flip(0)
@@ -300,7 +310,7 @@ def _from_bgr(tensors: dict[str, Tensor]) -> None:
 def _match_classifier(
     own: Mapping[str, Tensor], given: dict[str, Tensor], names: Mapping[str, str], classifier: str
 ) -> dict[str, str]:
-    """Give the classifier in ``given`` our name. Returns the names in the file by the names in ``given``."""
+    """Rename the classifier in ``given`` as in ``own``. Returns the names in the file by the new names."""
     names = dict(names)
     for leaf in ("weight", "bias"):
         wanted = f"{classifier}.{leaf}"
@@ -311,12 +321,12 @@ def _match_classifier(
 
 
 def _forms(classifier: str) -> tuple[str, str, str]:
-    """Names of a classifier with and without dropout, which makes it a sequence whose last layer is ``.1``."""
+    """Names of a classifier with and without dropout. With dropout it is a sequence whose last layer is ``.1``."""
     return classifier, f"{classifier}.1", classifier.removesuffix(".1")
 
 
 def _average_stem(own: Mapping[str, Tensor], given: dict[str, Tensor], key: str) -> None:
-    """Average RGB weights for other channels, unless they come with a BatchNorm over the input."""
+    """Average the weights of an RGB stem for other input channels, unless there is a BatchNorm over the input."""
     theirs, mine = given.get(key), own.get(key)
     if theirs is None or mine is None or theirs.ndim != 4 or "data_bn.weight" in given:
         return

@@ -1,4 +1,4 @@
-"""A frozen backbone, and a linear classifier on what it gives: for lists too short to train a network on."""
+"""A frozen backbone with a linear classifier on its features, for data sets too small to train a network."""
 
 from __future__ import annotations
 
@@ -13,27 +13,38 @@ from coviar_mocrop.networks.stream_net import StreamNet
 
 
 class FrozenNet(nn.Module):
-    """The mean and the spread, over the frames of a clip, of a frozen backbone's features; a linear classifier on them.
+    """A linear classifier on the mean and standard deviation of a frozen backbone's features over the frames of a clip.
 
     Attributes:
+        backbone: the frozen network without its classifier.
         dim: length of the features of a clip.
-        in_channels, mean, std, temporal: see :class:`StreamNet`.
-        classifier: linear, on standardised features.
-        feature_mean, feature_deviation: float32 [dim], over the training clips.
+        in_channels: see :class:`StreamNet`.
+        mean: see :class:`StreamNet`.
+        std: see :class:`StreamNet`.
+        temporal: False, because features are computed frame by frame.
+        classifier: linear layer on standardised features.
+        classifier_name: name of the classifier's submodule.
+        feature_mean: mean of the features over the training clips, float32 [dim].
+        feature_deviation: standard deviation of the features over the training clips, float32 [dim].
     """
 
     feature_mean: Tensor
     feature_deviation: Tensor
 
     def __init__(self, network: StreamNet, num_classes: int) -> None:
-        """Take ``network`` over: its classifier is removed, the rest never changes."""
+        """Take over ``network``, which is changed in place: its classifier is removed, and the rest is frozen.
+
+        Args:
+            network: the network.
+            num_classes: number of outputs.
+        """
         super().__init__()
         last = network.get_submodule(network.classifier_name)
         width = int(last.in_features if isinstance(last, nn.Linear) else last.in_channels)  # type: ignore[arg-type]
         set_module(network, network.classifier_name, nn.Identity())
         norm = network.data_bn
         if isinstance(norm, nn.BatchNorm2d) and network.in_channels == 2 and bool((norm.weight == 1).all()):
-            # nothing will train it: motion gets the spread of the pictures that the backbone knows
+            # this layer will not be trained, so scale motion to the standard deviation of the backbone's images
             nn.init.constant_(norm.weight, len(network.std) / sum(network.std))
         self.backbone = network.requires_grad_(False).eval()
         self.dim = 2 * width
@@ -48,10 +59,10 @@ class FrozenNet(nn.Module):
         return super().train(False)
 
     def features(self, clips: Tensor) -> Tensor:
-        """Features float32 [N, dim] of clips [N, T, C, H, W] or [N, views, T, C, H, W]; the views are averaged.
+        """Compute features float32 [N, dim] of clips [N, T, C, H, W] or [N, views, T, C, H, W]. Views are averaged.
 
-        What the backbone gives for a frame is brought to its signed square root first, so that a few strong channels do
-        not drown the others (power normalisation, Perronnin et al., ECCV 2010, section 2.3).
+        The signed square root is taken of the backbone's outputs first, so that a few strong channels do not dominate
+        (power normalisation, Perronnin et al., ECCV 2010, section 2.3).
         """
         outputs = self.backbone.frame_outputs(clips).flatten(3).float()
         outputs = outputs.sign() * outputs.abs().sqrt()
@@ -59,10 +70,10 @@ class FrozenNet(nn.Module):
         return torch.cat([mean, deviation], dim=2).mean(dim=1)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Logits float32 [N, classes] of clips (see :meth:`features`), or of their features [N, dim].
+        """Compute logits float32 [N, classes] of clips (see :meth:`features`), or of their features [N, dim].
 
-        The classifier computes in double precision, as it was fitted (single on MPS, which has no other): the logits of
-        a clip do not depend on the batch, nor on the precision of the backbone.
+        The classifier is computed in float64, as it was fitted (in float32 on MPS, which has no float64). So the logits
+        of given features depend neither on the batch nor on the precision of the backbone.
         """
         features = clips if clips.dim() == 2 else self.features(clips)
         kind = torch.float32 if features.device.type == "mps" else torch.float64
@@ -70,14 +81,17 @@ class FrozenNet(nn.Module):
         return F.linear(inputs, self.classifier.weight.to(kind), self.classifier.bias.to(kind)).float()
 
     def fit(self, features: Tensor, labels: Tensor, folds: Tensor | None) -> tuple[float, Tensor | None]:
-        """Fit the classifier on features [clips, dim] and labels int64 [clips], which takes seconds.
+        """Fit the classifier. This takes seconds.
 
         Args:
-            features, labels: of the clips.
-            folds: int64 [divisions, clips], by which cross-validation chooses the regularisation; None: its default.
+            features: features of the clips, [clips, dim].
+            labels: int64 [clips].
+            folds: folds for the cross-validation that chooses the strength of the regularisation, int64 [divisions,
+                clips]; None: the default strength is used.
 
         Returns:
-            The strength of the regularisation, and the logits of the clips held out; see :func:`cross_validate`.
+            The strength of the regularisation; and the logits of the held-out clips, float64 [clips, classes], or None
+            without ``folds``. See :func:`cross_validate`.
         """
         classes = self.classifier.out_features
         strength, held_out = DEFAULT_STRENGTH, None
@@ -94,5 +108,5 @@ class FrozenNet(nn.Module):
         return strength, held_out
 
     def digest(self) -> str:
-        """Fingerprint of the backbone: its weights and statistics."""
+        """Return a fingerprint of the backbone's weights and statistics."""
         return digest(self.backbone.state_dict())

@@ -1,4 +1,4 @@
-"""Networks over features of frozen networks: the trained head of the CLIP stream (MoCLIP-Lite) and zero-shot."""
+"""Heads on top of frozen networks: the trained head of the CLIP stream (MoCLIP-Lite), and zero-shot classification."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from coviar_mocrop.networks.stream_net import StreamNet
 
 
 class MotionEncoder(FrozenEncoder):
-    """The network of a trained motion stream without its classifier, frozen. For an EfficientNet-B0, dim is 1280."""
+    """The frozen network of a trained motion stream, without its classifier. With EfficientNet-B0, ``dim`` is 1280."""
 
     def __init__(self, stream: StreamNet) -> None:
-        """Take ``stream`` over and remove its classifier."""
+        """Take over ``stream``, which is changed in place: its classifier is removed, and the rest is frozen."""
         super().__init__()
         last = stream.get_submodule(stream.classifier_name)
         self.dim = int(last.in_features if isinstance(last, nn.Linear) else last.in_channels)  # type: ignore[arg-type]
@@ -28,25 +28,29 @@ class MotionEncoder(FrozenEncoder):
         self.stream = stream.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Input features of the classifier [N, dim], averaged over views and segments, of clips [N, V, T, 2, H, W]."""
+        """Encode clips [N, views, T, 2, H, W] as features [N, dim], averaged over views and segments."""
         features: Tensor = self.stream(clips)
         return features
 
     def digest(self) -> str:
-        """Fingerprint of the weights and statistics."""
+        """Return a fingerprint of the weights and statistics."""
         return digest(self.state_dict())
 
 
 class CLIPFusionHead(nn.Module):
-    """The trained head over the features of a clip.
+    """The trained head of the CLIP stream, on the features of a clip.
 
-    Its state holds the head, the frozen motion network, the statistics of the features and CLIP's fingerprint, but not
-    CLIP itself.
+    Its state dict holds the head, the frozen motion network, the statistics of the features and CLIP's fingerprint, but
+    not CLIP itself.
 
     Attributes:
-        motion: the frozen motion network, or None.
-        image_dim, motion_dim: lengths of the two parts of its input; 0 where a part is left out.
-        classifier_name: name of the submodule that is the last layer.
+        motion: the frozen motion network; None: the head does not use motion.
+        image_dim: length of CLIP's features; 0: the head does not use them.
+        motion_dim: length of the motion features; 0: the head does not use them.
+        classifier_name: name of the last layer's submodule.
+        mean: mean of the features over the training clips, float32 [image_dim + motion_dim].
+        deviation: standard deviation of the features over the training clips, float32 [image_dim + motion_dim].
+        clip_digest: fingerprint of CLIP, uint8 [32].
     """
 
     mean: Tensor
@@ -57,10 +61,10 @@ class CLIPFusionHead(nn.Module):
         """Build the head.
 
         Args:
-            settings: width, dropout and standardising.
+            settings: hidden width, dropout, and whether features are standardised.
             num_classes: number of outputs.
-            image_dim: length of CLIP's features; 0: the head does not see them.
-            motion: the frozen motion network; None: the head does not see motion.
+            image_dim: length of CLIP's features; 0: the head does not use them.
+            motion: the frozen motion network; None: the head does not use motion.
         """
         super().__init__()
         self.motion = motion
@@ -79,16 +83,16 @@ class CLIPFusionHead(nn.Module):
         self._fitted = False
 
     def forward(self, features: Tensor) -> Tensor:
-        """Clip logits [N, classes] of features [N, image_dim + motion_dim], CLIP's first."""
+        """Compute clip logits [N, classes] from features [N, image_dim + motion_dim], CLIP's features first."""
         logits: Tensor = self.head((features - self.mean) / self.deviation)
         return logits
 
     def fit(self, features: Tensor, clip: str) -> None:
-        """Prepare for training on features [clips, dim]: keep their mean and deviation, if they are standardised.
+        """Prepare for training: store CLIP's fingerprint and, if features are standardised, their statistics.
 
         Args:
-            features: of the training list.
-            clip: fingerprint of the CLIP that made the first part; empty if there is none.
+            features: features of the training clips, [clips, image_dim + motion_dim].
+            clip: fingerprint of CLIP, hexadecimal; empty if CLIP's features are not used.
         """
         if clip:
             self.clip_digest.copy_(torch.tensor(list(bytes.fromhex(clip)), dtype=torch.uint8))
@@ -100,14 +104,16 @@ class CLIPFusionHead(nn.Module):
 
     @property
     def clip(self) -> str:
-        """Fingerprint of the CLIP whose features the head was trained on; zeros if it was trained on none."""
+        """Fingerprint of the CLIP network whose features the head uses, 64 hexadecimal digits; zeros: it uses none."""
         return bytes(self.clip_digest.cpu().tolist()).hex()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load weights. After :meth:`fit`, weights that were trained on other features are refused.
+        """Load weights, as :meth:`torch.nn.Module.load_state_dict`.
+
+        After :meth:`fit`, weights that were trained on other features are refused.
 
         Raises:
-            RuntimeError: the weights do not fit, or the features differ.
+            RuntimeError: the weights do not fit, or were trained on other features.
         """
         if self._fitted:
             own = self.state_dict()
@@ -118,16 +124,20 @@ class CLIPFusionHead(nn.Module):
 
 
 class ZeroShotHead(nn.Module):
-    """CLIP's zero-shot classifier: 100 times the cosine similarity of a picture to each class. Nothing is trained."""
+    """CLIP's zero-shot classifier: 100 times the cosine similarity of an image to each class. Nothing is trained.
+
+    Attributes:
+        texts: text features of the classes, float32 [classes, D], rows of length 1.
+    """
 
     texts: Tensor
 
     def __init__(self, texts: Tensor) -> None:
-        """Keep the text features [classes, D], rows of length 1."""
+        """Set the text features of the classes, float32 [classes, D], rows of length 1."""
         super().__init__()
         self.register_buffer("texts", texts)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits [N, classes] of picture features [N, D]."""
+        """Compute logits [N, classes] of image features [N, D]."""
         logits: Tensor = TEMPERATURE * nn.functional.normalize(features.float(), dim=-1) @ self.texts.T
         return logits

@@ -1,8 +1,9 @@
-"""MotionSqueeze: motion learned between the features of neighbouring frames (Kwon et al., ECCV 2020).
+"""MotionSqueeze: motion between the features of neighbouring frames (Kwon et al., ECCV 2020).
 
-For every place of a feature map: where in a window round it does the next frame look most alike (correlation), how
-far away is that (soft-argmax) and how alike (confidence). A few light convolutions turn the three numbers back into
-features, which are added to the map. Plain PyTorch; works on any device, map, window and number of frames.
+Each position of a feature map is compared with a window around it in the next frame (correlation). The best match gives
+a displacement (soft-argmax) and a confidence. Four depthwise-separable convolutions turn these three numbers into
+features, which are added to the map. The code is plain PyTorch. It works on any device, and with any map size, odd
+window and number of frames from 2.
 """
 
 from __future__ import annotations
@@ -18,67 +19,67 @@ from coviar_mocrop.errors import ModelError
 
 CorrelationForm = Literal["pairs", "window"]
 TEMPERATURE = 0.01
-"""Of the softmax over a window (Kwon et al., section 3.2)."""
+"""Temperature of the softmax over a window (Kwon et al., section 3.2)."""
 SIGMA = 5.0
-"""Of the Gaussian round the peak, cells (Kwon et al., section 3.2)."""
+"""Standard deviation of the Gaussian around the peak, cells of the feature map (Kwon et al., section 3.2)."""
 
 
 class MotionSqueeze(nn.Module):
-    """Adds motion features to a feature map; see the module's text.
+    """Adds motion features to feature maps; see the description of the module.
 
     Attributes:
         window: side of the search window, cells.
     """
 
     def __init__(self, channels: int, *, width: int = 64, window: int = 15) -> None:
-        """Build it for maps of ``channels`` channels.
+        """Build the module.
 
         Args:
-            channels: of the maps that come in and go out.
-            width: channels that are compared.
-            window: side of the search window, cells, odd; the longest displacement found is ``window // 2``.
+            channels: number of channels of the feature maps.
+            width: number of channels to which features are reduced before they are compared.
+            window: side of the search window, cells; odd. The largest displacement per axis is ``window // 2``.
 
         Raises:
-            ModelError: the window has no middle.
+            ModelError: ``window`` is not odd.
         """
         super().__init__()
         _require_odd(window)
         self.window = window
-        # no ReLU: similarities of signed features spread round zero, so that what does not match scores nothing
+        # no ReLU: similarities of signed features are centred on zero, so that non-matching positions score about zero
         self.reduce = nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))
         self.refine = nn.Sequential(
             _separable(3, 16, 7), _separable(16, 32, 3), _separable(32, 64, 3), _separable(64, channels, 3)
         )
 
     def estimate(self, features: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-        """Where every cell goes by the next frame.
+        """Estimate the displacement of each cell from one frame to the next.
 
         Args:
             features: [N * frames, channels, H, W].
-            frames: of each clip, 2 or more.
+            frames: number of frames per clip, 2 or more.
 
         Returns:
-            displacement [N * (frames - 1), 2, H, W], (x, y), cells, at most ``window // 2`` either way: what is at a
-            cell is that much farther on in the next frame; and confidence [N * (frames - 1), 1, H, W], 0 to 1.
-            Both float32 whatever autocast says (float64 if the features are).
+            displacement [N * (frames - 1), 2, H, W], (x, y) in cells, from -(``window // 2``) to ``window // 2``: the
+            content of a cell moves by this much until the next frame; and confidence [N * (frames - 1), 1, H, W], 0 to
+            1. Both are float32, also under autocast (float64 if the features are).
 
         Raises:
-            ModelError: fewer than 2 frames.
+            ModelError: there are fewer than 2 frames.
         """
         if frames < 2:
             raise ModelError(f"MotionSqueeze compares neighbouring frames; give clips of 2 or more, not {frames}")
         compared = self.reduce(features)
         if compared.dtype in (torch.float16, torch.bfloat16):
-            compared = compared.float()  # the temperature multiplies rounding errors by a hundred
+            compared = compared.float()  # dividing by the temperature multiplies rounding errors by 100
         clips = F.normalize(compared, dim=1, eps=1e-4).unflatten(0, (-1, frames))
         similarity = correlate(clips[:, :-1].flatten(0, 1), clips[:, 1:].flatten(0, 1), self.window)
         return soft_argmax(similarity.relu())
 
     def forward(self, features: Tensor, frames: int) -> Tensor:
-        """Features [N * frames, channels, H, W] with motion features added; the last step serves twice.
+        """Add motion features to features [N * frames, channels, H, W]. The last frame gets those of the frame before.
 
         Raises:
-            ModelError: fewer than 2 frames.
+            ModelError: there are fewer than 2 frames.
         """
         displacement, confidence = self.estimate(features, frames)
         steps = self.refine(torch.cat([displacement / max(self.window // 2, 1), confidence], dim=1))
@@ -88,27 +89,27 @@ class MotionSqueeze(nn.Module):
 
 
 def cheaper_form(height: int, width: int, window: int) -> CorrelationForm:
-    """The form of :func:`correlate` that multiplies less; it is the quicker one too (docs/results/compute.md)."""
+    """Return the form of :func:`correlate` with fewer multiplications. It is also faster (docs/results/compute.md)."""
     return "pairs" if height * width <= window * (width + window - 1) else "window"
 
 
 def correlate(first: Tensor, second: Tensor, window: int, form: CorrelationForm | None = None) -> Tensor:
-    """Inner products of every cell with the cells of a window round it in another map.
+    """Compute inner products of each cell with the cells in a window around it in another map.
 
     Args:
         first: [M, C, H, W].
         second: [M, C, H, W].
-        window: side of the window, cells, odd.
-        form: ``pairs`` multiplies all cells with all others and picks: for small maps, its memory grows with the
-            square of the map. ``window`` multiplies row by row: memory M * H * W * (window^2 + W). None takes
+        window: side of the window, cells; odd.
+        form: algorithm. ``pairs`` multiplies all pairs of cells and selects those in the window. It suits small maps:
+            memory grows with (H * W)^2. ``window`` multiplies row by row; memory M * H * W * (window^2 + W). None:
             :func:`cheaper_form`.
 
     Returns:
-        [M, H, W, window, window]; entry (y, x, i, j) belongs to the displacement (x, y) = (j, i) - window // 2 and
-        is zero where that leaves the map.
+        [M, H, W, window, window]. Entry (y, x, i, j) belongs to the displacement (j, i) - window // 2 in (x, y). It is
+        zero if the displaced cell lies outside the map.
 
     Raises:
-        ModelError: the window has no middle.
+        ModelError: ``window`` is not odd.
     """
     _require_odd(window)
     form = form or cheaper_form(first.shape[-2], first.shape[-1], window)
@@ -117,17 +118,17 @@ def correlate(first: Tensor, second: Tensor, window: int, form: CorrelationForm 
 
 
 def soft_argmax(similarity: Tensor, *, temperature: float = TEMPERATURE, sigma: float = SIGMA) -> tuple[Tensor, Tensor]:
-    """The place of the peak, between cells too, and its height (Kwon et al., section 3.2).
+    """Find the position of the peak with sub-cell precision, and its height (Kwon et al., section 3.2).
 
-    A Gaussian round the peak keeps a second one far away from pulling the mean towards it.
+    A Gaussian weight around the peak keeps a second, distant peak from shifting the result.
 
     Args:
         similarity: [M, H, W, window, window], 0 or more.
-        temperature: of the softmax.
-        sigma: of the Gaussian, cells.
+        temperature: temperature of the softmax.
+        sigma: standard deviation of the Gaussian, cells.
 
     Returns:
-        displacement [M, 2, H, W], (x, y), cells; and the peak [M, 1, H, W].
+        displacement [M, 2, H, W], (x, y) in cells; and height of the peak [M, 1, H, W].
     """
     window = similarity.shape[-1]
     flat = similarity.flatten(3)
@@ -144,7 +145,7 @@ def soft_argmax(similarity: Tensor, *, temperature: float = TEMPERATURE, sigma: 
 
 
 def _all_pairs(first: Tensor, second: Tensor, window: int) -> Tensor:
-    """One product of all cells with all cells; the window is picked from it."""
+    """One matrix product of all pairs of cells, from which the window is selected."""
     height, width = first.shape[-2:]
     reach = window // 2
     products = torch.bmm(first.flatten(2).transpose(1, 2), second.flatten(2)).unflatten(2, (height, width))
@@ -158,7 +159,7 @@ def _all_pairs(first: Tensor, second: Tensor, window: int) -> Tensor:
 
 
 def _windowed(first: Tensor, second: Tensor, window: int) -> Tensor:
-    """Every row with the rows of the window, as small matrix products; of each product the diagonal band counts."""
+    """Matrix products of each row with the rows of its window. A diagonal band of each product is selected."""
     height, width = first.shape[-2:]
     reach = window // 2
     wide = width + 2 * reach
@@ -187,6 +188,6 @@ def _require_odd(window: int) -> None:
 
 
 def _no_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Matrix products in the precision of what goes in."""
+    """Compute matrix products in the precision of their inputs."""
     known = torch.amp.is_autocast_available(device.type)
     return torch.autocast(device.type, enabled=False) if known else nullcontext()

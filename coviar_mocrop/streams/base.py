@@ -1,7 +1,7 @@
-"""What a stream is: the frames it wants of a clip, its network, its normalisation and its cost.
+"""The interface of a stream: the frames that it reads of a clip, its network, its normalisation and its cost.
 
-A stream is one file in this folder. Its class registers itself, and every other part of the project (training,
-testing, fusion, prediction, export) works with it through the methods below. See docs/howto/adding_a_stream.md.
+A stream is one file in this folder. Its class registers itself. All other parts of the project (training, testing,
+fusion, prediction, export) use it through the methods below. See docs/howto/adding_a_stream.md.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Stream(ABC):
     """One stream of a clip and its network.
 
     Attributes:
-        name: in settings, score files and folders.
-        title: for people.
+        name: name in settings, score files and folders.
+        title: display name.
         fusion_weight: default weight in late fusion.
-        rank: place in tables; the lowest comes first.
+        rank: position in tables; the lowest rank comes first.
         trainable: False for a stream that is only tested.
         config: settings of the run.
-        classes: names, in the order of the labels.
-        network: takes what :meth:`inputs` gives, returns clip logits [N, classes].
-        form: what the videos that it learned from were transcoded to; None where they were not, or nobody knows.
+        classes: class names, in the order of the labels.
+        network: takes what :meth:`inputs` returns, and returns clip logits [N, classes].
+        form: form that the training videos were transcoded to; None if they were not transcoded, or it is not known.
     """
 
     name: ClassVar[str]
@@ -61,11 +61,13 @@ class Stream(ABC):
 
         Args:
             config: settings of the run.
-            classes: names, in the order of the labels.
-            weights: load the initial weights that the settings name; False where a checkpoint brings them all.
+            classes: class names, in the order of the labels.
+            weights: whether to load the initial weights that the settings name; False if a checkpoint holds them all.
 
         Raises:
-            ConfigError, ModelError, CheckpointError: as the settings deserve.
+            ConfigError: the settings do not fit together.
+            ModelError: the settings name an unknown network, or one that does not fit the stream.
+            CheckpointError: the initial weights cannot be used.
         """
         self.config, self.classes = config, tuple(classes)
         self.check()
@@ -80,18 +82,18 @@ class Stream(ABC):
 
     @abstractmethod
     def create_network(self, *, weights: bool) -> nn.Module:
-        """The network; see :meth:`__init__` for ``weights``."""
+        """Build the network. ``weights`` says whether to load the initial weights that the settings name."""
 
     @abstractmethod
     def views(
         self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None
     ) -> dict[str, View]:
-        """What to read of a clip, by any names.
+        """The views to read of a clip, by name. A stream chooses the names.
 
         Args:
-            num_frames: of the clip.
-            gops: of the clip, display order.
-            generator: in training, what random frames and windows are drawn from; None in testing.
+            num_frames: number of frames of the clip.
+            gops: GOPs of the clip, in display order.
+            generator: draws random frames and windows in training; None in testing.
         """
 
     @abstractmethod
@@ -100,34 +102,34 @@ class Stream(ABC):
 
     @abstractmethod
     def cost(self) -> StreamCost:
-        """What testing a clip costs, in multiply-adds."""
+        """Multiply-adds of testing a clip."""
 
     @property
     def scaling(self) -> dict[str, Any] | None:
-        """What other programs have to do to the frames of an exported network; None: it cannot be exported."""
+        """How frames are scaled before the network, for other programs; None: the stream cannot be exported."""
         return None
 
     @property
     def wants(self) -> FrameViews | None:
-        """For a stream over frames of one kind: sampling, windows and size, which an export keeps; None for others."""
+        """Sampling, windows and size of a stream over frames of one kind, for an export; None for other streams."""
         return None
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return next(chain(self.network.parameters(), self.network.buffers()), torch.empty(0)).device
 
     @property
     def feature_dims(self) -> Mapping[str, int]:
-        """For a stream on frozen networks: length of the features of each view, in the order in which they are joined.
+        """Length of the features of each view, in the order in which they are joined, for a stream on frozen networks.
 
-        They are computed once a clip, and take the place of frames in training and testing. Empty: the stream looks at
-        frames.
+        Features are computed once per clip and replace frames in training and testing. Empty: the stream has no
+        features and takes frames.
         """
         return {}
 
     def made_by(self, view: str) -> dict[str, Any]:
-        """Everything that decides the features of a view, as JSON values; see :attr:`feature_dims`."""
+        """Everything that determines the features of a view, as JSON values; see :attr:`feature_dims`."""
         raise NotImplementedError(f"{type(self).__name__} has feature_dims, so it must define made_by")
 
     def view_features(self, view: str, frames: Frames) -> Tensor:
@@ -135,11 +137,11 @@ class Stream(ABC):
         raise NotImplementedError(f"{type(self).__name__} has feature_dims, so it must define view_features")
 
     def start_training(self, features: Tensor | None) -> None:  # noqa: B027
-        """Called once before training, with the features [clips, dim] of the training list where there are any."""
+        """Prepare training. It is called once, with the features [clips, dim] of the training list if there are any."""
 
     @classmethod
     def is_fitted(cls, config: Config) -> bool:
-        """Whether the network is trained in one go, by :meth:`fit`; else step by step."""
+        """Whether the network is trained in one call of :meth:`fit`, not step by step."""
         return False
 
     @property
@@ -148,21 +150,21 @@ class Stream(ABC):
         return self.is_fitted(self.config)
 
     def fit(self, features: Tensor, labels: Tensor, folds: Tensor | None) -> Tensor | None:
-        """Train the network in one go; see :attr:`fitted`.
+        """Train the network in one call; see :attr:`fitted`.
 
         Args:
             features: float32 [clips, dim]; see :attr:`feature_dims`.
             labels: int64 [clips].
-            folds: int64 [divisions, clips], by which cross-validation chooses what is to be chosen; None: all is the
-                default.
+            folds: int64 [divisions, clips], the folds of cross-validation, which chooses hyperparameters. None: they
+                have their defaults.
 
         Returns:
-            Logits float64 [clips, classes] of each clip when it was held out with its fold; None without folds.
+            Logits float64 [clips, classes] of each clip, from the fits in which it was held out; None without folds.
         """
         raise NotImplementedError(f"{type(self).__name__} is fitted, so it must define fit")
 
     def rules(self) -> dict[str, Any]:
-        """How a clip becomes the network's input, as JSON values: they stand in checkpoints and on cards."""
+        """How a clip becomes the network's input, as JSON values, for checkpoints and cards."""
         config = self.config
         return {
             "videos": None if self.form is None else self.form._asdict(),
@@ -182,7 +184,7 @@ class Stream(ABC):
         }
 
     def description(self) -> dict[str, Any]:
-        """What a score file says of the stream."""
+        """The facts about the stream that a score file stores."""
         cost, config = self.cost(), self.config
         return {
             "stream": self.name,
@@ -199,7 +201,7 @@ class Stream(ABC):
         }
 
     def encode(self, read: ReadViews) -> Tensor:
-        """The network's input, batch size 1, for one clip that was read, on the network's device."""
+        """The network's input for one clip that was read: a batch of 1, on the network's device."""
         device = self.device
         batch = {
             name: Frames(
@@ -218,7 +220,7 @@ class Stream(ABC):
         return light
 
     def without_network(self) -> Stream:
-        """The same stream for reading processes, which need no network."""
+        """The same stream without its network, for data-loading processes."""
         light = copy.copy(self)
         light.network = nn.Identity()
         return light
@@ -229,7 +231,7 @@ _registry: dict[str, type[Stream]] = {}
 
 
 def register(stream: S) -> S:
-    """Class decorator: make a stream known by its ``name``.
+    """Class decorator that registers a stream by its ``name``.
 
     Raises:
         ConfigError: another stream has this name.
@@ -244,7 +246,7 @@ def register(stream: S) -> S:
 
 
 def stream_names() -> tuple[str, ...]:
-    """All streams there are: the modules of this folder, and those that other packages add."""
+    """The names of all streams: those of this folder, and those that other packages add."""
     for module in pkgutil.iter_modules(streams.__path__):
         importlib.import_module(f"{streams.__name__}.{module.name}")
     for entry in entry_points(group=ENTRY_POINTS):
@@ -258,7 +260,7 @@ def stream_class(name: str) -> type[Stream]:
     Raises:
         ConfigError: there is no such stream.
     """
-    if name in _registry:  # looking for streams takes a while
+    if name in _registry:  # importing all streams takes a while
         return _registry[name]
     names = stream_names()
     if name not in names:

@@ -19,12 +19,12 @@ from coviar_mocrop.clips.cache import boxes_made_by
 from coviar_mocrop.clips.reader import View
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import Window, middle_square
+from coviar_mocrop.config import build_config
 from coviar_mocrop.errors import CheckpointError, ConfigError
 from coviar_mocrop.flops import StreamCost, count_flops
 from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.networks.clip import CLIPEncoder, FrozenEncoder, feature_dim, picture_tower
 from coviar_mocrop.networks.clip import title as clip_title
-from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.fusion_head import CLIPFusionHead, MotionEncoder
 from coviar_mocrop.networks.stream_net import StreamNet
 from coviar_mocrop.streams.base import Stream, register
@@ -239,7 +239,7 @@ class CLIPStream(CLIPPictures):
             raise CheckpointError(
                 f"{path}: is of the {trained.get('stream')} stream; clip.motion must name a motion stream's"
             )
-        model = ModelConfig.model_validate(trained["model"])
+        model = build_config(trained, (), str(path)).model
         if model.freeze:
             raise CheckpointError(
                 f"{path}: its network is frozen but for a linear classifier; train a motion stream as a whole "

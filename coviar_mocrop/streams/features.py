@@ -15,7 +15,7 @@ from coviar_mocrop.streams.base import Stream
 
 
 class FeatureStream(Stream):
-    """A stream whose own network takes features of frozen networks, in single precision."""
+    """A stream whose own network takes features of frozen networks. Features are computed in float32."""
 
     @abstractmethod
     def encoders(self) -> dict[str, FrozenEncoder]:

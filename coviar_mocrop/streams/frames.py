@@ -26,7 +26,7 @@ from coviar_mocrop.streams.base import Stream
 
 _DECIDE_FEATURES = {"test_segments", "test_crops", "frames", "stride"}
 _FRAMES_AT_ONCE = 4
-"""Frames that a CPU makes into features together: so few fit its cache, and take 0.6 of the time that 16 take."""
+"""Number of frames of which a CPU computes features together. 4 fit its cache and take 0.6 of the time that 16 take."""
 logger = logging.getLogger(__name__)
 
 
@@ -96,7 +96,7 @@ class FrameStream(Stream):
         assert self.frozen is not None
         device = frames.pixels.device
         dtype = precision_of(self.config.train, device)
-        # the same number in testing and predicting, so that the bits are the same
+        # the same number of frames in testing and prediction, so that both give the same bits
         self.frozen.backbone.frames_at_once = _FRAMES_AT_ONCE if device.type == "cpu" else None
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             return self.frozen.features(self.normalise(both_ways(frames, self.mirror)))
@@ -122,7 +122,7 @@ class FrameStream(Stream):
         return {"frames": self.wants.view(frames, generator)}
 
     def sample(self, num_frames: int, gops: Sequence[Gop], generator: np.random.Generator | None = None) -> list[int]:
-        """The frames to read, in order of time: one from each segment (TSN). Arguments: see :meth:`Stream.views`."""
+        """The frames to read, ascending: one from each segment (TSN). Arguments are those of :meth:`Stream.views`."""
         return self.wants.sample(num_frames, gops, generator)
 
     @property
@@ -131,9 +131,9 @@ class FrameStream(Stream):
         return FrameViews(self.name, self.kind, self.config.input, self.config.size)
 
     def inputs(self, batch: Inputs) -> Tensor:
-        """Network input float32 [N, V, T, C, size, size], V views of each clip (windows, plain and mirrored).
+        """The network's input, float32 [N, V, T, C, size, size]: T frames in V windows, some of them mirrored.
 
-        Features [N, dim] of a frozen network.
+        For a frozen network, it is the features [N, dim].
         """
         if FEATURES in batch:
             return cast(Tensor, batch[FEATURES])
@@ -143,24 +143,27 @@ class FrameStream(Stream):
         return self.normalise(both_ways(frames, self.mirror))
 
     def logits(self, windows: Tensor) -> Tensor:
-        """Logits float32 [N, classes] of a test clip's windows as they are read, uint8 [N, W, T, C, size, size].
+        """Logits float32 [N, classes] of test clips, from their windows as they are read.
 
-        This is what is exported: one precision, and all frames together.
+        This is what is exported. It computes in one precision, and all frames together.
+
+        Args:
+            windows: uint8 [N, W, T, C, size, size].
         """
-        if self.config.input.test_crops == 10:  # the corners and the middle; mirrored, they have no pixels of their own
+        if self.config.input.test_crops == 10:  # five windows are read; the mirrored ones are made here
             windows = torch.cat([windows, self.mirror(windows)], dim=1)
         return cast(Tensor, self.network(self.normalise(windows)))
 
     @abstractmethod
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Frames uint8 [N, V, T, C, H, W] as the network wants them, float32."""
+        """Scale frames uint8 [N, V, T, C, H, W] for the network: float32 of the same shape."""
 
     def mirror(self, pixels: Tensor) -> Tensor:
-        """Frames uint8 [..., C, H, W] flipped left to right."""
+        """Flip frames uint8 [..., C, H, W] left to right."""
         return pixels.flip(-1)
 
     def cost(self) -> StreamCost:
-        """See :meth:`Stream.cost`. A network over time is counted by the clip."""
+        """See :meth:`Stream.cost`. A network over time is counted on a whole clip."""
         network, inputs = cast(StreamNet, self.network), self.config.input
         length = inputs.test_segments if network.temporal else 1
         clip = count_flops(network, (1, length, network.in_channels, self.config.size, self.config.size))
@@ -168,7 +171,10 @@ class FrameStream(Stream):
 
 
 def both_ways(frames: Frames, mirror: Callable[[Tensor], Tensor]) -> Tensor:
-    """The views of a batch, uint8 [N, V, T, C, H, W]: each window plain or mirrored, or all plain, then mirrored."""
+    """The windows of a batch, uint8 [N, V, T, C, H, W], mirrored as ``frames`` says.
+
+    If all windows are wanted both ways, the mirrored ones follow the others, and V is twice the number of windows.
+    """
     pixels, mirrored = frames
     if mirrored.shape[1] == 2 * pixels.shape[1]:
         return torch.cat([pixels, mirror(pixels)], dim=1)
@@ -176,5 +182,5 @@ def both_ways(frames: Frames, mirror: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def per_channel(values: Sequence[float], like: Tensor) -> Tensor:
-    """One float32 value a channel, [C, 1, 1], on the device of ``like``."""
+    """One float32 value per channel, [C, 1, 1], on the device of ``like``."""
     return torch.tensor(values, device=like.device).view(-1, 1, 1)

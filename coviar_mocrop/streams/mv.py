@@ -1,4 +1,4 @@
-"""The motion stream: accumulated motion vectors, two channels (CoViAR, Wu et al., CVPR 2018, section 3)."""
+"""The motion stream: accumulated motion, two channels (CoViAR, Wu et al., CVPR 2018, section 3)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def normalise_motion(pixels: Tensor) -> Tensor:
 
 
 def mirror_motion(pixels: Tensor) -> Tensor:
-    """8-bit motion uint8 [..., 2, H, W] flipped left to right, x negated: 128 is zero, 0 and 255 are the ends."""
+    """Flip 8-bit motion, uint8 [..., 2, H, W], left to right, and negate x. Zero is 128; the ends 0 and 255 swap."""
     flipped = pixels.flip(-1)
     x = flipped[..., 0, :, :]
     negated = (256 - x.int()).clamp_(max=255).masked_fill_(x == 255, 0)

@@ -1,4 +1,4 @@
-"""The residual stream: what motion since the I-frame does not explain (CoViAR, Wu et al., CVPR 2018, section 3)."""
+"""The residual stream: accumulated residuals, RGB (CoViAR, Wu et al., CVPR 2018, section 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLIP's zero-shot classifier as a stream: it knows the class names, and nothing is trained."""
+"""CLIP's zero-shot classifier as a stream. It uses the names of the classes, and nothing is trained."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ class ZeroShotStream(CLIPPictures):
         return ZeroShotHead(class_features(prompts, self.encoder.encode_text))
 
     def cost(self) -> StreamCost:
-        """CLIP's picture tower on every frame it looks at."""
+        """See :meth:`Stream.cost`: CLIP's image tower on each frame."""
         return StreamCost(self._tower_flops(), self.config.clip.frames)
