@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.stream_net import create_network
 from coviar_mocrop.training.config import RateFactors, TrainConfig
-from coviar_mocrop.training.optim import create_optimizer, create_schedule, parameter_groups
+from coviar_mocrop.training.optim import create_optimizer, create_schedule, mixup, parameter_groups
 
 
 def test_rate_factors_and_weight_decay_reach_the_right_parameters() -> None:
@@ -26,6 +28,22 @@ def test_rate_factors_and_weight_decay_reach_the_right_parameters() -> None:
     assert named["backbone.layer1.0.conv1.weight"] == (0.01, 0.1)
 
 
+def test_the_motion_module_learns_as_fast_as_the_classifier() -> None:
+    """Neither is pretrained."""
+    settings = TrainConfig(lr=1.0, rate_factors=RateFactors(classifier=1, stem=0.1, rest=0.01))
+    network = create_network(3, 5, ModelConfig(backbone="resnet18", motion_squeeze=True))
+    rate = {id(p): g["lr"] for g in parameter_groups(network, settings) for p in g["params"]}
+    assert network.motion_squeeze is not None
+    assert {rate[id(parameter)] for parameter in network.motion_squeeze.parameters()} == {1.0}
+    assert rate[id(network.get_parameter("backbone.layer1.0.conv1.weight"))] == 0.01
+
+
+def test_no_kind_of_normalisation_decays() -> None:
+    kinds = [torch.nn.BatchNorm2d(4), torch.nn.LayerNorm(4), torch.nn.GroupNorm(2, 4)]
+    for group in parameter_groups(torch.nn.Sequential(*kinds), TrainConfig(weight_decay=0.1)):
+        assert group["weight_decay"] == 0
+
+
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [
@@ -33,6 +51,9 @@ def test_rate_factors_and_weight_decay_reach_the_right_parameters() -> None:
         ({"schedule": "constant"}, [1, 1, 1, 1]),
         ({"schedule": "cosine"}, [1, 0.8536, 0.5, 0.1464]),
         ({"schedule": "step", "steps": (2,), "warmup_epochs": 1}, [0.25, 1, 0.1, 0.1]),
+        ({"schedule": "step", "steps": (1,), "warmup_epochs": 2}, [1 / 7, 4 / 7, 0.1, 0.1]),  # never at the full rate
+        ({"schedule": "cosine", "warmup_epochs": 1}, [0.25, 1, 0.75, 0.25]),
+        ({"schedule": "cosine", "warmup_epochs": 4}, [1 / 12, 4 / 12, 7 / 12, 10 / 12]),  # to the last step but one
     ],
 )
 def test_schedules(schedule: dict[str, Any], expected: list[float]) -> None:
@@ -80,3 +101,15 @@ def test_optimizers(name: Any, kind: str) -> None:
     assert optimizer.defaults["lr"] == 0.5
     assert optimizer.defaults["fused"]  # one pass over all weights
     assert optimizer.defaults["momentum" if name == "sgd" else "eps"] == (0.7 if name == "sgd" else 1e-3)
+
+
+def test_mixup_favours_neither_clip_of_a_pair() -> None:
+    """Beta(a, a) has mean 1/2 and variance 1 / (8 a + 4)."""
+    generator, weights = np.random.default_rng(0), []
+    for _ in range(2000):
+        inputs, targets = mixup(torch.tensor([[1.0], [0.0]]), torch.tensor([0, 1]), 2, 0.3, generator)
+        assert torch.equal(inputs[:, 0], targets[:, 0])
+        weights += [float(targets[0, 0])] if not torch.equal(targets, torch.eye(2)) else []
+    assert len(weights) > 800
+    assert np.mean(weights) == pytest.approx(0.5, abs=0.05)
+    assert np.var(weights) == pytest.approx(1 / 6.4, abs=0.02)

@@ -16,8 +16,9 @@ from demo import outcome, same, small_config, small_configs
 import coviar_mocrop.training.trainer as trainer_module
 from coviar_mocrop.checkpoint import load_checkpoint
 from coviar_mocrop.config import Config
-from coviar_mocrop.errors import ConfigError, Interrupted
-from coviar_mocrop.training.state import save_state
+from coviar_mocrop.errors import ConfigError, DataError, Interrupted
+from coviar_mocrop.training.fitting import train_streams
+from coviar_mocrop.training.saving import save_state
 from coviar_mocrop.training.trainer import train, train_step
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -194,6 +195,21 @@ def test_runs_that_cannot_share_their_clips_are_refused(
         train(configs)
     assert "\n" not in str(e.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_clip_in_both_lists_is_refused_before_anything_is_removed(demo: Path, tmp_path: Path, freeze: bool) -> None:
+    clips = (demo / "lists/train_split1.txt").read_text().splitlines()[-1:]
+    (tmp_path / "val.txt").write_text("\n".join([(demo / "lists/test_split1.txt").read_text(), *clips]))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/last.pt").touch()
+    data, model = {"val_list": str(tmp_path / "val.txt")}, {"freeze": freeze}
+    with pytest.raises(DataError) as caught:
+        train_streams({"mv": small_config(demo, tmp_path / "run", data=data, model=model)}, overwrite=True)
+    lists = f"{demo}/lists/train_split1.txt and {tmp_path}/val.txt"
+    remedy = "name each clip in one of them, or set data.val_list=null"
+    assert str(caught.value) == f"{lists}: 1 clip in both lists, first {clips[0].split()[0]}; {remedy}"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["last.pt"]
 
 
 def test_two_of_one_stream_are_refused(demo: Path, tmp_path: Path) -> None:

@@ -22,25 +22,29 @@ from hypothesis import strategies as st
 import coviar_mocrop.training.trainer as trainer_module
 from coviar_mocrop.bitstream import Gop
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
+from coviar_mocrop.clips.cache import open_box_cache
+from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.clips.reader import ReadViews
+from coviar_mocrop.clips.stores import open_store
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError, ListError
 from coviar_mocrop.files import write_json
 from coviar_mocrop.flops import count_flops
 from coviar_mocrop.inference.export import export_run
-from coviar_mocrop.inference.show import log_pictures
 from coviar_mocrop.inference.testing import load_stream, score_checkpoint, score_streams
 from coviar_mocrop.mocrop import MoCropSettings
 from coviar_mocrop.networks.config import ModelConfig
 from coviar_mocrop.networks.stream_net import create_network
-from coviar_mocrop.runtime import Group, choose_runtime
+from coviar_mocrop.runtime import ALONE, Group, choose_runtime
 from coviar_mocrop.streams.base import create_stream
 from coviar_mocrop.training import setup
 from coviar_mocrop.training.config import RateFactors, TrainConfig
 from coviar_mocrop.training.dry_run import dry_run
 from coviar_mocrop.training.optim import mixup, parameter_groups
-from coviar_mocrop.training.state import TrainState, save_state
+from coviar_mocrop.training.saving import load_state, save_state
+from coviar_mocrop.training.state import TrainState
+from coviar_mocrop.viz.show import log_pictures
 
 
 def train(config: Config, **options: Any) -> Path:
@@ -74,6 +78,16 @@ def test_a_run_leaves_everything_behind(demo: Path, tmp_path: Path) -> None:
     part = json.loads((folder / "run.json").read_text())["parts"][0]
     assert part["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert {"command", "started", "python", "system", "compute", "processes"} <= part.keys()
+
+
+def test_the_boxes_of_both_lists_are_kept(demo: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"data": {"cache": str(tmp_path / "cache")}, "train": {"epochs": 1, "val_every": 1}}
+    config = small_config(demo, tmp_path / "run", setting="attention", **changes)
+    train(config)
+    boxes = open_box_cache(config.data, config.mocrop, open_store(config.data))
+    for part in ("train", "val"):
+        names = [clip.path for clip in read_videos(config.data, part).clips]
+        assert all(boxes.get(name) is not None for name in names), part
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
@@ -420,12 +434,29 @@ def test_checkpoints_are_refused_with_reason(trained: Path, tmp_path: Path) -> N
         load_stream(tmp_path / "wrong.pt")
 
 
-def test_a_checkpoint_of_another_optimizer_is_refused(demo: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_taken_up_is_refused(demo: Path, trained: Path, tmp_path: Path) -> None:
+    """One error that names the file, whatever a part of it is or lacks; nothing of it is run."""
+    (trainer,) = setup.prepare({"mv": small_config(demo, tmp_path)}, ALONE).trainers
     content = load_checkpoint(trained.parent / "last.pt")
-    content["optimizer"] = {"state": {}, "param_groups": []}
-    save_checkpoint(tmp_path / "last.pt", content)
-    with pytest.raises(CheckpointError, match="cannot be resumed from, because its optimizer or schedule"):
-        train(small_config(demo, tmp_path), resume=True)
+    without_train = {key: value for key, value in content["config"].items() if key != "train"}
+    changes: dict[str, Any] = dict.fromkeys(("epoch", "step", "history", "lists", "sums", "optimizer"), "x")
+    for part, value in [
+        *changes.items(),
+        ("epoch", torch.zeros(3)),
+        ("history", [1]),
+        ("sums", {**content["sums"], "loss": "x"}),
+        ("optimizer", {"state": {}, "param_groups": []}),
+        ("optimizer", {"state": 1, "param_groups": 1}),
+        ("config", without_train),
+    ]:
+        torch.save({**content, part: value}, tmp_path / "last.pt")
+        with pytest.raises(CheckpointError, match=rf"^{tmp_path}/last\.pt: ") as caught:
+            load_state(trainer)
+        assert "\n" not in str(caught.value)
+    for part in ("epoch", "step", "history", "sums", "optimizer", "schedule", "scaler"):
+        torch.save({key: value for key, value in content.items() if key != part}, tmp_path / "last.pt")
+        with pytest.raises(CheckpointError, match=rf"^{tmp_path}/last\.pt: "):
+            load_state(trainer)
 
 
 class Malicious:

@@ -1,1 +1,1 @@
-"""Training one stream or several together."""
+"""Train one stream, or several together."""

@@ -60,7 +60,8 @@ class TrainConfig(BaseConfig):
     save_minutes: float = Field(
         10.0,
         ge=0,
-        description="Minutes between checkpoints to resume from (0: after every step). The end is always saved.",
+        description="Minutes between checkpoints to resume from (0: after every step). The end of a run is always "
+        "saved.",
     )
     sync_bn: bool = Field(False, description="Compute BatchNorm statistics across all processes.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
@@ -77,8 +78,8 @@ class TrainConfig(BaseConfig):
     )
     deterministic: bool = Field(
         True,
-        description="On GPUs, use only algorithms that give the same bits every time. false: choose the fastest by "
-        "trying them. On CPUs results are always the same bits.",
+        description="On GPUs, use only deterministic algorithms, which give the same bits every time. false: let cuDNN "
+        "choose the fastest algorithms by trying them. Results on CPUs are always the same bits.",
     )
     compile: bool = Field(
         False,

@@ -1,4 +1,4 @@
-"""A run in small: one step of training and one batch of validation, on the real clips, before days are spent on it."""
+"""Dry run: one training step and one validation batch on the real clips, to find problems before a long run."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ from coviar_mocrop.messages import counted
 from coviar_mocrop.runtime import ALONE
 from coviar_mocrop.streams.base import stream_class
 from coviar_mocrop.training.fitting import resolve_freeze
+from coviar_mocrop.training.run import Trainer
 from coviar_mocrop.training.run_folder import RunFolder
-from coviar_mocrop.training.setup import Trainer, prepare
+from coviar_mocrop.training.setup import prepare
 from coviar_mocrop.training.steps import read_steps, sync_step
 from coviar_mocrop.training.trainer import train_step
 
 
 def dry_run(configs: Mapping[str, Config], *, again: bool = False) -> list[str]:
-    """Do one step and one batch of validation; of frozen networks, compute features. Only caches are written.
+    """Do one training step and one validation batch. For frozen networks, compute the features instead.
+
+    Only caches are written.
 
     Args:
-        configs: by name.
-        again: whether the run is to go on with one that is there, or to replace it.
+        configs: settings of each stream, by name.
+        again: whether the run will resume or replace an existing one. If false, existing runs are reported.
 
     Returns:
-        What it found, as lines: shapes, parameters, GFLOPs, times, memory.
+        Lines of a report: shapes, parameters, GFLOPs, times, memory.
 
     Raises:
-        CoviarMocropError: whatever the run itself would have met at its start.
+        CoviarMocropError: any error that the run itself would raise at its start.
     """
     configs = resolve_freeze(configs)
     fitted = {name: config for name, config in configs.items() if stream_class(config.stream).is_fitted(config)}
@@ -47,7 +50,7 @@ def dry_run(configs: Mapping[str, Config], *, again: bool = False) -> list[str]:
 
 
 def _fitted(configs: Mapping[str, Config]) -> list[str]:
-    """Streams that are trained in one go: nearly all of their time is that of the features."""
+    """Report on streams with a frozen network. Nearly all of their training time goes into computing features."""
     start = time.perf_counter()
     run = prepare(configs, ALONE)
     spent = time.perf_counter() - start
@@ -65,7 +68,7 @@ def _fitted(configs: Mapping[str, Config]) -> list[str]:
 
 
 def _step(configs: Mapping[str, Config]) -> list[str]:
-    """Streams that are trained step by step."""
+    """Report on streams that are trained step by step."""
     run = prepare(configs, ALONE)
     shared, names = run.trainers[0].config, [trainer.stream.name for trainer in run.trainers]
     read = next(read_steps(run.loader, shared.train.accumulate), None)
@@ -129,7 +132,7 @@ def _describe(trainer: Trainer, inputs: str) -> list[str]:
 
 
 def _memory(device: torch.device) -> str:
-    """Peak so far: of the GPU where there is one, else of this process."""
+    """Peak memory so far: of the GPU if it is used, else of this process."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated(device) / 1e9:.2f} GB at most"
     try:

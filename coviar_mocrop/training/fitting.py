@@ -1,8 +1,8 @@
-"""Training in one go, for streams whose network is frozen but for a linear classifier.
+"""Fit streams whose network is frozen except for a linear classifier.
 
-Few clips are too few to hold some of them back. So the classifier is fitted on the training and the validation list
-together, and everything that is chosen is chosen by cross-validation over their groups: the strength of the
-regularisation, and afterwards the weights of the fusion, from what each clip got when it was held out.
+This is meant for small data sets, where holding out validation clips would cost too much. So the classifier is fitted
+on the training and validation lists together. Cross-validation over groups of clips chooses the strength of the
+regularisation. The scores that each clip gets while it is held out serve later to choose the fusion weights.
 """
 
 from __future__ import annotations
@@ -26,37 +26,39 @@ from coviar_mocrop.errors import DataError
 from coviar_mocrop.runtime import process_group
 from coviar_mocrop.scores import Scores, save_scores
 from coviar_mocrop.streams.base import stream_class
-from coviar_mocrop.training.metrics import Metrics
+from coviar_mocrop.training.run import Draw, Run, Trainer
 from coviar_mocrop.training.run_folder import RunFolder
-from coviar_mocrop.training.setup import Draw, Run, Trainer
+from coviar_mocrop.training.state import Metrics
 from coviar_mocrop.training.trainer import begin, best_files, finish_epoch, train
 
 FOLDS = 5
 DIVISIONS = 5
-"""Of the cross-validation, where there are as many groups."""
+"""The cross-validation divides the clips this many times into at most ``FOLDS`` folds."""
 
 
 FEW_CLIPS = 500
-"""Training lists with fewer are few (``model.freeze``)."""
+"""``model.freeze=few`` freezes the network if the training list has fewer clips than this."""
 
 
 def train_streams(
     configs: Mapping[str, Config], *, resume: bool = False, overwrite: bool = False, draw: Draw | None = None
 ) -> dict[str, Path]:
-    """Train streams: frozen networks in one go, the others step by step (:func:`train`, which has the arguments).
+    """Train streams: fit those with frozen networks, and train the others step by step.
+
+    For the arguments see :func:`~coviar_mocrop.training.trainer.train`.
 
     Returns:
-        By name, the path of ``best.pt``.
+        The path of ``best.pt``, by name.
 
     Raises:
-        CoviarMocropError: see :func:`train`.
+        CoviarMocropError: see :func:`~coviar_mocrop.training.trainer.train`.
     """
     configs = resolve_freeze(configs)
     fitted = {name: config for name, config in configs.items() if _is_fitted(config)}
     others = {name: config for name, config in configs.items() if name not in fitted}
     best: dict[str, Path] = {}
     if not (resume or overwrite):
-        for config in configs.values():  # of those that come second, too
+        for config in configs.values():  # all of them, before the first is trained
             RunFolder(config.output).require_free()
     if fitted:
         best |= fit(fitted, resume=resume, overwrite=overwrite, draw=draw)
@@ -66,7 +68,7 @@ def train_streams(
 
 
 def resolve_freeze(configs: Mapping[str, Config]) -> dict[str, Config]:
-    """Settings in which ``model.freeze`` is true or false.
+    """Replace ``model.freeze=few`` by true or false, according to the weights and the length of the training list.
 
     Raises:
         CoviarMocropError: a list cannot be read.
@@ -74,7 +76,7 @@ def resolve_freeze(configs: Mapping[str, Config]) -> dict[str, Config]:
     resolved = {}
     for name, config in configs.items():
         freeze = config.model.freeze
-        if freeze == "few":  # a network that knows nothing is trained, however few they are
+        if freeze == "few":  # without initial weights there is nothing worth freezing
             freeze = config.model.weights is not None and len(read_videos(config.data, "train")) < FEW_CLIPS
         resolved[name] = config.model_copy(update={"model": config.model.model_copy(update={"freeze": freeze})})
     return resolved
@@ -87,7 +89,7 @@ def _is_fitted(config: Config) -> bool:
 def fit(
     configs: Mapping[str, Config], *, resume: bool = False, overwrite: bool = False, draw: Draw | None = None
 ) -> dict[str, Path]:
-    """Fit streams with frozen networks, on features from one decode of each clip; see :func:`train_streams`."""
+    """Fit streams with frozen networks. Each clip is decoded once for all streams; see :func:`train_streams`."""
     with process_group() as group, ExitStack() as stack:
         run = begin(configs, group, stack, resume=resume, overwrite=overwrite, draw=draw)
         if trainers := [trainer for trainer in run.trainers if not trainer.done]:
@@ -99,10 +101,11 @@ def fit(
 
 
 def _fit(run: Run, trainers: Sequence[Trainer]) -> dict[str, Scores]:
-    """Fit streams, and keep the metrics of what counts as their only epoch; every process of a group fits the same.
+    """Fit streams and set the metrics of their single epoch. Every process fits the same classifiers.
 
     Returns:
-        By stream, the scores of the clips when they were held out, which go into the folder of the run as well.
+        The scores of the held-out clips by stream. They are also saved in the run's folder. Streams that could not be
+        cross-validated have none.
     """
     loaders = [run.loader, *([run.validation] if run.validation else [])]
     clips = [clip for loader in loaders for clip in loader.clips.videos.clips]
@@ -152,17 +155,18 @@ def _rows(loader: ClipLoader, stream: str) -> torch.Tensor:
 
 
 def fold_of(clips: Sequence[Clip], group_of: Mapping[str, str], seed: int) -> torch.Tensor | None:
-    """The fold of each clip in the cross-validation, whole groups together: int64 [``DIVISIONS``, clips].
+    """Assign clips to the folds of the cross-validation, keeping groups whole.
 
-    Several divisions, because which groups are held out together decides much where there are few.
+    There are several divisions into folds, because with few groups the result depends on which groups are held out
+    together.
 
     Args:
-        clips: of distinct paths.
-        group_of: by path; a clip that is not named is a group of its own.
-        seed: decides the divisions.
+        clips: clips with distinct paths.
+        group_of: group of each clip, by path. A clip that is not named is its own group.
+        seed: random seed of the divisions.
 
     Returns:
-        None where there is one group only.
+        The fold of each clip, int64 [``DIVISIONS``, clips]; None if there is only one group.
     """
     group_of = {clip.path: group_of.get(clip.path, clip.path) for clip in clips}
     sizes = group_sizes(clips, group_of)

@@ -1,50 +1,27 @@
-"""The metrics of an epoch: summed over steps and processes, and said in a line an epoch."""
+"""Compute and report the metrics of an epoch."""
 
 from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from torch import Tensor
 from tqdm import tqdm
 
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.runtime import Group
-
-if TYPE_CHECKING:
-    from coviar_mocrop.training.setup import Trainer
+from coviar_mocrop.training.run import Trainer
 
 _WAIT_WARNING = 0.2
-"""Share of the time spent waiting for data above which a hint is given."""
+"""Share of time spent waiting for data above which a warning is logged."""
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Metrics:
-    """Sums over the steps of an epoch, of one process until :meth:`reduce`. Losses stay on the device until then."""
-
-    loss: float | Tensor = 0.0
-    correct: float | Tensor = 0.0
-    seen: float = 0.0
-    seconds: float = 0.0
-    waited: float = 0.0
-
-    def __str__(self) -> str:
-        """The means over the epoch so far, for the progress bar; on a GPU, this waits for the computation."""
-        seen = max(self.seen, 1)
-        return f"mean loss {float(self.loss) / seen:.3f}, top-1 {float(self.correct) / seen:.3f}"
-
-    def reduce(self, group: Group) -> Metrics:
-        """The sums over all processes; seconds are their mean. Collective."""
-        mine = [float(value) for value in (self.loss, self.correct, self.seen, self.seconds, self.waited)]
-        loss, correct, seen, seconds, waited = group.table(mine).sum(dim=0).tolist()
-        return Metrics(loss, correct, seen, seconds / group.world, waited / group.world)
-
-
 def epoch_metrics(trainer: Trainer, group: Group) -> dict[str, float]:
-    """The metrics of the epoch just done, over all processes. Collective.
+    """Return the metrics of the epoch just finished, over all processes. Collective: every process must call it.
+
+    Returns:
+        ``epoch`` (from 1), ``lr`` (or ``lr/<group>`` if parameter groups differ), ``loss`` and ``top1`` (means over
+        clips), ``seconds``, ``clips_per_second``, and ``waiting_for_data`` (share of the time).
 
     Raises:
         DataError: no clip could be read, or the loss is not finite.
@@ -72,14 +49,14 @@ def epoch_metrics(trainer: Trainer, group: Group) -> dict[str, float]:
 
 
 def report_epoch(trainer: Trainer) -> None:
-    """Print a line and log the scalars of the epoch just done."""
+    """Print a line about the epoch just finished, and write its metrics to TensorBoard."""
     config, metrics = trainer.config, trainer.state.history[-1]
     epoch = int(metrics["epoch"])
     for name, value in metrics.items():
         if trainer.writer and name != "epoch":
             part = "val" if name.startswith("val_") else "train"
             trainer.writer.add_scalar(f"{part}/{name.removeprefix('val_')}", value, epoch)
-    if trainer.stream.fitted:  # no epochs, and no best one among them
+    if trainer.stream.fitted:  # has no epochs to choose the best from
         held_out = f", {metrics['val_top1']:.3f} when they were held out" if "val_top1" in metrics else ""
         tqdm.write(f"{config.stream}: top-1 {metrics['top1']:.3f} on the clips it was fitted on{held_out}")
         return
@@ -90,7 +67,7 @@ def report_epoch(trainer: Trainer) -> None:
         f"top-1 {metrics['top1']:.3f}{validated}, {metrics['clips_per_second']:.3g} clips/s, "
         f"{waiting:.0%} waiting for data"
     )
-    if waiting > _WAIT_WARNING and epoch == 2 and metrics["seconds"] > 10:  # the first also starts reading processes
+    if waiting > _WAIT_WARNING and epoch == 2 and metrics["seconds"] > 10:  # epoch 1 starts the loader
         logger.warning(
             "%.0f %% of the time goes into waiting for data; raise data.workers (now %d), or transcode the "
             "videos to the canonical form (coviar prepare has --transcode)",

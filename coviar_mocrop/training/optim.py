@@ -12,17 +12,18 @@ from coviar_mocrop.training.config import TrainConfig
 
 
 def parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Group parameters by learning rate and weight decay (CoViAR, section 5).
+    """Group parameters by learning rate and weight decay, as CoViAR's training code does.
 
     Biases and normalisation layers get no weight decay. Frozen parameters are left out.
 
     Args:
-        network: may name its last layer in ``classifier_name`` and its first layers in ``stem_names``. Both hold
-            names of submodules. All other layers get ``config.rate_factors.rest``.
+        network: may name its last layer in ``classifier_name`` and its first layers in ``stem_names`` (names of
+            submodules). The last layer and MotionSqueeze get ``config.rate_factors.classifier``, the first layers
+            ``stem``, all others ``rest``.
         config: learning rate, rate factors and weight decay.
 
     Returns:
-        Groups as PyTorch's optimizers take them; ``name`` says which parts of the network a group is of.
+        Parameter groups for PyTorch's optimizers. The ``name`` of a group lists its parts of the network.
     """
     factors = config.rate_factors
     classifier = (f"{getattr(network, 'classifier_name', '')}.", "motion_squeeze.")  # never pretrained
@@ -72,12 +73,17 @@ def create_schedule(
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """Create the learning rate schedule. Call its ``step`` once per optimizer step.
 
-    Only ``cosine`` depends on the number of epochs, so that a run with another schedule can be made longer.
+    Only ``cosine`` depends on the number of epochs. A run with another schedule can be continued for more epochs.
+
+    Args:
+        optimizer: the optimizer.
+        config: schedule, epochs, steps and warm-up.
+        steps_per_epoch: number of optimizer steps per epoch.
     """
     total, warmup = config.epochs * steps_per_epoch, config.warmup_epochs * steps_per_epoch
     main: torch.optim.lr_scheduler.LRScheduler
     if config.schedule == "step":
-        milestones = [max(epoch * steps_per_epoch - warmup, 1) for epoch in config.steps]
+        milestones = [max(epoch * steps_per_epoch - warmup, 0) for epoch in config.steps]
         main = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)
     elif config.schedule == "cosine":
         warmup = min(warmup, total - 1)
@@ -99,8 +105,8 @@ def mixup(
         inputs: float [N, ...], the network's input.
         labels: int64 [N].
         num_classes: number of classes K.
-        alpha: parameter of the Beta(alpha, alpha) distribution from which the blending weight is drawn.
-        generator: draws the blending weight and the pairs.
+        alpha: parameter of the Beta(alpha, alpha) distribution of the blending weight, above 0.
+        generator: draws one blending weight for the batch, and the pairs.
 
     Returns:
         Blended inputs [N, ...] and blended one-hot targets, float32 [N, K].

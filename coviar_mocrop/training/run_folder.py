@@ -1,4 +1,4 @@
-"""The folder of a run: settings, what made it, metrics. Every file is written whole or not at all."""
+"""The folder of a run: checkpoints, settings, environment, metrics. Files are written atomically."""
 
 from __future__ import annotations
 
@@ -19,24 +19,34 @@ from coviar_mocrop.scores import HELD_OUT
 
 
 class RunFolder:
-    """Names and contents of a run's files.
+    """The files of a run.
 
-    ``last.pt`` and ``best.pt``, ``held_out.npz`` (of a network that is fitted), ``settings.yaml``, ``run.json``
-    (versions, machine, command), ``metrics.jsonl`` and ``metrics.csv``, TensorBoard's files.
+    These are ``last.pt``, ``best.pt``, ``held_out.npz`` (frozen networks only), ``settings.yaml``, ``run.json``
+    (versions, machine, command), ``metrics.jsonl``, ``metrics.csv`` and TensorBoard's event files.
+
+    Attributes:
+        path: the folder.
+        last: path of ``last.pt``, the checkpoint to resume from.
+        best: path of ``best.pt``, the result of the run.
+        held_out: path of the scores of held-out clips.
     """
 
     def __init__(self, path: str) -> None:
-        """Name the folder; nothing is written."""
+        """Set the path of the folder. Nothing is read or written.
+
+        Args:
+            path: the folder.
+        """
         self.path = Path(path)
         self.last = self.path / "last.pt"
         self.best = self.path / "best.pt"
         self.held_out = self.path / HELD_OUT
 
     def require_free(self) -> None:
-        """Refuse a folder that holds a run.
+        """Check that the folder does not hold a run.
 
         Raises:
-            ConfigError: it does.
+            ConfigError: it holds one.
         """
         if self.last.exists():
             raise ConfigError(
@@ -45,12 +55,12 @@ class RunFolder:
             )
 
     def remove_temporaries(self) -> None:
-        """Remove checkpoints that a killed run did not finish writing."""
+        """Remove temporary files that a killed run left while writing checkpoints."""
         for file in (*self.path.glob(".last.*.pt"), *self.path.glob(".best.*.pt")):
             file.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove what an older run left.
+        """Remove the checkpoints, scores, metrics and event files of an older run.
 
         Raises:
             CoviarMocropError: the folder cannot be written to.
@@ -65,7 +75,11 @@ class RunFolder:
             ) from error
 
     def describe(self, config: Config, facts: dict[str, Any]) -> None:
-        """Write the settings, and what runs them; of a resumed run, every part is kept.
+        """Write ``settings.yaml`` and ``run.json``. For a resumed run, an entry is added to ``run.json``.
+
+        Args:
+            config: settings of the run.
+            facts: further values for ``run.json``.
 
         Raises:
             CoviarMocropError: the folder cannot be written to.
@@ -76,7 +90,11 @@ class RunFolder:
         write_json(file, {"parts": [*parts, {**describe_machine(), **facts}]})
 
     def write_metrics(self, history: Sequence[dict[str, Any]]) -> None:
-        """Write the metrics of all epochs so far, as JSON lines and as CSV."""
+        """Write the metrics of all epochs so far to ``metrics.jsonl`` and ``metrics.csv``.
+
+        Raises:
+            CoviarMocropError: the files cannot be written.
+        """
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in history))
         table = io.StringIO()
         columns = list(dict.fromkeys(name for line in history for name in line))

@@ -1,119 +1,59 @@
-"""Everything that training needs, made from the settings: streams, clips, optimizers, schedules."""
+"""Set up a run from its settings: streams, loaders, optimizers and schedules."""
 
 from __future__ import annotations
 
 import inspect
 import os
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
 
-from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.lists import read_videos
-from coviar_mocrop.clips.loading import ClipLoader, TrainingSampler, create_testing_loader, create_training_loader
+from coviar_mocrop.clips.loading import ClipLoader, create_testing_loader, create_training_loader
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import VideoList
-from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.files import require_writable
+from coviar_mocrop.messages import counted
 from coviar_mocrop.runtime import Group, Runtime, choose_runtime
 from coviar_mocrop.shared_settings import require_shared
 from coviar_mocrop.streams.base import Stream, create_stream, stream_class
 from coviar_mocrop.training.optim import create_optimizer, create_schedule
+from coviar_mocrop.training.run import Run, Trainer
 from coviar_mocrop.training.run_folder import RunFolder
-from coviar_mocrop.training.state import TrainState
 
 SHARED = (
     *("seed", "data.train_list", "data.val_list", "data.on_error"),
     *("train.batch_size", "train.accumulate", "train.test_batch_size", "train.device", "train.precision"),
     *("train.threads", "train.frames_at_once", "train.channels_last", "train.compile", "train.deterministic"),
 )
-"""Settings in which streams that are trained together must agree, beside those that reading shares."""
+"""Settings that must be equal for streams that are trained together, in addition to the settings of reading clips."""
 
 _SYNC_BUFFERS = "broadcast_buffers"
 if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
     _SYNC_BUFFERS = "forward_sync_buffers"  # its name in newer versions of PyTorch
-Draw = Callable[[SummaryWriter, Stream, ClipDataset, int], None]
-"""Adds pictures to a stream's TensorBoard file, from the training clips; the number is that of the epochs done."""
-
-
-@dataclass
-class Trainer:
-    """The training of one stream.
-
-    Attributes:
-        stream: the stream; its network holds the weights.
-        model: the network, wrapped for many processes where there are many.
-        state: how far it has come.
-        lists: digests of the training and the validation list.
-    """
-
-    stream: Stream
-    runtime: Runtime
-    folder: RunFolder
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    scaler: torch.amp.GradScaler
-    lists: dict[str, str]
-    state: TrainState = field(default_factory=TrainState)
-    writer: SummaryWriter | None = None
-
-    @property
-    def config(self) -> Config:
-        """Settings of the run."""
-        return self.stream.config
-
-    def validates(self, epoch: int) -> bool:
-        """Whether the stream is validated after an epoch, counted from 0: every ``val_every`` and after the last."""
-        train = self.config.train
-        return train.val_every > 0 and ((epoch + 1) % train.val_every == 0 or epoch + 1 == train.epochs)
-
-    @property
-    def done(self) -> bool:
-        """Whether all epochs are done, or validation has stopped to gain (``train.patience``)."""
-        train, state = self.config.train, self.state
-        return state.epoch >= train.epochs or bool(train.patience and state.epochs_since_best >= train.patience)
-
-
-@dataclass
-class Run:
-    """What the streams of a run share: processes, device, clips and how they are read.
-
-    Attributes:
-        loader: the training clips; ``sampler`` says which epoch is read.
-        validation: the validation clips, or None.
-        saved: when the run was saved last, seconds of the monotonic clock.
-        unsaved: whether steps were done since.
-        draw: adds pictures to TensorBoard, or None.
-    """
-
-    group: Group
-    runtime: Runtime
-    trainers: list[Trainer]
-    loader: ClipLoader
-    sampler: TrainingSampler
-    validation: ClipLoader | None
-    saved: float = field(default_factory=time.monotonic)
-    unsaved: bool = False
-    draw: Draw | None = None
 
 
 def prepare(configs: Mapping[str, Config], group: Group) -> Run:
-    """Build the streams, read the lists, make optimizers and schedules. The test list is not opened.
+    """Build the streams, read the lists, and create loaders, optimizers and schedules. The test list is not opened.
+
+    Args:
+        configs: settings of each stream, by name.
+        group: the processes of the run.
 
     Raises:
-        CoviarMocropError: of whatever kind the input deserves.
+        CoviarMocropError: a setting, list or weights file cannot be used, or the streams' settings differ where they
+            must be equal.
     """
     require_shared(configs, SHARED)
     shared = next(iter(configs.values()))
     videos = read_videos(shared.data, "train")
     validation_videos = read_videos(shared.data, "val") if shared.data.val_list else None
+    if validation_videos:
+        _require_disjoint(videos, validation_videos, shared)
     kinds = [config.stream for config in configs.values()]
     for config in configs.values():
         if kinds.count(config.stream) > 1:
@@ -139,6 +79,21 @@ def prepare(configs: Mapping[str, Config], group: Group) -> Run:
     return Run(group, runtime, trainers, loader, sampler, validation)
 
 
+def _require_disjoint(videos: VideoList, validation: VideoList, config: Config) -> None:
+    """Check that training and validation lists share no clip. Otherwise validation would use training clips.
+
+    Raises:
+        DataError: they share clips.
+    """
+    trained = {clip.path for clip in videos.clips}
+    shared = [clip.path for clip in validation.clips if clip.path in trained]
+    if shared:
+        raise DataError(
+            f"{config.data.train_list} and {config.data.val_list}: {counted(len(shared), 'clip')} in both lists, first "
+            f"{shared[0]}; name each clip in one of them, or set data.val_list=null"
+        )
+
+
 def _create_stream(config: Config, videos: VideoList, runtime: Runtime, group: Group) -> Stream:
     torch.manual_seed(config.seed)
     stream = create_stream(config, videos.classes, weights=True)
@@ -154,10 +109,10 @@ def _create_stream(config: Config, videos: VideoList, runtime: Runtime, group: G
 
 
 def _require_own_validation_list(config: Config) -> None:
-    """Refuse a validation list that is the test list: a stream that is fitted learns from it.
+    """Check that the validation list is not the test list. A frozen network is fitted on the validation list too.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: it is the test list.
     """
     data = config.data
     if data.val_list and data.test_list and os.path.realpath(data.val_list) == os.path.realpath(data.test_list):
@@ -177,7 +132,7 @@ def _create_trainer(
     scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.dtype == torch.float16)
     model = stream.network
     if group.world > 1:
-        # running statistics are the first process's; they are handed on before a validation, not every step
+        # no exchange of buffers in every step: the main process's are broadcast before each validation
         devices = [runtime.device] if runtime.device.type == "cuda" else None
         options: dict[str, Any] = {_SYNC_BUFFERS: False}
         model = DistributedDataParallel(model, device_ids=devices, **options)
@@ -185,11 +140,15 @@ def _create_trainer(
 
 
 def convert_batch_norms(network: nn.Module, device: torch.device) -> None:
-    """Let the BatchNorms of ``network`` compute their statistics over all processes, in place (``train.sync_bn``)."""
+    """Replace the BatchNorms of ``network`` in place by SyncBatchNorms, whose statistics are over all processes.
+
+    Raises:
+        ConfigError: the device is a CPU.
+    """
     if device.type == "cpu":
         raise ConfigError("train.sync_bn needs GPUs; leave it out on CPUs")
     convert = nn.SyncBatchNorm.convert_sync_batchnorm
     if any(type(module).__module__.startswith("timm.") for module in network.modules()):
-        from timm.layers import convert_sync_batchnorm as convert  # PyTorch's would lose the activations within
+        from timm.layers import convert_sync_batchnorm as convert  # PyTorch's loses timm's activations
     for name, child in network.named_children():
         setattr(network, name, convert(child))

@@ -1,4 +1,4 @@
-"""The clips of a step: read, and agreed upon by all processes before any of them computes."""
+"""Read the clips of a step, and agree on the step with all other processes before computing it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from coviar_mocrop.runtime import Group
 
 @dataclass(frozen=True)
 class StepBatches:
-    """What a process has read for a step: one batch a micro-batch, or the error that kept it from it."""
+    """What one process has read for a step.
+
+    Attributes:
+        batches: micro-batches of the step.
+        error: error while reading, in which case ``batches`` is empty; None: no error.
+        waited: time spent waiting for data, seconds.
+    """
 
     batches: list[Batch]
     error: CoviarMocropError | None
@@ -24,14 +30,14 @@ class StepBatches:
 
 @dataclass(frozen=True)
 class SyncedStep:
-    """What all processes know of a step before it begins.
+    """What all processes agree on before a step begins.
 
     Attributes:
-        batches: by stream, this process's micro-batches that no process lacks clips for.
-        clips: by stream, how many clips these are over all processes.
-        stop: some process was asked to stop.
-        save: it is time to save.
-        failed: rank of a process that could not read, or None.
+        batches: this process's micro-batches by stream, without those that are empty on any process.
+        clips: number of clips in the step over all processes, by stream.
+        stop: whether any process was asked to stop.
+        save: whether it is time to save.
+        failed: rank of the first process that could not read its clips; None: all could.
     """
 
     batches: dict[str, list[StreamBatch]]
@@ -42,7 +48,7 @@ class SyncedStep:
 
 
 def read_steps(loader: ClipLoader, accumulate: int) -> Iterator[StepBatches]:
-    """The steps of an epoch as they are read, ``accumulate`` batches each; ends with the first that has an error."""
+    """Read the steps of an epoch, with ``accumulate`` micro-batches each. Reading ends after the first error."""
     batches = iter(loader)
     while True:
         start = time.perf_counter()
@@ -62,9 +68,17 @@ def read_steps(loader: ClipLoader, accumulate: int) -> Iterator[StepBatches]:
 def sync_step(
     group: Group, read: StepBatches, streams: Sequence[str], accumulate: int, *, stop: bool, save: bool
 ) -> SyncedStep:
-    """Exchange micro-batch sizes and errors between processes, so that all take the same step. Collective.
+    """Exchange micro-batch sizes and errors between processes, so that all take the same step.
 
-    A stream's micro-batch that is empty anywhere is skipped everywhere.
+    Collective: every process must call it. A stream's micro-batch that is empty on any process is skipped on all.
+
+    Args:
+        group: the processes of the run.
+        read: what this process has read.
+        streams: names of the streams.
+        accumulate: number of micro-batches per step.
+        stop: whether this process was asked to stop.
+        save: whether it is time to save. Only the main process's value counts.
     """
     mine = {name: [batch.streams.get(name) for batch in read.batches] for name in streams}
     counts = [
@@ -84,6 +98,6 @@ def sync_step(
         batches,
         {name: int(sizes[:, row, usable[row]].sum()) for row, name in enumerate(streams)},
         bool(table[:, 0].any()),
-        bool(table[0, 1]),  # the first process has the clock
+        bool(table[0, 1]),  # the main process's clock decides
         int(failed[0]) if len(failed) else None,
     )

@@ -1,4 +1,4 @@
-"""Training one stream, or several from one decode of each clip: what an epoch does, in the order it happens."""
+"""The training loop, for one stream or for several that share one decode of each clip."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from coviar_mocrop.interrupt import StopRequest
 from coviar_mocrop.messages import counted
 from coviar_mocrop.runtime import Group, process_group
 from coviar_mocrop.scores import Scores
-from coviar_mocrop.training.metrics import Metrics, epoch_metrics, report_epoch
+from coviar_mocrop.training.metrics import epoch_metrics, report_epoch
 from coviar_mocrop.training.optim import mixup
+from coviar_mocrop.training.run import Draw, Run, Trainer
 from coviar_mocrop.training.run_folder import RunFolder
-from coviar_mocrop.training.setup import Draw, Run, Trainer, prepare
-from coviar_mocrop.training.state import how_to_resume, load_state, save_state, step_seed
+from coviar_mocrop.training.saving import how_to_resume, load_state, save_state
+from coviar_mocrop.training.setup import prepare
+from coviar_mocrop.training.state import Metrics, step_seed
 from coviar_mocrop.training.steps import read_steps, sync_step
 
 logger = logging.getLogger(__name__)
@@ -35,26 +37,27 @@ logger = logging.getLogger(__name__)
 def train(
     configs: Mapping[str, Config], *, resume: bool = False, overwrite: bool = False, draw: Draw | None = None
 ) -> dict[str, Path]:
-    """Train streams together, from one decode of each clip; under torchrun, on all its processes.
+    """Train streams together, decoding each clip once. Under torchrun, all its processes take part.
 
-    Each stream has its own network, optimizer, schedule and folder, and gets the weights that it would get by itself.
-    Into each ``config.output`` go ``last.pt`` every ``train.save_minutes`` and at the end, ``best.pt``,
-    ``settings.yaml``, ``run.json``, ``metrics.jsonl``, ``metrics.csv`` and TensorBoard files. Everything random follows
-    from seed, epoch, step and clip, so a run that was interrupted anywhere and resumed ends like one that was not.
+    Each stream has its own network, optimizer, schedule and folder, and ends with the same weights as if it were
+    trained alone. Each folder ``config.output`` gets ``last.pt`` (every ``train.save_minutes`` and at the end),
+    ``best.pt``, ``settings.yaml``, ``run.json``, ``metrics.jsonl``, ``metrics.csv`` and TensorBoard files. All
+    randomness is derived from seed, epoch, step and clip, so interrupting and resuming a run does not change its
+    result.
 
     Args:
-        configs: settings by name of the run.
-        resume: continue from ``last.pt`` where there is one.
-        overwrite: start anew where there is a run already.
-        draw: adds pictures to TensorBoard at the start and after every epoch, such as
-            :func:`coviar_mocrop.inference.show.log_pictures`.
+        configs: settings of each stream, by name.
+        resume: continue from ``last.pt``, for streams that have one.
+        overwrite: replace runs that are in the folders already.
+        draw: function that adds figures to TensorBoard at the start and after every epoch, such as
+            :func:`coviar_mocrop.viz.show.log_pictures`; None: no figures.
 
     Returns:
-        By name, the path of ``best.pt``: the epoch with the best top-1 on the validation list (``data.val_list``);
-        without such a list, the last. The test list is never opened.
+        The path of ``best.pt``, by name. It holds the epoch with the best top-1 on the validation list
+        (``data.val_list``), or without validation the last epoch. The test list is never opened.
 
     Raises:
-        Interrupted: Ctrl-C or a signal to end; all steps done are saved.
+        Interrupted: Ctrl-C or SIGTERM; all finished steps are saved.
         CoviarMocropError: a setting, list, clip, checkpoint or folder cannot be used.
     """
     with process_group() as group, ExitStack() as stack:
@@ -74,7 +77,7 @@ def train(
 def begin(
     configs: Mapping[str, Config], group: Group, stack: ExitStack, *, resume: bool, overwrite: bool, draw: Draw | None
 ) -> Run:
-    """Take up the runs in the folders of ``configs``, or begin new ones; see :func:`train`."""
+    """Set up a run: resume from the folders of ``configs``, or start a new run; see :func:`train`."""
     for config in configs.values():
         if not (resume or overwrite):
             RunFolder(config.output).require_free()
@@ -86,17 +89,17 @@ def begin(
 
 
 def best_files(configs: Mapping[str, Config]) -> dict[str, Path]:
-    """By name of the run, its ``best.pt``; ``last.pt`` where it stopped before it had one."""
+    """Return the path of each run's ``best.pt``, by name; of ``last.pt`` if it has no ``best.pt``."""
     folders = {name: RunFolder(config.output) for name, config in configs.items()}
     return {name: folder.best if folder.best.exists() else folder.last for name, folder in folders.items()}
 
 
 def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> None:
-    """Take up the run in the trainer's folder, or begin a new one."""
+    """Resume the run in the trainer's folder, or start a new one."""
     folder, config = trainer.folder, trainer.config
     if resume and folder.last.exists():
         load_state(trainer)
-        if not run.group.is_main:  # the sums in a checkpoint are those of all processes
+        if not run.group.is_main:  # a checkpoint holds the sums over all processes
             trainer.state.metrics = Metrics()
         if trainer.done:
             logger.info("%s: is finished already (%s)", folder.path, counted(trainer.state.epoch, "epoch"))
@@ -119,7 +122,7 @@ def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> Non
 
 
 def _train_epoch(run: Run, trainers: Sequence[Trainer], stop: StopRequest) -> None:
-    """Do what is left of the epoch under way."""
+    """Do the remaining steps of the current epoch."""
     train = trainers[0].config.train
     epoch, first = trainers[0].state.epoch, min(trainer.state.step for trainer in trainers)
     names = [trainer.stream.name for trainer in trainers]
@@ -146,7 +149,7 @@ def _train_epoch(run: Run, trainers: Sequence[Trainer], stop: StopRequest) -> No
         if synced.stop:
             raise Interrupted(f"stopped in epoch {epoch + 1}, after step {step}: {how_to_resume(trainers)}")
         for trainer in trainers:
-            if trainer.state.step > step:  # it was further when the run was interrupted
+            if trainer.state.step > step:  # this stream did the step before the run was interrupted
                 continue
             name = trainer.stream.name
             if synced.clips[name]:
@@ -162,7 +165,14 @@ def _train_epoch(run: Run, trainers: Sequence[Trainer], stop: StopRequest) -> No
 
 
 def train_step(trainer: Trainer, batches: Sequence[StreamBatch], clips: int, group: Group) -> None:
-    """One optimizer step over micro-batches, ``clips`` clips over all processes."""
+    """Do one optimizer step.
+
+    Args:
+        trainer: the stream's training.
+        batches: micro-batches of this process. Their gradients are summed.
+        clips: number of clips in the step over all processes. The loss is the mean over these.
+        group: the processes of the run.
+    """
     train, state, stream = trainer.config.train, trainer.state, trainer.stream
     seed = step_seed(trainer.config.seed, state.epoch, state.step, group.rank)
     torch.manual_seed(seed)
@@ -179,7 +189,7 @@ def train_step(trainer: Trainer, batches: Sequence[StreamBatch], clips: int, gro
                 logits = trainer.model(inputs)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             loss = F.cross_entropy(logits, targets, label_smoothing=train.label_smoothing, reduction="sum")
-            # processes average their gradients, and what is wanted is the mean over all clips of the step
+            # DistributedDataParallel averages over processes; this makes it the mean over all clips of the step
             trainer.scaler.scale(loss * (group.world / clips)).backward()
         wanted = targets if targets.dim() == 1 else targets.argmax(dim=1)
         state.metrics.loss = state.metrics.loss + loss.detach().double()
@@ -194,9 +204,12 @@ def train_step(trainer: Trainer, batches: Sequence[StreamBatch], clips: int, gro
 
 
 def finish_epoch(run: Run, trainers: Sequence[Trainer], scores: Mapping[str, Scores] | None = None) -> None:
-    """Metrics of the epoch just done, validated where it is due; save, log, and go on to the next.
+    """Finish an epoch: compute its metrics, validate if it is due, save and log.
 
-    ``scores`` take the place of a validation, where clips were held out in training.
+    Args:
+        run: the run.
+        trainers: the streams that have done the epoch.
+        scores: scores of held-out clips by stream, which replace the validation; None: validate.
     """
     epoch = trainers[0].state.epoch
     run.loader.clips.keep_boxes()
@@ -209,7 +222,7 @@ def finish_epoch(run: Run, trainers: Sequence[Trainer], scores: Mapping[str, Sco
     for name, scored in (scores or {}).items():
         metrics[name] |= {"val_top1": scored.top1, "val_loss": scored.loss}
     late = time.monotonic() - run.saved >= 60 * trainers[0].config.train.save_minutes
-    due = bool(run.group.table([late])[0, 0])  # the first process has the clock
+    due = bool(run.group.table([late])[0, 0])  # the main process's clock decides
     for trainer in trainers:
         state = trainer.state
         state.history.append(metrics[trainer.stream.name])
@@ -225,7 +238,10 @@ def finish_epoch(run: Run, trainers: Sequence[Trainer], scores: Mapping[str, Sco
 
 
 def _save_within_epoch(run: Run, trainers: Sequence[Trainer]) -> None:
-    """The metrics of all processes go into the checkpoint, and from there on count as the first one's."""
+    """Save in the middle of an epoch.
+
+    The sums of all processes are saved, and from then on counted on the main process. The others start from zero.
+    """
     for trainer in trainers:
         trainer.state.metrics = trainer.state.metrics.reduce(run.group)
         if run.group.is_main:
