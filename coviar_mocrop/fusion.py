@@ -1,4 +1,4 @@
-"""Late fusion: the weighted sum of the streams' clip scores (CoViAR, section 4), and what it is worth."""
+"""Late fusion: the weighted sum of the streams' clip scores (CoViAR, section 4)."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.scores import Scores
 
 DEFAULT_WEIGHTS = {"iframe": 2.0}
-"""CoViAR's 2 : 1 : 1, for score files that do not hold the weight of their stream. Other streams have 1."""
+"""CoViAR's weights 2 : 1 : 1, for score files without the weight of their stream. Streams not listed have weight 1."""
 
 
 def fuse(streams: Mapping[str, Scores], weights: Mapping[str, float] | None = None) -> Scores:
-    """Weighted sum of clip scores.
+    """Compute the weighted sum of clip scores.
 
     Args:
-        streams: score files by name. The name of a file is its stream (``iframe``, ``mv``, ``residual``, ...), or the
-            stream and a suffix (``mv_long``), so that several runs of a stream can be fused.
-        weights: by name. A file that is not named has the default weight of its stream, which it holds itself.
+        streams: score files by name. A name is a stream (``iframe``, ``mv``, ``residual``, ...), or a stream and a
+            suffix (``mv_long``), so that several runs of a stream can be fused.
+        weights: fusion weights by name. A file that is not named has the default weight of its stream, which is stored
+            in the file.
 
     Returns:
-        Scores over the same clips and classes.
+        Scores of the same clips and classes.
 
     Raises:
-        ScoreError: there is no file; a file is of another stream than its name says; clips, labels or classes differ
-            (the message names the first difference); or a weight is of no stream, negative or not finite.
+        ScoreError: there is no score file; a file belongs to another stream than its name says; clips, labels or
+            classes differ (the message names the first difference); a weight is negative, not finite or for an unknown
+            stream; or all weights are 0.
     """
     if not streams:
         raise ScoreError("no score file given; give at least one, such as iframe=A.npz")
@@ -48,7 +50,7 @@ def fuse(streams: Mapping[str, Scores], weights: Mapping[str, float] | None = No
 
 
 def resolve_weights(streams: Mapping[str, Scores], weights: Mapping[str, float] | None = None) -> dict[str, float]:
-    """The weight of each score file, by name; see :func:`fuse`."""
+    """Return the weight of each score file, by name. For arguments and errors see :func:`fuse`."""
     given = weights or {}
     if unknown := given.keys() - streams.keys():
         raise ScoreError(f"weight for {min(unknown)!r}, but the streams are {', '.join(streams)}")
@@ -65,10 +67,10 @@ def resolve_weights(streams: Mapping[str, Scores], weights: Mapping[str, float] 
 
 
 def shares(streams: Mapping[str, Scores], weights: Mapping[str, float]) -> dict[str, float]:
-    """How much of the fused scores each stream makes up, in [0, 1]; they add up to 1.
+    """Return the share of each stream in the fused scores, in [0, 1]. The shares add up to 1.
 
-    A share is the weight times the :func:`spread` of the stream's scores. So unlike weights, shares compare streams
-    whose scores have different scales.
+    A share is proportional to the weight times the :func:`spread` of the stream's scores. So unlike weights, shares
+    compare streams whose scores have different scales.
     """
     parts = {name: weights[name] * spread(scores.scores) for name, scores in streams.items()}
     total = sum(parts.values())
@@ -76,22 +78,22 @@ def shares(streams: Mapping[str, Scores], weights: Mapping[str, float]) -> dict[
 
 
 def spread(logits: NDArray[np.floating]) -> float:
-    """Root mean square of ``logits`` [N, classes] about each clip's mean."""
+    """Return the root mean square deviation of ``logits`` [N, classes] from the mean of each clip."""
     return float(np.sqrt(logits.astype(np.float64).var(axis=1).mean()))
 
 
 def _stream_of(name: str, scores: Scores) -> str:
-    """The stream that a score file is of, as it says itself; else its name."""
+    """The stream of a score file, as stored in it, or else its name."""
     return str(scores.settings.get("stream") or name)
 
 
 def common_clips(streams: Mapping[str, Scores]) -> dict[str, Scores]:
-    """Every stream's scores of the clips that all of them hold, in the order of the first.
+    """Restrict the scores of each stream to the clips that all streams have, in the order of the first stream.
 
     This is for streams that were tested with ``on_error: skip`` and left out different clips.
 
     Raises:
-        ScoreError: they have no clip in common.
+        ScoreError: the streams have no clip in common.
     """
     shared = set.intersection(*(set(scores.names.tolist()) for scores in streams.values()))
     if not shared:
@@ -126,11 +128,11 @@ class Accuracy:
     """Accuracy of scores.
 
     Attributes:
-        top1: share of clips in [0, 1].
-        top5: share of clips whose class is among the five best, in [0, 1]; None for five classes or fewer, of which
-            that is true whatever the scores are.
-        per_class: float64 [classes], top-1 of each class; NaN for a class without clips.
-        confusion: int64 [classes, classes], true class by row, predicted by column.
+        top1: share of clips whose class has the highest score, in [0, 1].
+        top5: share of clips whose class is among the five highest scores, in [0, 1]; None if there are at most five
+            classes, because it would always be 1.
+        per_class: top-1 of each class, float64 [classes]; NaN for a class without clips.
+        confusion: confusion matrix, int64 [classes, classes], true class by row, predicted class by column.
     """
 
     top1: float
@@ -140,7 +142,7 @@ class Accuracy:
 
 
 def measure(scores: Scores) -> Accuracy:
-    """Top-1, top-5, per-class accuracy and confusion matrix. Of classes with equal scores, the first one wins."""
+    """Compute top-1, top-5, per-class accuracy and confusion matrix. If scores are equal, the first class wins."""
     classes = len(scores.classes)
     ranked = np.argsort(-scores.scores, axis=1, kind="stable")
     hits = ranked == scores.labels[:, None]

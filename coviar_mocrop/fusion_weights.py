@@ -1,7 +1,8 @@
-"""Learned fusion: streams calibrated and weighted on a validation list, never on the clips that are reported.
+"""Learned fusion: streams are calibrated and weighted on validation clips, never on the clips that are reported.
 
-Two convex fits on the validation clips. Each stream first gets an inverse temperature, so that a stream without
-knowledge has no say however large its scores are. The calibrated streams then get weights near one another.
+There are two convex fits. First, each stream gets an inverse temperature, so that a stream at chance hardly counts,
+however large its scores are. Then the calibrated streams get weights, with a penalty on their distance from a common
+value.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ from numpy.typing import NDArray
 
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.fusion import fuse, spread
-from coviar_mocrop.scores import Scores
+from coviar_mocrop.scores import Scores, log_losses
 
 Scale = Literal["logits", "softmax"]
 CALIBRATION_PENALTY = 0.5
 """Strength of the prior that draws an inverse temperature to 1, for scores of unit spread.
 
-Near 0 a clip adds 1/2 to the curvature of the same form, on average, so the prior counts as much as one clip. It keeps
-the temperature finite where a stream is always right, and a stream at chance ends near 1/n on n clips.
+Near 0, a clip adds 1/2 on average to the curvature of the same form, so the prior counts as much as one clip. It keeps
+the temperature finite if a stream is always right. On n clips, a stream at chance gets an inverse temperature near 1/n.
 """
 EQUALITY_PENALTY = 20.0
 """Strength of the prior that draws the weights of the calibrated streams to their common value.
 
 A clip of two classes adds at most max p (1 - p) g^2 / 2 = 0.22 to the curvature of the same form, where g is the
 difference of its two logits and p = 1 / (1 + exp(-g)). So the prior counts as much as 90 clips or more. On 20 clips the
-weights move by a few percent; on 1000 they are free.
+weights move by a few percent. On 1000 clips the prior hardly matters.
 """
 LEAST = 1e-3
 """Inverse temperature, for scores of unit spread, of a stream that is worse than chance."""
 _CANDIDATES = 2000
-"""Weights that are tried, at most, where the learned ones are worse than the best stream alone."""
+"""Maximum number of sets of weights that are tried if the learned ones are worse than the best stream alone."""
 _ITERATIONS = 200
 
 
@@ -45,12 +46,12 @@ class LearnedFusion:
     """Weights that were learned on validation clips.
 
     Attributes:
-        weights: by stream, what its scores are multiplied by. They add up to 1.
-        temperature: the fused scores divided by it are calibrated logits.
+        weights: weights by stream. They add up to 1.
+        temperature: number by which the fused scores are divided to give calibrated logits.
         clips: number of validation clips.
-        before: their top-1 with the default weights, in [0, 1].
-        after: their top-1 with ``weights``, in [0, 1]; at least the best of ``alone``.
-        alone: their top-1 by stream, in [0, 1].
+        before: top-1 on these clips with the default weights, in [0, 1].
+        after: top-1 on these clips with ``weights``, in [0, 1]; at least the best of ``alone``.
+        alone: top-1 on these clips of each stream alone, in [0, 1].
     """
 
     weights: dict[str, float]
@@ -62,10 +63,10 @@ class LearnedFusion:
 
     @classmethod
     def from_json(cls, values: Any, streams: Iterable[str]) -> LearnedFusion:
-        """Weights of these streams, from what a file says.
+        """Read the weights of ``streams`` from the content of a JSON file.
 
         Raises:
-            ValueError: it says something else, or of other streams.
+            ValueError: the content is not fusion weights, or they belong to other streams.
         """
         try:
             learned = cls(**{field.name: values[field.name] for field in fields(cls)})
@@ -79,19 +80,19 @@ class LearnedFusion:
 
     @property
     def found(self) -> str:
-        """How the weights were found, in words."""
+        """Description of how the weights were found."""
         return f"learned on {self.clips} held-out clips"
 
     @property
     def report(self) -> str:
-        """What the weights are worth on the clips they were learned on, in a line."""
+        """One line: top-1 of each stream and of their fusion on the clips that the weights were learned on."""
         alone = ", ".join(f"{name} {top1:.1%}" for name, top1 in self.alone.items())
         told = f"fused {self.before:.1%} with the default weights, {self.after:.1%} with the learned ones"
         return f"held out, {self.clips} clips: top-1 {alone}; {told}"
 
 
 def rescale(streams: Mapping[str, Scores], scale: Scale) -> dict[str, Scores]:
-    """Scores as they are (``logits``), or the softmax of every clip's (``softmax``)."""
+    """Return scores unchanged (``logits``), or their softmax over the classes (``softmax``)."""
     if scale == "logits":
         return dict(streams)
     return {
@@ -105,17 +106,17 @@ def rescale(streams: Mapping[str, Scores], scale: Scale) -> dict[str, Scores]:
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Softmax of each row of ``logits`` [N, classes]."""
+    """Compute the softmax of each row of ``logits`` [N, classes]."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
     shares: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
     return shares
 
 
 def require_disjoint(validation: Mapping[str, Scores], reported: Mapping[str, Scores]) -> None:
-    """Refuse a validation set that shares clips with the reported set, by name or by their scores.
+    """Check that the validation set shares no clip with the reported set. Clips are compared by name and by scores.
 
     Raises:
-        ScoreError: it does, or the two have other streams or classes.
+        ScoreError: the sets share clips, or differ in streams or classes.
     """
     if validation.keys() != reported.keys():
         raise ScoreError(
@@ -142,7 +143,7 @@ def require_disjoint(validation: Mapping[str, Scores], reported: Mapping[str, Sc
 
 
 def _rows(streams: Mapping[str, Scores]) -> dict[bytes, str]:
-    """Clips by their scores in all streams; less those that share theirs, as clips do where a network has collapsed."""
+    """Clips by their scores in all streams. Clips with equal scores, as a collapsed network gives, are left out."""
     clips: dict[bytes, list[str]] = {}
     rows = np.concatenate([streams[name].scores for name in sorted(streams)], axis=1)
     for clip, row in zip(next(iter(streams.values())).names.tolist(), rows, strict=True):
@@ -153,19 +154,19 @@ def _rows(streams: Mapping[str, Scores]) -> dict[bytes, str]:
 def tune_weights(streams: Mapping[str, Scores]) -> LearnedFusion:
     """Learn the weights of streams on validation clips.
 
-    The streams are calibrated one by one (:func:`inverse_temperature`) and added. The weights of the calibrated streams
-    then minimise the log loss of their sum plus ``EQUALITY_PENALTY`` times their squared distance from the common
-    weight that calibrates this sum. If these weights are right on fewer clips than the best stream alone, the nearest
-    ones are taken that are not: so little as is needed, because on few clips the best stream is best by chance, too.
-    The result is the same for any order of clips and streams.
+    The streams are calibrated one by one (:func:`inverse_temperature`). The weights of the calibrated streams then
+    minimise the log loss of their sum plus ``EQUALITY_PENALTY`` times their squared distance from a common weight. This
+    is the weight that calibrates the unweighted sum. If the fusion is right on fewer clips than the best stream alone,
+    the nearest weights are taken for which it is not. They change as little as is needed, because on few clips a stream
+    may be the best by chance. The result does not depend on the order of clips and streams.
 
     Args:
-        streams: validation scores by stream, on the scale that they are to be fused on.
+        streams: validation scores by stream, on the scale on which they will be fused.
 
     Raises:
-        ScoreError: the score files do not belong together, or hold clips of one class only.
+        ScoreError: the score files do not belong together, or their clips have only one class.
     """
-    fuse(streams)  # refuses what does not belong together
+    fuse(streams)  # checks that the score files belong together
     ordered = {name: _by_name(streams[name]) for name in sorted(streams)}
     labels = next(iter(ordered.values())).labels
     if len(np.unique(labels)) < 2:
@@ -177,8 +178,8 @@ def tune_weights(streams: Mapping[str, Scores]) -> LearnedFusion:
     fitted = fit_weights(calibrated, labels, common, EQUALITY_PENALTY)
     learned = {name: weight * factors[name] for name, weight in zip(ordered, fitted.tolist(), strict=True)}
     alone = {name: scores.top1 for name, scores in ordered.items()}
-    best = max(ordered, key=lambda name: (alone[name], -_loss(factors[name] * logits[name], labels)))
-    if not any(learned.values()):  # no stream knows anything
+    best = max(ordered, key=lambda name: (alone[name], -log_losses(factors[name] * logits[name], labels).sum()))
+    if not any(learned.values()):  # no stream is better than chance
         learned = factors
     after = _fused(streams, learned).top1
     if after < alone[best]:
@@ -205,7 +206,10 @@ def _right(streams: Mapping[str, Scores], factors: Mapping[str, float], shares: 
 
 
 def _by_distance(centre: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """Shares of the streams, adding up to 1 and evenly spread, each stream alone among them; the nearest first."""
+    """Shares of the streams on an even grid, the nearest to ``centre`` first. They add up to 1.
+
+    Each stream alone is one of the grid points.
+    """
     count, steps = len(centre), 1
     while math.comb(steps + count, count - 1) <= _CANDIDATES and steps < _CANDIDATES // 20:
         steps += 1
@@ -216,10 +220,10 @@ def _by_distance(centre: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
 
 
 def inverse_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The factor that calibrates ``logits`` [N, classes], > 0; 1 where they do not tell the classes apart.
+    """Return the factor, > 0, that calibrates ``logits`` [N, classes]; 1 if the logits of each clip are all equal.
 
-    For logits divided by their spread, it minimises the summed log loss plus ``CALIBRATION_PENALTY`` (b - 1)^2 over
-    b >= ``LEAST``. This b divided by the spread is for the logits as they were given.
+    For the logits divided by their spread, the factor b >= ``LEAST`` minimises the summed log loss plus
+    ``CALIBRATION_PENALTY`` (b - 1)^2. The result is b divided by the spread.
     """
     width = spread(logits)
     if width <= 1e-6 * np.abs(logits).max():  # rounding
@@ -238,16 +242,16 @@ def fit_weights(
     Args:
         logits: [streams, N, classes].
         labels: [N].
-        centre: where the penalty draws the weights to, >= 0.
-        penalty: > 0.
+        centre: weight at which the penalty is 0, >= 0.
+        penalty: strength of the penalty, > 0.
 
     Returns:
-        float64 [streams].
+        Weights v, float64 [streams].
     """
     count = len(logits)
     own = np.take_along_axis(logits, labels[None, :, None], axis=2)[:, :, 0]
     weights = np.full(count, centre)
-    value = _loss(np.tensordot(weights, logits, axes=1), labels)
+    value = float(log_losses(np.tensordot(weights, logits, axes=1), labels).sum())
     for _ in range(_ITERATIONS):
         shares = softmax(np.tensordot(weights, logits, axes=1))
         mean = (shares * logits).sum(axis=2)
@@ -261,20 +265,14 @@ def fit_weights(
         step[free] = np.linalg.solve(curvature[np.ix_(free, free)], gradient[free])
         for halvings in range(50):
             moved = np.maximum(weights - step / 2**halvings, 0)
-            new = _loss(np.tensordot(moved, logits, axes=1), labels) + penalty * float(((moved - centre) ** 2).sum())
+            losses = log_losses(np.tensordot(moved, logits, axes=1), labels)
+            new = float(losses.sum()) + penalty * float(((moved - centre) ** 2).sum())
             if new <= value - 1e-4 * float(gradient @ (weights - moved)):
                 break
         else:
-            break  # as exact as floating point allows
+            break  # no further progress at floating-point precision
         weights, value = moved, new
     return weights
-
-
-def _loss(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Summed log loss of ``logits`` [N, classes]."""
-    top = logits.max(axis=1)
-    own = logits[np.arange(len(labels)), labels]
-    return float((np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - own).sum())
 
 
 def _by_name(scores: Scores) -> Scores:

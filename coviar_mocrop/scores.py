@@ -1,7 +1,7 @@
-"""Score files: what one stream says of every test clip, with the settings that made it.
+"""Score files: the scores of one stream for each clip of a list, with the settings of the test.
 
-An ``.npz`` without pickled objects: ``names`` (str [clips]), ``labels`` (int64 [clips]), ``scores``
-(float32 [clips, classes]), ``classes`` (str [classes]) and ``settings`` (a JSON string).
+A score file is an ``.npz`` file without pickled objects: ``names`` (str [clips]), ``labels`` (int64 [clips]),
+``scores`` (float32 [clips, classes]), ``classes`` (str [classes]) and ``settings`` (a JSON string).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import atomic_write
 
 HELD_OUT = "held_out.npz"
-"""Beside the checkpoint of a fitted stream: the scores of its own clips, each from a fit that did not see it."""
+"""Score file beside the checkpoint of a fitted stream: each clip's scores are from a fit that held it out."""
 
 
 @dataclass
@@ -26,11 +26,11 @@ class Scores:
     """Clip scores of one stream.
 
     Attributes:
-        names: str [clips], as in the video list.
+        names: paths of the clips in the video list, str [clips].
         labels: int64 [clips].
-        scores: float32 [clips, classes], mean logits over segments and crops.
-        classes: str [classes].
-        settings: what made them: stream, setting, segments, GFLOPs, seed, ...
+        scores: logits averaged over segments and crops, float32 [clips, classes].
+        classes: class names by label, str [classes].
+        settings: how the scores were computed: stream, setting, segments, GFLOPs, seed, ...
     """
 
     names: NDArray[np.str_]
@@ -41,22 +41,22 @@ class Scores:
 
     @property
     def top1(self) -> float:
-        """Share of clips whose highest score is that of their label; of equal scores the first counts."""
+        """Share of clips whose label has the highest score, in [0, 1]. If scores are equal, the first class wins."""
         return float((self.scores.argmax(axis=1) == self.labels).mean())
 
     @property
     def loss(self) -> float:
-        """Mean cross-entropy of the scores, taken as logits."""
-        logits = self.scores.astype(np.float64)
-        top = logits.max(axis=1)
-        own = logits[np.arange(len(logits)), self.labels]
-        return float((np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - own).mean())
+        """Mean cross-entropy of the scores as logits."""
+        return float(log_losses(self.scores.astype(np.float64), self.labels).mean())
 
     def check(self, source: str) -> None:
-        """Whether the parts fit each other.
+        """Check that the parts fit each other.
+
+        Args:
+            source: path of the score file, for messages.
 
         Raises:
-            ScoreError: they do not; ``source`` names them in the message.
+            ScoreError: the parts do not fit, there is no clip, a clip appears twice, or a score is not finite.
         """
         clips, classes = len(self.names), len(self.classes)
         if self.scores.shape != (clips, classes) or self.labels.shape != (clips,):
@@ -77,11 +77,20 @@ class Scores:
             raise ScoreError(f"{source}: labels do not lie in 0..{classes - 1}; test the stream again")
 
 
+def log_losses(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Compute the cross-entropy of each row of ``logits`` [N, classes] with its label, float64 [N]."""
+    top = logits.max(axis=1)
+    own = logits[np.arange(len(labels)), labels]
+    losses: NDArray[np.float64] = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - own
+    return losses
+
+
 def save_scores(path: str | os.PathLike[str], scores: Scores) -> None:
-    """Write a score file, whole or not at all.
+    """Write a score file atomically.
 
     Raises:
-        ScoreError: the parts do not fit each other.
+        ScoreError: the parts do not fit each other; see :meth:`Scores.check`.
+        CoviarMocropError: the file cannot be written.
     """
     scores.check(os.fspath(path))
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
@@ -96,7 +105,7 @@ def save_scores(path: str | os.PathLike[str], scores: Scores) -> None:
 
 
 def load_scores(path: str | os.PathLike[str]) -> Scores:
-    """Read a score file; nothing pickled is ever loaded.
+    """Read a score file. Pickled objects are never loaded.
 
     Raises:
         ScoreError: the file is missing, damaged, or not a score file.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -183,3 +184,21 @@ def test_what_cannot_be_found_is_refused() -> None:
     for threshold, release in ((0.5, 0.6), (1.1, 0.3), (0.5, 0.0), (float("nan"), 0.3)):
         with pytest.raises(ConfigError, match="use 0 < release <= threshold <= 1"):
             EventFinder(["fight"], CLASSES, threshold, release)
+
+
+def test_of_equal_peaks_the_first_counts() -> None:
+    (event,) = found(fights(0.6, 0.8, 0.8), classes=["fight"])
+    assert event.peak_time == 2.0
+
+
+def test_frames_that_are_missing_do_not_make_the_others_last_longer() -> None:
+    first, second = fights(0.8, 0.8, stride=2.3)
+    lossy = replace(first, frames=5, missing_frames=15), replace(second, frames=5, missing_frames=15)
+    assert len(found([*lossy], classes=["fight"])) == 2
+
+
+def test_a_window_that_ends_before_the_one_before_it_takes_nothing_away() -> None:
+    share = (0.2, 0.8, 0.0)
+    windows = [window(0.0, share, length=4.0), window(1.0, share, length=2.0)]
+    assert [event.end for event in found(windows, classes=["fight"])] == [4.0]
+    assert len(found([*windows, window(3.5, share)], classes=["fight"])) == 1  # it is covered up to 4 s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tool import tool
 
+from coviar_mocrop.cli import parse_weights
 from coviar_mocrop.errors import ScoreError
-from coviar_mocrop.fusion import common_clips, fuse, measure, resolve_weights
+from coviar_mocrop.fusion import common_clips, fuse, measure, resolve_weights, spread
 from coviar_mocrop.scores import Scores, load_scores, save_scores
 from coviar_mocrop.viz.compare import compare
 from coviar_mocrop.viz.results import results_table
@@ -77,13 +79,17 @@ def test_broken_score_files(tmp_path: Path) -> None:
 
 
 def test_a_changed_byte_anywhere_is_data_or_one_error(tmp_path: Path) -> None:
-    file = tmp_path / "s.npz"
-    save_scores(file, make_scores(clips=3, classes=2))
-    content = file.read_bytes()
+    file, scores = tmp_path / "s.npz", make_scores(clips=3, classes=2)
+    save_scores(file, scores)
+    content, loaded = file.read_bytes(), 0
     for place in range(len(content)):
         file.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
         with contextlib.suppress(ScoreError):
-            load_scores(file)
+            found, loaded = load_scores(file), loaded + 1
+            for name in ("names", "labels", "scores", "classes"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(scores, name), f"byte {place}")
+            assert found.settings == scores.settings
+    assert 0 < loaded < len(content) / 2  # dates, versions and the like
 
 
 def test_parts_that_do_not_fit_are_not_saved(tmp_path: Path) -> None:
@@ -152,7 +158,7 @@ def test_a_stream_brings_its_own_weight() -> None:
 
 @pytest.mark.parametrize("name", ["..", "a/b", "", "scores", "overview", "-x"])
 def test_a_run_of_results_has_a_name_of_its_own(tmp_path: Path, name: str) -> None:
-    """It is a folder of the results, and an older one is deleted."""
+    """It is a folder of the results."""
     (tmp_path / "kept").touch()
     with pytest.raises(ScoreError, match="cannot name a run"):
         compare({"mv": make_scores(setting=name)}, tmp_path / "out")
@@ -194,11 +200,24 @@ def test_measures_by_hand() -> None:
     assert (alone.top1, alone.confusion.tolist()) == (1.0, [[12]])
 
 
+def test_of_equal_scores_the_first_class_wins() -> None:
+    scores = make_scores(clips=50, classes=101)
+    scores = replace(scores, scores=np.random.default_rng(0).integers(0, 3, (50, 101)).astype(np.float32))
+    assert (
+        measure(scores).confusion.sum(axis=0).tolist() == np.bincount(scores.scores.argmax(axis=1), None, 101).tolist()
+    )
+
+
+def test_spread_is_over_the_classes_of_each_clip() -> None:
+    assert spread(np.array([[0.0, 2.0], [10.0, 14.0]])) == pytest.approx(np.sqrt((1 + 4) / 2))
+
+
 @settings(derandomize=True)
 @given(seed=st.integers(0, 1000), classes=st.integers(2, 12))
 def test_measures_are_those_of_torch(seed: int, classes: int) -> None:
     scores = make_scores(seed, clips=30, classes=classes)
     values, labels, accuracy = torch.from_numpy(scores.scores), torch.from_numpy(scores.labels), measure(scores)
+    assert scores.loss == pytest.approx(float(torch.nn.functional.cross_entropy(values.double(), labels)))
     best = values.topk(min(5, classes)).indices
     assert accuracy.top1 == pytest.approx(float((best[:, 0] == labels).double().mean()))
     if classes > 5:
@@ -256,6 +275,23 @@ def test_tensorboard_runs_carry_the_same_tags(tmp_path: Path) -> None:
     assert overview.Tags()["images"] == ["accuracy_against_gflops"]
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_a_training_in_a_folder_of_the_results_loses_nothing(tmp_path: Path) -> None:
+    """Runs may be called attention, baseline or overview, and results may go to the folder of a run."""
+    files = [f"{run}/{name}" for run in ("baseline", "overview") for name in ("best.pt", "events.out.tfevents.1.host")]
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("trained")
+    for seed in range(2):  # the second replaces the first
+        compare({"mv": make_scores(seed)}, tmp_path)
+        assert [(tmp_path / file).read_text() for file in files] == ["trained"] * 4
+        assert len(list((tmp_path / "baseline").iterdir())) == len(list((tmp_path / "overview").iterdir())) == 3
+    for run in ("baseline", "overview"):
+        (tmp_path / run / "best.pt").unlink()  # without a training, the event file is of an older version
+    compare({"mv": make_scores()}, tmp_path)
+    assert len(list((tmp_path / "baseline").iterdir())) == len(list((tmp_path / "overview").iterdir())) == 1
+
+
 def test_different_settings_are_not_fused_by_accident(tmp_path: Path) -> None:
     streams = {"iframe": make_scores(setting="baseline"), "mv": make_scores(1, setting="efficiency")}
     with pytest.raises(ScoreError, match="mv is efficiency"):
@@ -272,3 +308,27 @@ def test_weights_on_the_command_line(tmp_path: Path) -> None:
         tool("fuse", "--scores", *files, "--weights", *weights, "--output", tmp_path / "out")
         results = json.loads((tmp_path / "out" / "results.json").read_text())
         assert list(results["settings"]["baseline"]["fused"]["weights"].values()) == expected
+
+
+def test_weights_mean_the_same_to_every_command() -> None:
+    streams = ["iframe", "mv"]
+    for known in ([], streams):
+        assert parse_weights(None, known) is None
+        assert parse_weights(["coviar"], known) == {}
+        assert parse_weights(["mv=0.5", "iframe=2"], known) == {"mv": 0.5, "iframe": 2.0}
+        for items, says in (
+            (["iframe=1", "iframe=9"], "--weights: iframe is given twice"),
+            (["iframe=much"], "--weights iframe=much: 'much' is not a number"),
+            (["iframe="], "--weights iframe=: expected STREAM=NUMBER, such as iframe=2, or coviar"),
+            (["iframe=1", "2"], "--weights 2: expected STREAM=NUMBER"),
+        ):
+            with pytest.raises(ScoreError, match=re.escape(says)):
+                parse_weights(items, known)
+    assert parse_weights(["3", "0.5"], streams) == {"iframe": 3.0, "mv": 0.5}
+    for items, known, says in (
+        (["3", "0.5"], [], "--weights 3: expected STREAM=NUMBER"),  # of which streams is not known yet
+        (["3"], streams, "1 numbers for 2 streams"),
+        (["clip=1"], streams, "weight for 'clip', but the streams are iframe, mv"),
+    ):
+        with pytest.raises(ScoreError, match=says):
+            parse_weights(items, known)

@@ -15,29 +15,33 @@ import torch
 from clips import read_packets, record, wandering
 from matplotlib.image import imread
 from small_streams import write_streams
-from tool import run_tool
+from tool import run_coviar, run_tool
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from web import serving
 
 from coviar_mocrop.bitstream import MOTION_VECTOR_DTYPE, Video, open_video, transcode
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
+from coviar_mocrop.cli import FrameBar
 from coviar_mocrop.clips.batch import Batch
 from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.reader import read_streams
+from coviar_mocrop.commands import predict
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import Clip, VideoList
 from coviar_mocrop.datasets.transcoding import find_videos
 from coviar_mocrop.errors import CheckpointError, ConfigError, DataError, ScoreError
-from coviar_mocrop.inference import show, torch_backend
+from coviar_mocrop.inference import torch_backend
 from coviar_mocrop.inference.predictor import Predictor
-from coviar_mocrop.inference.show import annotate_video, inspect_clip, log_pictures, peak_motion_frame
 from coviar_mocrop.inference.torch_backend import TorchBackend
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box, frames_to_read
 from coviar_mocrop.runtime import Runtime
 from coviar_mocrop.streams.base import create_stream
+from coviar_mocrop.viz import show
 from coviar_mocrop.viz.clip_figures import ClipView, prediction_figure, short_name
 from coviar_mocrop.viz.drawing import block_motion, draw_box, flow_colours, visible
 from coviar_mocrop.viz.result_figures import accuracy_flops_figure
+from coviar_mocrop.viz.show import annotate_video, inspect_clip, log_pictures, peak_motion_frame
 from coviar_mocrop.viz.tables import markdown_table
 
 CLASSES = ("run", "sit", "walk")
@@ -107,7 +111,9 @@ def test_clip_view(clip: Path) -> None:
     with open_video(clip) as video:
         view = inspect_clip(video)
         vectors = dict(enumerate(video.get_motion_vectors_at()))
-        peak = peak_motion_frame(vectors, video.gops)
+        peak, most = peak_motion_frame(vectors.items(), video.gops)
+        np.testing.assert_array_equal(most, vectors[peak])
+        np.testing.assert_array_equal(view.vectors, most)
         assert view.box == estimate_box(list(vectors.values()), (64, 96))
         with pytest.raises(ConfigError, match="iframes is 0"):
             inspect_clip(video, iframes=0)
@@ -123,7 +129,7 @@ def test_clip_view(clip: Path) -> None:
         title: (bottom - top, right - left, channels)
         for title, channels in (("I-frame", 3), ("motion", 2), ("residual", 3))
     }
-    assert len(view.vectors)
+    assert len(most)
 
 
 def test_tensorboard_shows_the_box_that_sparse_settings_find(
@@ -304,6 +310,33 @@ def test_predict_reads_addresses(clip: Path, checkpoints: list[Path], tmp_path: 
     assert failed.stderr.startswith(f"error: {address}: cannot be reached")
     table = run_tool("predict", address, clip, "--checkpoints", checkpoints[1], "--output", tmp_path, check=False)
     assert table.stderr.startswith(f"skipped {address}: cannot be reached")
+
+
+def test_predict_shows_no_password_and_tells_addresses_apart(
+    clip: Path, checkpoints: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles = list[str]()
+
+    class Bar(FrameBar):
+        def __init__(self, title: str) -> None:
+            titles.append(title)
+            super().__init__(title)
+
+    monkeypatch.setattr(predict, "FrameBar", Bar)
+    with serving(clip.parent) as server:
+        given = [
+            f"{server.address}/{name}?token=geheim{number}"
+            for number, name in enumerate(("clip.mp4",) * 2 + ("no.mp4",) * 2)
+        ]
+        shown = [f"{server.address}/clip.mp4?token=***", f"{server.address}/clip.mp4?token=*** (2)"]
+        table = run_coviar("predict", *given, "--checkpoints", checkpoints[1], check=False)
+        lines = run_coviar("predict", *given, "--checkpoints", checkpoints[1], "--json", check=False)
+    assert [line.partition("  ")[0] for line in table.stdout.splitlines()[1:]] == shown
+    assert table.stdout.splitlines()[0].index("share") == len(shown[1]) + 2 + 1
+    assert [json.loads(line)["video"] for line in lines.stdout.splitlines()] == shown
+    assert f"skipped {server.address}/no.mp4?token=*** (2): " in table.stderr
+    assert titles[:2] == ["clip.mp4?token=***", "clip.mp4?token=*** (2)"]
+    assert "geheim" not in "".join([*titles, *table[1:], *lines[1:]])
 
 
 def test_predict_tells_pictures_apart(clip: Path, checkpoints: list[Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from demo import small_config
 from tool import run_tool, tool
 
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
-from coviar_mocrop.errors import ScoreError
+from coviar_mocrop.errors import CheckpointError, ScoreError
 from coviar_mocrop.fusion_weights import tune_weights
 from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.scores import load_scores
@@ -86,6 +87,21 @@ def test_predictions_use_the_stored_weights(run: Path, video: Path) -> None:
     assert (row["weights"], row["weights_from"]) == (entry["weights"], "learned on 8 held-out clips")
     assert "(learned on 8 held-out clips)" in tool("predict", video, "--checkpoints", run)
     assert tool("predict", video, video, "--checkpoints", run).startswith("weights: iframe=")
+
+
+def test_one_path_needs_no_list_and_a_video_may_be_an_open_file(fused: tuple[Path, str], video: Path) -> None:
+    expected = Predictor([fused[0]])(video)
+    content = io.BytesIO(video.read_bytes())
+    with video.open("rb") as file:
+        for run in (fused[0], str(fused[0])):
+            for source, name in ((video, str(video)), (file, str(video)), (content, "<open file>")):
+                prediction = Predictor(run)(source)
+                assert prediction.path == name
+                assert prediction.scores["fused"].tobytes() == expected.scores["fused"].tobytes()
+    prediction = Predictor(fused[0], transcode=True)(content)
+    assert prediction.path == "<open file>" and prediction.scores.keys() == expected.scores.keys()
+    with pytest.raises(CheckpointError, match=f"{video.parent}: holds no best.pt"):
+        Predictor(video.parent)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,11 @@ import pytest
 from clips import decode, decode_vectors, read_packets, record, remux, wandering, write_sound
 from live import PACE, Rtsp, camera_pictures, chunked, feed, raw_h264, serving
 
-from coviar_mocrop.bitstream.addresses import is_endless, open_source, redacted, scheme_of, source_name
+from coviar_mocrop.bitstream.addresses import is_endless, open_source, scheme_of, source_name, source_names
 from coviar_mocrop.bitstream.stream import StreamFrame, VideoStream
 from coviar_mocrop.bitstream.stream_clock import StreamClock
 from coviar_mocrop.errors import VideoError
+from coviar_mocrop.messages import redacted
 
 SECRET = "geh:eim"
 
@@ -67,6 +68,19 @@ def pictures_of(frames: list[StreamFrame]) -> list[Any]:
         ("rtsp://user@host:554/a", "rtsp://user@host:554/a"),
         ("http://host/a.cgi?user=me&password=secret&x=1", "http://host/a.cgi?user=me&password=***&x=1"),
         ("http://host/a?PWD=secret", "http://host/a?PWD=***"),
+        (
+            "https://store/a?X-Amz-Signature=secret&X-Amz-Expires=9",
+            "https://store/a?X-Amz-Signature=***&X-Amz-Expires=9",
+        ),
+        ("https://store/a?sp=r&sig=sec%2Fret%3D", "https://store/a?sp=r&sig=***"),
+        ("https://store/a?sig=sec/ret=&b=1", "https://store/a?sig=***&b=1"),
+        ("https://store/a?url=http://b/?token=secret", "https://store/a?url=http://b/?token=***"),
+        ("s3://store/key=secret/a?b=1", "s3://store/key=***/a?b=1"),
+        ("http://user:12345/6@host/a.mp4", "http://user:***@host/a.mp4"),
+        ("http://user:1/6@host:80/a.mp4", "http://user:***@host:80/a.mp4"),
+        ("http://me@mail.com:secret@host/a.mp4", "http://me@mail.com:***@host/a.mp4"),
+        ("http://host:8080/@user/a.mp4", "http://host:8080/@user/a.mp4"),
+        ("http://host:8080/a@b: is no video", "http://host:8080/a@b: is no video"),
         ("could not open 'rtsp://user:secret@host/a' again", "could not open 'rtsp://user:***@host/a' again"),
         ("udp://@239.0.0.1:1234", "udp://@239.0.0.1:1234"),
         ("holiday.mp4", "holiday.mp4"),
@@ -74,6 +88,50 @@ def pictures_of(frames: list[StreamFrame]) -> list[Any]:
 )
 def test_passwords_are_not_shown(address: str, shown: str) -> None:
     assert redacted(address) == shown
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "key",
+        "api_key",
+        "api-key",
+        "apikey",
+        "apiKey",
+        "access_key",
+        "stream_key",
+        "X-Amz-Signature",
+        "X-Amz-Security-Token",
+        "sig",
+        "token",
+        "auth_token",
+        "accessToken",
+        "password",
+        "userPassword",
+        "client_secret",
+    ],
+)
+def test_parameters_that_are_not_shown(name: str) -> None:
+    for before, after in (("http://host/a?", "&b=1"), ("http://host/a?b=1&", ""), ("s3://store/", "/a.tar"), ("", "")):
+        assert redacted(f"{before}{name}=secret{after}") == f"{before}{name}=***{after}"
+
+
+@pytest.mark.parametrize(
+    "name", ["sort_key", "sortkey", "monkey", "keyboard", "keys", "key_id", "bypass", "tokens", "passage", "sigma"]
+)
+def test_parameters_that_are_shown(name: str) -> None:
+    for address in ("http://host/a?{}=7&b=1", "http://host/a?b=1&{}=7", "s3://store/{}=5/a.tar"):
+        assert redacted(address.format(name)) == address.format(name)
+
+
+def test_different_sources_have_different_names() -> None:
+    camera, file = "http://nvr/stream?key={}", io.BytesIO()
+    shown = "http://nvr/stream?key=***"
+    sources = [camera.format(1), "a.mp4", camera.format(2), camera.format(1), Path("a.mp4"), file, io.BytesIO(), file]
+    assert source_names(sources) == [
+        *(shown, "a.mp4", f"{shown} (2)", shown, "a.mp4"),
+        *("<open file>", "<open file> (2)", "<open file>"),
+    ]
 
 
 def test_what_an_address_is() -> None:

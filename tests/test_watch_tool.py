@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,19 @@ from matplotlib.image import imread
 from small_streams import write_streams
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tool import TOOLS, run_tool, tool
+from web import serving
 
 from coviar_mocrop import Predictor
 from coviar_mocrop.bitstream import open_video
+from coviar_mocrop.bitstream.stream import VideoStream
+from coviar_mocrop.clips.time_windows import WindowCutter
+from coviar_mocrop.commands import run_command
+from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.inference.prediction import WindowPrediction
 from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.viz.live_table import LiveTable, line_of
+from coviar_mocrop.viz.watch_outputs import WatchOutputs
+from coviar_mocrop.viz.window_table import CsvWriter
 
 CLASSES = ("run", "sit", "walk")
 
@@ -109,6 +117,55 @@ def test_everything_that_can_be_written(clip: Path, streams: list[Path], tmp_pat
     assert begun == {line["class"] for line in printed if line.get("event") == "ended"}
 
 
+def test_outputs_are_finished_when_nobody_reads_stdout_any_more(
+    clip: Path, streams: list[Path], tmp_path: Path
+) -> None:
+    """As in ``coviar watch ... | head -2``, while an event is under way, whose end cannot be printed."""
+
+    class Head(io.StringIO):
+        def write(self, text: str) -> int:
+            if self.getvalue().count("\n") == 2:
+                raise BrokenPipeError
+            return super().write(text)
+
+    files = [tmp_path / "time.png", tmp_path / "seen.mp4"]
+    words = [str(clip), "--checkpoints", *map(str, streams), "--json", "--events", "--threshold", "0.33"]
+    words += ["--timeline", str(files[0]), "--video", str(files[1]), "--release", "0.1", "--gate", "0"]
+    with redirect_stdout(Head()) as out, pytest.raises(SystemExit) as ended:
+        run_command("watch", words, "coviar watch")
+    assert ended.value.code == 1
+    assert [line.get("event") for line in windows(out.getvalue())] == [None, "began"]
+    assert all(file.stat().st_size for file in files)
+
+
+def test_a_file_that_cannot_be_written_keeps_no_other_from_being_finished(clip: Path, tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.mp4" for name in ("a", "b")}
+    pictures = {name: tmp_path / f"{name}.png" for name in ("a", "b")}
+    outputs = WatchOutputs(CLASSES, timelines=pictures, videos=files, frames=False)
+    video = VideoStream(clip)
+    cutter = WindowCutter(video, 1.0, 1.0)
+    window = next(window for frame in video for window in cutter.add(frame))
+    for name in files:
+        outputs.add(prediction(name), window)
+    video.close()
+    for blocked in (pictures["a"], files["a"]):
+        blocked.mkdir()
+    with pytest.raises(CoviarMocropError, match=r"a\.\w+: cannot be written"):
+        outputs.close()
+    assert outputs.written == [pictures["b"], files["b"]]
+    assert all(path.stat().st_size for path in outputs.written)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_full_disk_is_one_line_of_error(tmp_path: Path) -> None:
+    table = CsvWriter(tmp_path / "seen.csv", CLASSES)
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), table._file.fileno())
+    for step in (lambda: table.add(prediction("a")), table.close):
+        with pytest.raises(CoviarMocropError, match=r"seen\.csv: cannot be written \(No space left on device\)"):
+            step()
+
+
 def test_several_sources(clip: Path, streams: list[Path], tmp_path: Path) -> None:
     other = tmp_path / "street.mp4"
     other.write_bytes(clip.read_bytes())
@@ -119,6 +176,19 @@ def test_several_sources(clip: Path, streams: list[Path], tmp_path: Path) -> Non
     assert {line.split()[0] for line in lines} == {str(clip), str(other)}
     said = tool("watch", clip, other, "--checkpoints", *streams, "--video", tmp_path / "one.mp4", ok=False)
     assert said.endswith("one.mp4: names one file for 2 inputs; give a folder")
+
+
+def test_cameras_of_one_recorder_have_outputs_of_their_own(clip: Path, streams: list[Path], tmp_path: Path) -> None:
+    """Their addresses differ only in a key, which is not shown."""
+    pictures = tmp_path / "times"
+    with serving(clip.parent) as server:
+        addresses = [f"{server.address}/yard.mp4?key={key}" for key in ("one", "two")]
+        options = ("--timeline", pictures, "--no-frames", "--once", "--json")
+        done = run_tool("watch", *addresses, "--checkpoints", *streams, *options)
+    shown = f"{server.address}/yard.mp4?key=***"
+    sources = [line["source"] for line in windows(done.stdout)]
+    assert {name: sources.count(name) for name in sources} == {shown: 3, f"{shown} (2)": 3}
+    assert sorted(path.name for path in pictures.iterdir()) == ["yard.png", "yard_2.png"]
 
 
 def test_one_of_several_cannot_be_read(clip: Path, streams: list[Path], tmp_path: Path) -> None:
@@ -166,13 +236,13 @@ def test_the_systemd_unit_runs_the_command(tmp_path: Path, monkeypatch: pytest.M
     folder.mkdir()
     monkeypatch.chdir(folder)
     address = "rtsp://user:pass%20word@camera/live"
-    unit = tool("watch", address, "--checkpoints", "runs/my run", "--csv", "seen.csv", "--systemd")
+    unit = tool("watch", address, "--checkpoints", "runs/my run", "--csv", '$seen\\it\'s "so".csv', "--systemd")
     assert "Description=Action recognition on rtsp://user:***@camera/live" in unit
     command = re.search(r"ExecStart=(.*)", unit)
     assert command is not None
     assert command[1] == (
-        f"{sys.executable} -m coviar_mocrop watch rtsp://user:pass%%20word@camera/live --checkpoints 'runs/my run' "
-        "--csv seen.csv"
+        f'{sys.executable} -m coviar_mocrop watch rtsp://user:pass%%20word@camera/live --checkpoints "runs/my run" '
+        """--csv "$$seen\\\\it's \\"so\\".csv\""""
     )
     assert f"WorkingDirectory={tmp_path}/100%%\n" in unit
 

@@ -215,6 +215,24 @@ def test_a_camera_that_is_away_holds_up_nobody(clip: Path) -> None:
         assert not running.windows[7:]
 
 
+def test_sources_that_differ_only_in_a_password_are_told_apart(clip: Path) -> None:
+    with serving(lambda client: None) as server:
+        pass
+    with watching(clip, *(f"rtsp://user:{word}@127.0.0.1:{server.port}/a" for word in ("one", "two"))) as running:
+        shown = f"rtsp://user:***@127.0.0.1:{server.port}/a"
+        running.until(lambda: all(running.said(f"{name}: the connection") for name in (shown, f"{shown} (2)")))
+
+
+def test_pauses_double_up_to_the_longest(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_reader, "_LONGEST_PAUSE", 0.15)
+    with serving(lambda client: None) as server:
+        pass
+    with watching(clip, f"rtsp://127.0.0.1:{server.port}/a") as running:
+        running.until(lambda: len(running.notices) >= 4)
+    pauses = [notice.rpartition(" in ")[2] for notice in running.notices[:4]]
+    assert pauses == ["0.05 s", "0.1 s", "0.15 s", "0.15 s"]
+
+
 # -- cameras -----------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""What computes the networks of a run: PyTorch from checkpoints, or ONNX Runtime from an export."""
+"""The interface of what computes the networks of a run: PyTorch for checkpoints, ONNX Runtime for an export."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from coviar_mocrop.errors import CheckpointError
 from coviar_mocrop.fusion_weights import LearnedFusion
 
 Precision = Literal["fp32", "int8"]
-"""Of an export."""
+"""Precision of the networks of an export."""
 
 
 class PredictingStream(WantsViews, Protocol):
-    """What a prediction needs to know of a stream."""
+    """The part of a stream that prediction needs."""
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Display name."""
         ...
 
     @property
@@ -37,11 +37,10 @@ class Backend(ABC):
     """The networks of a run's streams.
 
     Attributes:
-        config: settings of the first stream; what concerns reading is the same for all.
-        classes: names, in the order of the labels.
-        form: what the videos that the streams learned from were transcoded to; None where they were not, or nobody
-            knows.
-        learned: fusion weights that were learned with these networks; None where there are none.
+        config: settings of the first stream. Settings of how videos are read are the same for all streams.
+        classes: class names, in the order of the labels.
+        form: form that the training videos were transcoded to; None if they were not transcoded, or it is not known.
+        learned: fusion weights that were learned with these networks; None if there are none.
     """
 
     config: Config
@@ -52,14 +51,17 @@ class Backend(ABC):
     @property
     @abstractmethod
     def streams(self) -> Mapping[str, PredictingStream]:
-        """By name."""
+        """The streams by name."""
 
     @abstractmethod
     def logits(self, clips: Sequence[Mapping[str, ReadViews]]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """Logits [clips, classes] of clips that were read, one stream after the other.
+        """Compute the logits of clips, one stream after the other.
 
         Args:
-            clips: what was read of each, by stream.
+            clips: what was read of each clip, by stream.
+
+        Yields:
+            Name of a stream, and its logits, float32 [clips, classes].
 
         Raises:
             CheckpointError: the logits of a network are not finite, or it cannot be computed.
@@ -67,10 +69,10 @@ class Backend(ABC):
 
 
 def require_finite(stream: str, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The logits.
+    """Return ``logits``, after checking that all are finite.
 
     Raises:
-        CheckpointError: some are infinite or no numbers.
+        CheckpointError: some are infinite or NaN.
     """
     if not np.isfinite(logits).all():
         raise CheckpointError(f"the {stream} stream gives scores that are not finite; train it again")

@@ -1,4 +1,4 @@
-"""Events in long video: from when to when a class was seen, from the probabilities of overlapping windows."""
+"""Events in long videos: when a class begins and ends, from the probabilities of overlapping windows."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.inference.prediction import WindowPrediction
 
 _TOUCHING = 1.5
-"""Frames between two windows that still touch: a window may end with the time at which its last frame begins."""
+"""Largest gap between two windows without a break, frames. A window may end at the start of its last frame."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """A class that was seen for a time.
+    """A time span in which a class was recognised.
 
     Attributes:
-        source: what the source is called; see :attr:`WindowPrediction.path`.
-        name: of the class.
-        start: seconds of stream time, of the first window in the event.
-        end: seconds of stream time, of the last window in the event so far.
-        peak: highest fused probability of its windows.
-        peak_time: middle, in seconds of stream time, of the first window that reached it.
-        ended: False when the event has just begun; ``end`` and the peak are final once it is True.
+        source: name of the source; see :attr:`WindowPrediction.path`.
+        name: name of the class.
+        start: start of the first window of the event, seconds of stream time.
+        end: end of the last window of the event so far, seconds of stream time.
+        peak: highest fused probability in its windows so far.
+        peak_time: middle of the first window with this probability, seconds of stream time.
+        ended: whether the event has ended. Until then, ``end``, ``peak`` and ``peak_time`` can change.
     """
 
     source: str
@@ -37,7 +37,7 @@ class Event:
     ended: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """One line of the JSON output. The key ``event`` tells it from the line of a window."""
+        """Return what ``--json`` prints for an event. Only lines of events have the key ``event``."""
         return {
             "source": self.source,
             "event": "ended" if self.ended else "began",
@@ -51,7 +51,7 @@ class Event:
 
 @dataclass
 class _Timeline:
-    """One source: how far its windows reach, and the events under way by label."""
+    """One source: start of its last window, end of its windows so far, and events in progress by label."""
 
     start: float
     end: float
@@ -59,28 +59,28 @@ class _Timeline:
 
 
 class EventFinder:
-    """Finds events with hysteresis, window by window.
+    """Finds events window by window, with hysteresis.
 
-    An event begins with the first window whose fused probability reaches ``threshold``, and ends with the last one
-    before it falls below ``release``. An idle window counts as probability 0. An event also ends where no window
-    covers the stream time, and where the time runs backwards.
+    An event begins with the first window whose fused probability reaches ``threshold``, and ends with the last window
+    before it falls below ``release``. An idle window counts as probability 0. An event also ends at a gap between
+    windows, and when stream time goes backwards.
 
-    One finder serves several sources; their windows may come in any mixture.
+    One finder can serve several sources, whose windows may arrive in any order relative to each other.
     """
 
     def __init__(
         self, classes: Sequence[str], names: Sequence[str], threshold: float = 0.5, release: float = 0.3
     ) -> None:
-        """Find nothing yet.
+        """Set up the finder.
 
         Args:
-            classes: the classes to look for.
+            classes: classes to look for.
             names: all class names, in the order of the labels.
-            threshold: probability that begins an event, in (0, 1].
+            threshold: probability from which on an event begins, in (0, 1].
             release: probability below which an event ends, in (0, ``threshold``].
 
         Raises:
-            ConfigError: there is no such class, or the probabilities are out of range.
+            ConfigError: a class is unknown, or the probabilities are out of range.
         """
         if not 0 < release <= threshold <= 1:
             raise ConfigError(
@@ -92,10 +92,10 @@ class EventFinder:
         self._timelines: dict[str, _Timeline] = {}
 
     def add(self, prediction: WindowPrediction) -> list[Event]:
-        """Take the next window of its source.
+        """Add the next window of its source.
 
         Returns:
-            The events that ended before this window, then those that begin with it.
+            Events that ended before this window, then events that begin with it.
         """
         timeline = self._timelines.setdefault(prediction.path, _Timeline(prediction.start, prediction.end))
         frame = (prediction.end - prediction.start) / max(prediction.frames + prediction.missing_frames, 1)
@@ -123,7 +123,14 @@ class EventFinder:
         return changes + begun
 
     def finish(self, source: str | None = None) -> list[Event]:
-        """End the events under way of a source, or of all sources, because no window will follow."""
+        """End the events in progress, because no further window will follow.
+
+        Args:
+            source: name of the source; None: all sources.
+
+        Returns:
+            The events, now ended.
+        """
         sources = list(self._timelines) if source is None else [source]
         return [event for name in sources if name in self._timelines for event in self._end(self._timelines.pop(name))]
 

@@ -1,4 +1,4 @@
-"""Export of a run for other programs: ONNX, ``torch.export`` and safetensors, and a card that describes them."""
+"""Export the streams of a run for other programs, as ONNX, ``torch.export`` or safetensors, with a card about them."""
 
 from __future__ import annotations
 
@@ -58,29 +58,32 @@ def export_run(
     tolerance: float = 1e-4,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write the streams of a run to ``STREAM.onnx`` and so on, and one card for all of them, ``card.json``.
+    """Export the streams of a run: one file per stream and format (``STREAM.onnx``, ...), and ``card.json`` for all.
 
-    Every program is read back and compared with the stream, on the CPU in fp32. An int8 program is measured on clips of
-    the validation list, beside the fp32 one. Then all files come into the folder, the card last: an export that fails
-    or is stopped leaves the folder as it was.
+    Every exported program is read back and compared with its stream, on the CPU in fp32. The top-1 of int8 programs is
+    measured on clips of the validation list, together with that of the fp32 programs. Files are moved into the folder
+    at the end, the card last. So an export that fails or is stopped leaves the folder unchanged.
 
     Args:
-        checkpoints: of the streams, or the folder of a run, or safetensors with a card.
-        output: folder.
-        formats: some of ``FORMATS``; None: onnx, and int8 where there is a validation list.
-        overrides: ``a.b=value`` items on top of the settings; they choose the input size (``setting=efficiency``).
-        tolerance: of the logits; relative to the largest, absolute where that is below 1.
-        overwrite: replace the export of other streams.
+        checkpoints: checkpoints or safetensors files of the streams, or the folder of a run or export; see
+            :func:`~coviar_mocrop.inference.testing.find_checkpoints`.
+        output: folder of the export.
+        formats: formats to write, from ``FORMATS``. int8 includes onnx. None: onnx, and int8 if there is a validation
+            list.
+        overrides: settings to change, as ``a.b=value``. For instance ``setting=efficiency`` changes the input size.
+        tolerance: largest allowed difference of the logits. It is relative to the largest logit, or absolute if that is
+            below 1.
+        overwrite: whether to replace the export of other streams.
 
     Returns:
         The content of the card.
 
     Raises:
         CheckpointError: a checkpoint cannot be used.
-        ConfigError: the folder holds another export, a format is unknown, or int8 is wanted and there is no validation
+        ConfigError: the folder holds another export, a format is unknown, or int8 is requested without a validation
             list.
-        CoviarMocropError: a format needs packages that are not there or cannot hold a network, the result differs from
-            the stream, or it cannot be written.
+        CoviarMocropError: a package is not installed, a network cannot be exported in a format, its result differs from
+            the stream's, or a file cannot be written.
     """
     if unknown := [kind for kind in formats or () if kind not in SUFFIXES]:
         raise ConfigError(f"format {unknown[0]!r} is unknown; choose from {', '.join(FORMATS)}")
@@ -93,7 +96,7 @@ def export_run(
     if "int8" in wanted:
         wanted.add("onnx")
     require_shared({name: stream.config for name, stream in streams.items()}, READING)
-    # weights that were learned with a stream that is left out do not hold, which a warning says
+    # learned weights are not valid if a stream is left out; learned_fusion logs a warning
     card = _describe(streams, paths, learned_fusion(paths, loaded, streams))
     folder = Path(output)
     earlier = earlier_export(folder, card, overwrite)
@@ -116,7 +119,7 @@ def export_run(
                         files[kind] = _write_program(stream, traced, kind, path, tolerance)
                     bar.update()
         if clips is not None:
-            write_json(work / cards.NAME, card)  # by which the networks are opened
+            write_json(work / cards.NAME, card)  # needed to open the networks
             card["accuracy"] = accuracies(work, clips)
         stale = settle_earlier_files(folder, card, earlier)
         write_json(work / cards.NAME, card)
@@ -131,10 +134,10 @@ def _usual_formats(stream: Stream) -> Sequence[ExportFormat]:
 
 
 def _exportable(streams: Mapping[str, Stream]) -> dict[str, FrameStream]:
-    """The streams that can be exported; a warning names the others.
+    """Select the streams that can be exported, and log a warning about each of the others.
 
     Raises:
-        ModelError: there is none.
+        ModelError: no stream can be exported.
     """
     kept: dict[str, FrameStream] = {}
     for name, stream in streams.items():
@@ -155,7 +158,7 @@ def _exportable(streams: Mapping[str, Stream]) -> dict[str, FrameStream]:
 
 
 def _reads_as_said(stream: FrameStream) -> bool:
-    """Whether the stream takes the frames and windows that its settings say, as far as an example tells."""
+    """Whether the stream uses the frames and windows that its settings describe, tested on an example."""
     gops = [Gop(start, 12) for start in range(0, 300, 12)]
 
     def example(views: Mapping[str, View]) -> list[Any]:
@@ -172,7 +175,7 @@ def _trace(stream: FrameStream) -> Traced:
 
 
 def _windows(stream: FrameStream) -> int:
-    """Windows that a network is given of a clip; mirrored ones are made inside."""
+    """Number of windows of a clip in the input of the network, which mirrors them itself."""
     return 5 if stream.config.input.test_crops == 10 else 1
 
 
@@ -204,7 +207,7 @@ def _write_int8(
 
 @contextmanager
 def _converting(stream: FrameStream, kind: ExportFormat) -> Iterator[None]:
-    """Turn what converters raise, in many ways, into one line.
+    """Replace the many kinds of errors of converters by a :class:`ModelError` with a message of one line.
 
     Raises:
         ModelError: the network cannot be converted.

@@ -1,4 +1,4 @@
-"""The folder of an export: it is whole at any time, and goes on with an earlier export of the same streams."""
+"""The folder of an export. Only complete files come into it, and an earlier export of the same streams is continued."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ SUFFIXES: dict[ExportFormat, str] = {
 
 @contextmanager
 def unfinished(folder: Path) -> Iterator[Path]:
-    """A folder for files that are not finished. On success they come into ``folder``, the card last; else they go.
+    """Yield a temporary folder. On success its files are moved into ``folder``, the card last; else they are removed.
 
     Raises:
-        CoviarMocropError: they cannot be written there.
+        CoviarMocropError: the files cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,10 +49,10 @@ def _refused(folder: Path, error: OSError) -> CoviarMocropError:
 
 
 def earlier_export(folder: Path, card: Mapping[str, Any], overwrite: bool) -> dict[str, Any] | None:
-    """The card of an earlier export of the same streams.
+    """The card of an earlier export in the folder; None if there is none, or ``overwrite`` is set and it is unreadable.
 
     Raises:
-        ConfigError: it is of others, and they are not to be replaced.
+        ConfigError: the card cannot be read, or is of other streams or settings, and ``overwrite`` is not set.
     """
     path = folder / NAME
     if not path.exists():
@@ -70,7 +70,7 @@ def earlier_export(folder: Path, card: Mapping[str, Any], overwrite: bool) -> di
 
 
 def _identity(card: Mapping[str, Any]) -> Any:
-    """What decides the files of an export, and what they are worth."""
+    """What determines the files of an export and their accuracy."""
     facts = {
         name: (entry["weights"].get("sha256"), entry["input"], entry.get("rules"))
         for name, entry in card["streams"].items()
@@ -79,10 +79,10 @@ def _identity(card: Mapping[str, Any]) -> Any:
 
 
 def settle_earlier_files(folder: Path, card: dict[str, Any], earlier: Mapping[str, Any] | None) -> list[Path]:
-    """Keep what is left of an earlier export of the same streams on the card.
+    """Add the files of an earlier export of the same streams that are still there to the card.
 
     Returns:
-        Files of an earlier export of others, which are to be removed.
+        The files of an earlier export of other streams or settings, which have to be removed.
     """
     if earlier is None:
         return []

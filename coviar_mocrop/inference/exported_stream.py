@@ -1,4 +1,4 @@
-"""A stream as a program: windows of a clip as they were read in, logits out. Traced, written, read back, compared."""
+"""Export a stream as a program from the windows of a clip to its logits: trace, write, read back and compare."""
 
 from __future__ import annotations
 

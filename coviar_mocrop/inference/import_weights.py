@@ -1,4 +1,4 @@
-"""Converting the weights of other projects to a checkpoint, with an account of every entry."""
+"""Convert weights of other projects to a checkpoint, and report on every entry."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _PUBLISHED = (
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *("mobilenet_v3_large", "efficientnet_b0", "efficientnet_b1", "swin_t", "swin_b"),
 )
-"""Networks of the papers. A file that does not fit is compared with each of them."""
+"""Networks used in the papers. A file that does not fit is compared with each of them, to give a hint."""
 
 
 @dataclass(frozen=True)
 class ConvertedWeights:
-    """A file of weights, compared with the stream that it is for.
+    """A weights file, compared with the stream that it is meant for.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         config: settings of the stream.
-        classes: of the stream.
-        weights: the content of the file.
-        fit: the comparison, entry by entry.
-        problem: why the weights cannot be used, in one line; empty if they can.
+        classes: class names of the stream, by label.
+        weights: content of the file.
+        fit: comparison of the entries.
+        problem: reason why the weights cannot be used, in one line; empty if they can be used.
     """
 
     path: str
@@ -48,7 +48,7 @@ class ConvertedWeights:
     problem: str
 
     def report(self) -> str:
-        """The format, the number of entries used, and each entry that is missing, left over or of another shape."""
+        """Return a report: the format, the number of used entries, and all entries that do not fit."""
         weights, fit = self.weights, self.fit
         facts = ", ".join(f"{name} {value}" for name, value in weights.facts.items())
         lines = [
@@ -65,11 +65,16 @@ class ConvertedWeights:
         return "\n".join(lines)
 
     def save(self, output: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write a checkpoint, which can be used like one of training.
+        """Write a checkpoint that can be used like one of training.
+
+        Args:
+            output: file to write.
+            overwrite: whether to replace an existing file.
 
         Raises:
-            CheckpointError: the weights cannot be used, see ``problem``.
-            ConfigError: the file exists, and ``overwrite`` is False.
+            CheckpointError: the weights cannot be used; see ``problem``.
+            ConfigError: the file exists and ``overwrite`` is false.
+            CoviarMocropError: the file cannot be written.
         """
         if self.problem:
             raise CheckpointError(f"{self.path}: {self.problem}")
@@ -78,7 +83,7 @@ class ConvertedWeights:
         save_checkpoint(
             output,
             {
-                # clones, because entries may be views of the file's larger tensors
+                # clone, because entries may be views of larger tensors
                 "model": {name: tensor.clone() for name, tensor in self.fit.state.items()},
                 "config": self.config.model_dump(mode="json"),
                 "classes": list(self.classes),
@@ -95,17 +100,18 @@ class ConvertedWeights:
 def inspect_weights(
     path: str | os.PathLike[str], config: Config, *, ignore: Sequence[str] = (), residual_order: str = "bgr"
 ) -> ConvertedWeights:
-    """Compare a file of weights with the stream of ``config``.
+    """Compare a weights file with the stream of ``config``.
 
     Args:
-        path: file of PyTorch or safetensors, in any format that :mod:`coviar_mocrop.networks.converted` knows.
-        config: the stream, its backbone and the class list, in the order of the outputs of the network.
-        ignore: entries whose name in the file starts with one of these are ignored.
-        residual_order: ``bgr``, or ``rgb`` if a residual network in CoViAR's format was trained on RGB.
+        path: PyTorch or safetensors file, in any format that :mod:`coviar_mocrop.networks.converted` knows.
+        config: settings of the stream: backbone and class list. The list must be in the order of the network's outputs.
+        ignore: entries whose name in the file starts with one of these prefixes are ignored.
+        residual_order: colour order that residual weights in CoViAR's format were trained on, ``bgr`` or ``rgb``.
 
     Raises:
         CheckpointError: the file is missing, damaged or unsafe, or holds no weights.
-        CoviarMocropError: the settings or the class list are wrong.
+        ConfigError: the stream does not use frames.
+        CoviarMocropError: the settings or the class list cannot be used.
     """
     name = os.fspath(path)
     config = config.model_copy(update={"model": config.model.model_copy(update={"freeze": False})})  # a whole network
@@ -132,7 +138,7 @@ def inspect_weights(
 
 
 def _hint(weights: Weights, config: Config) -> str:
-    """What the weights may be of, or the remedy."""
+    """Say which architecture the weights may belong to, or what to try."""
     for backbone in _PUBLISHED:
         if backbone == config.model.backbone:
             continue

@@ -1,4 +1,4 @@
-"""Networks in 8 bits: static quantisation with clips of the validation list, and what it costs in accuracy."""
+"""8-bit networks: static quantisation, calibrated on clips of the validation list, and the resulting accuracy."""
 
 from __future__ import annotations
 
@@ -27,19 +27,26 @@ _TESTED_CLIPS = 512
 _REMEDY = "or leave int8 out (--format onnx)"
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 _QUANTISED = ("Conv", "Add", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
-"""Kinds of layers. The classifier stays as it is: it costs nothing, and its logits are what is compared."""
+"""Quantised operators. The classifier stays in fp32, because it costs almost nothing and computes the logits."""
 
 
 class ValidationClips:
-    """Clips of the validation list, spread over it, as the streams are tested on them."""
+    """Clips spread evenly over the validation list, read as for testing.
+
+    Attributes:
+        labels: labels of all clips of the list, int64.
+    """
 
     def __init__(self, streams: Sequence[Stream]) -> None:
         """Read the list.
 
+        Args:
+            streams: streams that the clips are read for.
+
         Raises:
-            ConfigError: there is none.
-            DataError: it, or the folder of its videos, cannot be read.
-            CheckpointError: its classes are others than the streams'.
+            ConfigError: there is no validation list.
+            DataError: the list or the folder of its videos cannot be read.
+            CheckpointError: the list has other classes than the streams.
         """
         config = streams[0].config
         if not config.data.val_list:
@@ -55,11 +62,19 @@ class ValidationClips:
         self._data = ClipDataset(videos, light, config.data, mocrop=config.mocrop if config.crops else None)
         self._streams = light
         self.fitted = [stream.name for stream in streams if stream.fitted]
-        """Streams whose classifier was fitted to these clips."""
+        """Names of the streams whose classifier was fitted on these clips."""
         self.labels = np.array([clip.label for clip in videos.clips])
 
     def read(self, most: int, title: str) -> Iterator[tuple[int, Mapping[str, ReadViews]]]:
-        """At most so many clips, each with its number in the list. Those that cannot be read are left out."""
+        """Read up to ``most`` clips. Clips that cannot be read are left out.
+
+        Args:
+            most: largest number of clips.
+            title: title of the progress bar.
+
+        Yields:
+            The number of the clip in the list, from 0, and what was read, by stream.
+        """
         chosen = np.unique(np.linspace(0, len(self.labels) - 1, min(most, len(self.labels))).astype(int))
         for number in tqdm(chosen.tolist(), desc=title, unit="clip", leave=False):
             try:
@@ -68,7 +83,7 @@ class ValidationClips:
                 continue
 
     def for_calibration(self) -> dict[str, list[NDArray[np.uint8]]]:
-        """Windows of some clips by stream, each uint8 [1, W, T, C, size, size].
+        """Read up to 32 clips for calibration: by stream, uint8 [1, W, T, C, size, size] for each clip.
 
         Raises:
             DataError: no clip can be read.
@@ -83,24 +98,25 @@ class ValidationClips:
 
 
 def quantise(source: Path, target: Path, clips: Sequence[NDArray[np.uint8]]) -> None:
-    """Write a program in 8 bits (QDQ, a scale for each channel of the weights).
+    """Quantise an ONNX program to 8 bits (QDQ format, one scale per output channel of the weights).
 
     Args:
-        source: the program in fp32.
-        target: file to write.
-        clips: what its layers' ranges are found with.
+        source: ONNX file in fp32.
+        target: ONNX file to write.
+        clips: inputs for calibration, uint8 [1, W, T, C, size, size] each, from which the ranges of activations are
+            determined.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(quantization.CalibrationDataReader):
-        """The clips, one by one."""
+        """Gives the clips to the calibration, one by one."""
 
         def __init__(self) -> None:
             self.rest = iter(clips)
 
         def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-            """The next clip; None after the last."""
+            """Return the next clip; None after the last."""
             clip = next(self.rest, None)
             return None if clip is None else {INPUT: clip}
 
@@ -120,12 +136,18 @@ def quantise(source: Path, target: Path, clips: Sequence[NDArray[np.uint8]]) -> 
 
 
 def accuracies(folder: Path, clips: ValidationClips) -> dict[str, Any]:
-    """Top-1 of an export in fp32 and in int8, by stream and ``fused``, on the same validation clips.
+    """Measure the top-1 of an export in fp32 and int8 on up to 512 validation clips.
 
-    Says little of streams that were ``fitted`` to these clips, so these are named.
+    Args:
+        folder: folder of the export.
+        clips: the validation clips.
+
+    Returns:
+        ``list``; ``clips``, their number; ``fitted``, the streams whose classifier was fitted on these clips, so that
+        their accuracy is too high; and ``top1`` by precision and stream, and ``fused``.
 
     Raises:
-        DataError: none of them can be read.
+        DataError: no clip can be read.
     """
     predictors = {precision: Predictor(onnx=folder, precision=precision) for precision in _PRECISIONS}
     hits: dict[Precision, list[dict[str, bool]]] = {precision: [] for precision in _PRECISIONS}

@@ -1,4 +1,4 @@
-"""Networks of an export, computed by ONNX Runtime. PyTorch is not needed."""
+"""Run the networks of an export with ONNX Runtime. PyTorch is not needed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 FORMAT_OF: dict[Precision, str] = {"fp32": "onnx", "int8": "int8"}
-"""Name, on the card, of the file for a precision."""
+"""The key of a precision's file in the card."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class OnnxStream:
     """A stream of an export.
 
     Attributes:
-        title: for people.
+        title: display name.
         fusion_weight: default weight in late fusion.
-        wants: sampling, windows and size.
-        session: the network.
+        wants: sampling, windows and input size.
+        session: the network, ready to run.
     """
 
     title: str
@@ -50,7 +50,7 @@ class OnnxStream:
 
     @property
     def name(self) -> str:
-        """Of the stream."""
+        """Name of the stream."""
         return self.wants.name
 
     def views(
@@ -60,10 +60,10 @@ class OnnxStream:
         return self.wants.views(num_frames, gops, generator)
 
     def logits(self, clip: ReadViews) -> NDArray[np.float32]:
-        """Logits [classes] of a clip.
+        """Compute the logits of a clip, float32 [classes].
 
         Raises:
-            CheckpointError: the network cannot be computed, or gives something else.
+            CheckpointError: the network cannot be run, or its logits are not finite.
         """
         try:
             (row,) = self.session.run([OUTPUT], {INPUT: clip.pixels["frames"][None]})[0]
@@ -76,10 +76,16 @@ class OnnxStream:
 
 
 class OnnxBackend(Backend):
-    """Streams that ``coviar export`` wrote.
+    """Streams that were written by ``coviar export``.
 
-    One clip at a time goes through a network: on a CPU that costs no time, and the logits of a clip do not depend on
-    the clips beside it.
+    Clips go through a network one at a time. On a CPU this costs no time, and the logits of a clip do not depend on
+    other clips.
+
+    Attributes:
+        classes: class names, in the order of the logits.
+        config: settings of the first stream. Settings of reading clips are equal for all streams.
+        form: form of the videos that the streams were trained on; None: not known.
+        learned: learned fusion weights; None: there are none.
     """
 
     def __init__(
@@ -88,13 +94,13 @@ class OnnxBackend(Backend):
         """Open the networks.
 
         Args:
-            folder: with a ``card.json``.
-            precision: which files to use.
-            overrides: ``a.b=value`` items; only how videos are read (``data``) and ``train.threads`` can change.
+            folder: folder of the export, which holds ``card.json``.
+            precision: precision of the networks, ``fp32`` or ``int8``.
+            overrides: settings to change, as ``a.b=value``. Only ``data.*`` and ``train.threads`` can change.
 
         Raises:
-            CheckpointError: a file is missing, damaged, or does not belong to the card.
-            ConfigError: a setting or the precision is wrong, or a setting is built into the networks.
+            CheckpointError: a file is missing or damaged, or does not belong to the card.
+            ConfigError: a setting or the precision is invalid, or a setting is built into the networks.
             CoviarMocropError: ONNX Runtime is not installed.
         """
         if precision not in FORMAT_OF:
@@ -109,7 +115,7 @@ class OnnxBackend(Backend):
             raise CheckpointError(f"{path}: names no stream; export anew")
         try:
             require_shared(configs, READING)
-        except ConfigError as error:  # its remedy is for streams that can still change
+        except ConfigError as error:  # its advice holds only for streams that are not exported
             raise CheckpointError(f"{path}: {str(error).partition('; ')[0]}; export anew") from error
         self.config = next(iter(configs.values()))
         for name, entry in card["streams"].items():
@@ -150,7 +156,7 @@ def _config(values: dict[str, Any], overrides: Sequence[str], path: Path) -> Con
 
 
 def _facts(name: str, entry: Mapping[str, Any], config: Config, path: Path) -> tuple[str, float, FrameViews]:
-    """Title, fusion weight, and sampling, windows and size."""
+    """Read and check a stream's entry in the card: title, fusion weight, and sampling, windows and size."""
     try:
         title, kind, weight = entry["title"], entry["input"]["kind"], float(entry["fusion_weight"])
         sound = isinstance(title, str) and kind in CHANNELS and 0 <= weight < float("inf")
@@ -163,8 +169,8 @@ def _facts(name: str, entry: Mapping[str, Any], config: Config, path: Path) -> t
 
 
 def _require_fitting(session: InferenceSession, wants: FrameViews, classes: int, path: Path) -> None:
-    """Check that a network takes one clip as it is read, and gives a logit for each class."""
-    windows = 5 if wants.input.test_crops == 10 else 1  # mirrored ones have no pixels of their own
+    """Check that a network takes a clip of the shape that is read, and returns one logit per class."""
+    windows = 5 if wants.input.test_crops == 10 else 1  # mirrored windows share the pixels of others
     taken = (1, windows, wants.input.test_segments, CHANNELS[wants.kind], wants.size, wants.size)
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if not (
@@ -179,7 +185,7 @@ def _require_fitting(session: InferenceSession, wants: FrameViews, classes: int,
 
 
 def _allows(shape: Sequence[int | str | None], needed: tuple[int, ...]) -> bool:
-    """Whether a shape is ``needed``, or free where it differs."""
+    """Whether a shape of the network equals ``needed``; dimensions without a fixed size fit any size."""
     sides = zip(shape, needed, strict=False)
     return len(shape) == len(needed) and all(side == size or not isinstance(side, int) for side, size in sides)
 
@@ -211,14 +217,15 @@ def _open(
 
 
 def open_session(content: bytes, threads: int | None) -> InferenceSession:
-    """A network, ready to run.
+    """Open an ONNX network.
 
     Args:
-        content: of an ONNX file. From memory, so that it can refer to no other file.
-        threads: of the processor; None: all cores.
+        content: content of an ONNX file. It is loaded from memory, so that it cannot refer to other files.
+        threads: number of CPU threads; None: all cores.
 
     Raises:
         CoviarMocropError: ONNX Runtime is not installed.
+        Exception: ONNX Runtime cannot load the network. It has its own class for each kind of error.
     """
     try:
         import onnxruntime
@@ -231,14 +238,14 @@ def open_session(content: bytes, threads: int | None) -> InferenceSession:
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 4  # errors are raised as well
-    # what waits in a loop takes processor time from the readers
+    # threads that wait in a busy loop would take CPU time from reading
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 @cache
 def _share_memory() -> None:
-    """One pool of memory for all networks, which run one after the other, in place of one for each."""
+    """Use one memory pool for all networks instead of one for each, because they run one after the other."""
     from onnxruntime import OrtAllocatorType, OrtMemoryInfo, OrtMemType, create_and_register_allocator
 
     memory = OrtMemoryInfo("Cpu", OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, OrtMemType.DEFAULT)

@@ -1,4 +1,4 @@
-"""What the streams say about a video, or about a window of one."""
+"""Predictions for a video, or for a window of one."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from coviar_mocrop.mocrop import CropBox
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the streams say about one video.
+    """Prediction for one video.
 
     Attributes:
-        path: of the video.
-        classes: names.
-        scores: float32 [classes] by stream and ``fused``: logits. The fused ones are divided by the sum of weights, and
-            by the temperature that was learned with the weights.
-        box: the clip's; None where the setting does not crop.
-        milliseconds: ``read`` (box and crops included) and each stream; first ``transcode``, where it was asked for.
-        seen: what the networks saw, by title of the stream: the frame in which most happens, uint8 [size, size, C].
-        iframes: up to four, uint8 [H, W, 3].
-        damaged_frames: how many of the frames that were decoded are damaged; see
-            :attr:`~coviar_mocrop.bitstream.Video.damaged_frames`. With ``transcode`` the whole video is decoded.
-        as_trained: whether the file that was read has the form of the videos that the streams learned from;
-            True where that form is not known.
+        path: path of the video.
+        classes: class names, in the order of the scores.
+        scores: logits, float32 [classes], by stream and ``fused``. The fused logits are the weighted sum of the
+            streams' logits, divided by the sum of the weights and by the temperature learned with the weights.
+        box: the box of the clip; None if the setting is ``baseline``, which does not crop to a box.
+        milliseconds: time of ``transcode`` (if any), of ``read`` (decoding, box, crop and resize), and of each stream's
+            network.
+        seen: one frame of what each network saw, by title of the stream, uint8 [size, size, C]: the middle I-frame, or
+            the frame with most motion or residual.
+        iframes: up to four I-frames, uint8 [H, W, 3] RGB.
+        damaged_frames: number of decoded frames that are damaged; see
+            :attr:`~coviar_mocrop.bitstream.Video.damaged_frames`. With ``transcode``, the whole video is decoded.
+        as_trained: whether the video, transcoded if asked for, has the form of the training videos; True if that form
+            is not known.
     """
 
     path: str
@@ -43,16 +45,24 @@ class Prediction:
 
     @property
     def probabilities(self) -> dict[str, NDArray[np.float64]]:
-        """Softmax of the scores: float64 [classes] by stream and ``fused``."""
+        """Softmax of the scores: float64 [classes], by stream and ``fused``."""
         return {name: softmax(row[None].astype(np.float64))[0] for name, row in self.scores.items()}
 
     def best(self, count: int = 5, of: str = "fused") -> list[tuple[str, float]]:
-        """The first classes and their probabilities."""
+        """Return the most probable classes and their probabilities, the most probable first.
+
+        Args:
+            count: number of classes.
+            of: name of a stream, or ``fused``.
+
+        Raises:
+            KeyError: there is no such stream, or this is an idle window, which has no scores.
+        """
         shares = self.probabilities[of]
         return [(self.classes[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")[:count]]
 
     def as_json(self, count: int = 5) -> dict[str, Any]:
-        """One line of the JSON output."""
+        """Return what ``--json`` prints for a video, with the ``count`` most probable classes."""
         return {
             "video": self.path,
             "class": self.best(1)[0][0],
@@ -66,22 +76,29 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowPrediction(Prediction):
-    """What the streams say about a window of a long video or of a live source.
+    """Prediction for a window of a long video or of a live source.
 
     Attributes:
-        path: what the source is called; of an address, without its password.
-        scores: as of a video; empty where the window is ``idle``.
-        box: the window's; None where the setting does not crop, or the window is idle.
-        start, end: seconds of stream time: 0 is the first frame that came.
-        motion: how much moves where most moves, in [0, 1]; what the gate looks at. See
-            :func:`~coviar_mocrop.mocrop.density.motion_level`.
-        idle: whether so little moves that no network has looked at the window.
+        path: name of the source; an address is given without its password.
+        scores: as for a video; empty if the window is ``idle``.
+        box: the box of the window; None if the setting is ``baseline`` or the window is idle.
+        milliseconds: empty.
+        seen: empty.
+        iframes: empty.
+        start: start of the window in stream time, seconds. The first frame of the source is at 0.
+        end: end of the window in stream time, seconds.
+        motion: how much moves in the part of the frame that moves most, in [0, 1]; see
+            :func:`~coviar_mocrop.mocrop.density.motion_level`. 0.0 if there are no motion vectors.
+        idle: whether ``motion`` is below the gate, so that no network saw the window. A window without motion vectors
+            is never idle.
         frames: number of frames in the window.
-        missing_frames: number of frames that should have come in that time and did not.
-        damaged_frames: frames that are damaged, or refer to what is damaged or lost.
-        dropped: windows of the same source that were left out before this one, because computing was too slow.
-        latency: seconds from the arrival of the last frame to the prediction; 0.0 for files.
-        wall_time: of live sources, when the last frame came, seconds since 1970 (UTC); None for files.
+        missing_frames: number of frames that should have arrived for the window but did not.
+        damaged_frames: number of frames, from the start of the window's first GOP on, that are damaged or refer to
+            damaged or lost frames.
+        dropped: number of windows of the source that were dropped just before this one, because prediction was slower
+            than the source.
+        latency: seconds from the arrival of the last frame to the prediction; 0.0 if the source is not live.
+        wall_time: when the last frame arrived, seconds since 1970 (UTC); None if the source is not live.
     """
 
     start: float
@@ -95,7 +112,7 @@ class WindowPrediction(Prediction):
     wall_time: float | None = None
 
     def as_json(self, count: int = 5) -> dict[str, Any]:
-        """One line of the JSON output."""
+        """Return what ``--json`` prints for a window, with the ``count`` most probable classes."""
         streams = [] if self.idle else [name for name in self.scores if name != "fused"]
         shares = [] if self.idle else self.best(count)
         return {

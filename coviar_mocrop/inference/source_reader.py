@@ -1,6 +1,7 @@
-"""One source, read by a thread of its own: windows come out, and notices of what happens to it.
+"""Read one source in a thread, which gives windows, and notices of what happens to the source.
 
-Files and pipes wait until their windows are taken. Live sources do not: their oldest windows are left out and counted.
+Files and pipes wait until their windows are taken. Live sources do not wait: their oldest windows are dropped and
+counted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from coviar_mocrop.bitstream.addresses import Transport, is_endless, is_remote, redacted, source_name
+from coviar_mocrop.bitstream.addresses import Transport, is_endless, is_remote, source_name
 from coviar_mocrop.bitstream.remote import is_address
 from coviar_mocrop.bitstream.stream import TIMEOUT, StreamFrame, VideoStream
 from coviar_mocrop.bitstream.transcoded_stream import TranscodedStream
@@ -21,13 +22,14 @@ from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.time_windows import TimeWindow, WindowCutter
 from coviar_mocrop.datasets.lists import Form
 from coviar_mocrop.errors import VideoError
+from coviar_mocrop.messages import redacted
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before a source that broke is opened again; doubled every time in vain."""
+"""Seconds before a source that broke is opened again. The pause doubles with every attempt that fails."""
 _STALLED = 10.0
-"""Seconds without a frame after which that is said."""
+"""Seconds without a frame after which a notice says so."""
 _NOTICES = 100
-"""Of a source; older ones that nobody has taken are forgotten."""
+"""Maximum number of notices of a source that wait to be taken. The oldest are dropped."""
 
 
 class Notice(NamedTuple):
@@ -42,12 +44,13 @@ class StreamOptions:
     """How sources are read.
 
     Attributes:
-        window, stride: seconds.
-        live: whether windows may be left out; None: of cameras, and of servers that send without end.
-        transport: of RTSP.
+        window: length of a window, seconds.
+        stride: time from the start of one window to the start of the next, seconds.
+        live: whether windows may be dropped; None: only those of cameras, and of servers that send without end.
+        transport: transport of RTSP.
         timeout: seconds without data after which a server is given up.
         reconnect: whether a live source that breaks is opened again.
-        form: what frames are transcoded to on their way; None: they are not.
+        form: form that frames are transcoded to as they come; None: they are not transcoded.
         key_frames_only: see :class:`~coviar_mocrop.bitstream.stream.VideoStream`.
     """
 
@@ -62,7 +65,7 @@ class StreamOptions:
 
 
 class Waiting(NamedTuple):
-    """A window that waits for the networks, and how many before it were left out."""
+    """A window that waits for the networks, and the number of windows dropped just before it."""
 
     window: TimeWindow
     dropped: int
@@ -72,26 +75,29 @@ class SourceReader(threading.Thread):
     """Reads one source and cuts it into windows.
 
     Attributes:
-        name: of the source, without a password.
-        error: why it could not be opened, or has ended; None while all is well.
+        name: name of the source among those that are watched, without a password.
+        error: why the source could not be opened, or has ended; None if there is no error.
         opened: whether a frame has ever come.
-        is_live: see :class:`StreamOptions`.
-        is_file: whether it is a file on a disk, which never lets others wait.
-        done: whether it has ended for good; what is ``ready`` may still be taken.
+        is_live: see ``live`` of :class:`StreamOptions`.
+        is_file: whether the source is a file on a disk, which can be read at any time.
+        done: whether reading has ended for good. Windows in ``ready`` can still be taken.
         ready: windows that wait for the networks.
-        notices: what has happened.
+        notices: notices that have not been taken yet.
     """
 
-    def __init__(self, source: Source, data: DataConfig, options: StreamOptions, changed: threading.Condition) -> None:
-        """Start with ``start()``.
+    def __init__(
+        self, source: Source, name: str, data: DataConfig, options: StreamOptions, changed: threading.Condition
+    ) -> None:
+        """Prepare reading, which ``start()`` begins.
 
         Args:
             source: see :func:`~coviar_mocrop.bitstream.addresses.open_source`.
-            data: how frames are read; ``anchor_every`` is set.
+            name: see :func:`~coviar_mocrop.bitstream.addresses.source_names`.
+            data: how frames are read. ``anchor_every`` must not be None.
             options: how the source is read.
-            changed: is told of every window and notice, and held while they are changed.
+            changed: condition that is notified of every window and notice, and held while they are changed.
         """
-        super().__init__(daemon=True, name=source_name(source))
+        super().__init__(daemon=True, name=name)
         self._source, self._options, self._changed = source, options, changed
         assert data.anchor_every is not None
         self._how = {"anchor_every": data.anchor_every, "max_frame_pixels": data.max_frame_pixels}
@@ -105,26 +111,30 @@ class SourceReader(threading.Thread):
         self._stream: VideoStream | TranscodedStream | None = None
         self._frames = self._silent_at = 0
         self._time, self._latest = 0.0, time.monotonic()
-        self._lost = 0.0  # when the connection broke; 0: it has not
+        self._lost = 0.0  # when the connection broke, time.monotonic(); 0: it is not broken
         self._is_stopped = threading.Event()
 
     def stop(self) -> None:
-        """Ask it to end."""
+        """Ask the thread to end."""
         self._is_stopped.set()
         stream = self._stream
         if stream is not None:
             stream.stop()
 
     def fail(self, error: VideoError) -> None:
-        """End it for good, because its windows cannot be used."""
+        """End reading for good, because the windows cannot be used."""
         self.stop()
         with self._changed:
             self.error, self.done = error, True
             self.ready.clear()
             self._changed.notify_all()
 
+    def reason(self, error: VideoError) -> str:
+        """An error message without the name of the source."""
+        return str(error).removeprefix(f"{source_name(self._source)}: ")
+
     def take_notices(self) -> list[Notice]:
-        """What has happened since the last call, a stall included."""
+        """Return and clear the notices. If no frame has come for a while, one of them says so."""
         silent = time.monotonic() - self._latest
         if self._silent_at and self._frames > self._silent_at:
             self._silent_at = 0
@@ -153,8 +163,8 @@ class SourceReader(threading.Thread):
                 self._read()
             except VideoError as error:
                 problem = error
-            except Exception as error:  # whatever it is, the others go on
-                problem = VideoError(redacted(f"{self.name}: {type(error).__name__}: {error}"))
+            except Exception as error:  # whatever it is, other sources go on
+                problem = VideoError(redacted(f"{source_name(self._source)}: {type(error).__name__}: {error}"))
             now = time.monotonic()
             if self._is_stopped.is_set():
                 return
@@ -166,13 +176,13 @@ class SourceReader(threading.Thread):
             if not self._lost:
                 self._lost = now
                 pause = _FIRST_PAUSE if now - began > 2 * pause else pause
-            why = "the source ended" if problem is None else str(problem).removeprefix(f"{self.name}: ")
+            why = "the source ended" if problem is None else self.reason(problem)
             self._tell(f"{why}; trying again in {pause:g} s")
             self._is_stopped.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _read(self) -> None:
-        """One connection, from the first frame to the last."""
+        """Read one connection, from the first frame to the last."""
         options = self._options
         opened = VideoStream(
             self._source,
@@ -213,7 +223,7 @@ class SourceReader(threading.Thread):
             stream.close()
 
     def _begin(self, stream: VideoStream | TranscodedStream, first: StreamFrame) -> None:
-        """The first frame has come."""
+        """Note that the first frame has come."""
         with self._changed:
             self.opened, self.error, self._latest = True, None, time.monotonic()
         if self._lost:

@@ -1,4 +1,4 @@
-"""Learned fusion weights in the folder of a run: ``fusion.json``, by setting, with the checkpoints they belong to."""
+"""Learned fusion weights in the folder of a run: ``fusion.json``, by setting, with checksums of the networks."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def fusion_file(checkpoints: Iterable[str | os.PathLike[str]], streams: Mapping[
 
     Args:
         checkpoints: the folder of the run, or its files ``RUN/STREAM/best.pt``.
-        streams: those that were loaded from them.
+        streams: the streams that were loaded from them.
 
     Returns:
-        None where there is one stream only, or the checkpoints lie elsewhere.
+        The file; None if there is only one stream, or the checkpoints lie elsewhere.
     """
     files = find_checkpoints(checkpoints)
     runs = {file.parent.parent for file in files}
@@ -43,7 +43,7 @@ def fusion_file(checkpoints: Iterable[str | os.PathLike[str]], streams: Mapping[
 
 
 def store_fusion(file: Path, streams: Mapping[str, Stream], learned: LearnedFusion) -> None:
-    """Write the weights of the setting that the streams have. Those of other settings stay.
+    """Write the weights for the setting of the streams. Weights of other settings stay.
 
     Raises:
         CoviarMocropError: the file cannot be written.
@@ -58,10 +58,11 @@ def store_fusion(file: Path, streams: Mapping[str, Stream], learned: LearnedFusi
 
 
 def learn_from_held_out(checkpoints: Sequence[str | os.PathLike[str]]) -> LearnedFusion | None:
-    """Learn and store the weights of a run whose streams were all fitted: what they need lies beside its checkpoints.
+    """Learn and store the weights of a run whose streams were all fitted, from the held-out scores beside checkpoints.
 
     Returns:
-        None where a stream was trained step by step, there is one stream only, or the clips are of one class.
+        The weights; None if a stream was not fitted but trained, there is only one stream, or scores cannot be used,
+            for example because all clips are of one class.
 
     Raises:
         CoviarMocropError: a file cannot be used or written.
@@ -85,17 +86,17 @@ def learn_from_held_out(checkpoints: Sequence[str | os.PathLike[str]]) -> Learne
 def learned_fusion(
     checkpoints: Sequence[Path], loaded: Mapping[str, Stream], used: Mapping[str, Stream]
 ) -> LearnedFusion | None:
-    """The weights that were learned with the streams ``used``, in the folder of their run or on the card of an export.
+    """Find the weights learned with the streams ``used``, in the folder of their run or on the card of an export.
 
-    If there are weights of other streams or settings, a warning says so.
+    If there are only weights of other streams or settings, a warning says so.
 
     Args:
-        checkpoints: files.
+        checkpoints: checkpoint files.
         loaded: the streams that were loaded from them.
-        used: all of these, or some.
+        used: all of these streams, or some.
 
     Returns:
-        None where there are none.
+        The weights; None if there are none.
 
     Raises:
         ScoreError, CheckpointError: the file, or the card, is damaged.
@@ -120,13 +121,13 @@ def learned_fusion(
 
 
 def stored_fusion(file: Path | None, streams: Mapping[str, Stream]) -> LearnedFusion | None:
-    """The weights that were learned with these streams in their setting.
+    """Find the weights learned with these streams in their setting.
 
-    If the file holds weights of other streams or settings, or of streams that have been trained again since, a warning
+    If the file holds only weights of other streams or settings, or the streams have been trained again since, a warning
     says so.
 
     Returns:
-        None where there are none.
+        The weights; None if there are none.
 
     Raises:
         ScoreError: the file is damaged.
@@ -153,10 +154,11 @@ def _warn(file: Path, reason: str) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The weights by setting.
+    """Read the weights, by setting.
 
     Raises:
         ScoreError: the file is damaged.
+        FileNotFoundError: there is no file.
     """
     try:
         settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["settings"]
@@ -172,5 +174,5 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _setting(streams: Mapping[str, Stream]) -> str:
-    """What streams that are tested together have in common."""
+    """The setting, which is the same for all streams that are tested together."""
     return next(iter(streams.values())).config.setting

@@ -1,4 +1,4 @@
-"""Testing streams on a list: every clip is read once for all of them; scores, what they cost, how long they took."""
+"""Test streams on a list: scores, compute and time. Each clip is read once for all streams."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from coviar_mocrop.card import NAME, read_card
 from coviar_mocrop.checkpoint import load_checkpoint, load_model_state
+from coviar_mocrop.clips.features import time_features
 from coviar_mocrop.clips.lists import Part, read_videos
 from coviar_mocrop.clips.loading import ClipLoader, create_testing_loader
 from coviar_mocrop.config import build_config, load_config
@@ -25,15 +26,20 @@ from coviar_mocrop.shared_settings import require_shared
 from coviar_mocrop.streams.base import Stream, create_stream, stream_class, stream_names
 
 
-def find_checkpoints(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Checkpoint files: files as they are; of a folder its ``best.pt``, those of its folders named like streams, or the
-    safetensors of an export.
+def find_checkpoints(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Find checkpoint files. Paths of files are returned as they are.
+
+    In a folder, this is ``best.pt``. If there is none, these are ``best.pt`` in subfolders named like streams, or else
+    the safetensors files of an export.
+
+    Args:
+        paths: files or folders, or a single one.
 
     Raises:
-        CheckpointError: a folder holds none.
+        CheckpointError: a folder holds no checkpoint.
     """
     found = []
-    for path in map(Path, paths):
+    for path in map(Path, [paths] if isinstance(paths, (str, os.PathLike)) else paths):
         if not path.is_dir():
             found.append(path)
             continue
@@ -59,19 +65,20 @@ def load_stream(
     """Load a trained stream, in evaluation mode.
 
     Args:
-        checkpoint: made by training; or ``.safetensors`` with its card beside it, made by ``coviar export``.
-        overrides: ``a.b=value`` items on top of the settings, such as ``setting=efficiency``.
-        config_file: settings to use in place of those in the checkpoint; they must describe the same network.
+        checkpoint: checkpoint written by training; or a ``.safetensors`` file written by ``coviar export``, with its
+            card beside it.
+        overrides: settings to change, as ``a.b=value``, such as ``setting=efficiency``.
+        config_file: settings file to use instead of the settings in the checkpoint. It must describe the same network.
 
     Raises:
         CheckpointError: the file cannot be used, or does not fit the settings.
-        ConfigError: a setting is wrong.
+        ConfigError: a setting is invalid.
     """
     content = load_checkpoint(checkpoint)
     trained = content["config"].get("stream")
     if config_file is not None:
         config = load_config(config_file, overrides, trained)
-        if config.model.freeze == "few":  # training decided by the number of clips
+        if config.model.freeze == "few":  # as training decided, by the number of clips
             freeze = content["config"].get("model", {}).get("freeze", False)
             config = config.model_copy(update={"model": config.model.model_copy(update={"freeze": freeze})})
     else:
@@ -88,11 +95,16 @@ def load_stream(
 def load_untrained(
     config_file: str | os.PathLike[str], overrides: Sequence[str] = (), name: str | None = None
 ) -> Stream:
-    """A stream that needs no training, and so has no checkpoint: its classes are those of the settings.
+    """Load a stream that needs no training and so has no checkpoint. Its classes are those of ``data.classes``.
+
+    Args:
+        config_file: settings file.
+        overrides: settings to change, as ``a.b=value``.
+        name: name of the stream, if the settings file describes several.
 
     Raises:
-        ConfigError: the settings are of a stream that is trained.
-        CoviarMocropError: its weights cannot be had.
+        ConfigError: a setting is invalid, or the stream needs training.
+        CoviarMocropError: its weights cannot be loaded or downloaded.
     """
     config = load_config(config_file, overrides, name)
     if stream_class(config.stream).trainable:
@@ -123,14 +135,20 @@ def score_checkpoints(
     *,
     group: Group = ALONE,
 ) -> dict[str, Scores]:
-    """Score a list with several trained streams from one decode of each clip.
+    """Score a list with several trained streams, decoding each clip once.
+
+    Args:
+        checkpoints: files or folders; see :func:`find_checkpoints`.
+        overrides: settings to change in every stream, as ``a.b=value``.
+        part: the list to score.
+        group: the processes of the run.
 
     Returns:
         Scores by stream.
 
     Raises:
-        CheckpointError: two checkpoints are of the same stream, or of different classes.
-        CoviarMocropError: of whatever kind the input deserves.
+        CheckpointError: a checkpoint cannot be used, or two belong to the same stream or have different classes.
+        CoviarMocropError: a setting, a list or a clip cannot be used.
     """
     paths = find_checkpoints(checkpoints)
     streams = load_streams(paths, overrides)
@@ -141,14 +159,19 @@ def score_checkpoints(
 
 
 def load_streams(checkpoints: Iterable[str | os.PathLike[str]], overrides: Sequence[str] = ()) -> dict[str, Stream]:
-    """Load streams that belong together, by name, in the order given.
+    """Load streams that are used together.
 
     Args:
         checkpoints: files or folders; see :func:`find_checkpoints`.
-        overrides: ``a.b=value`` items on top of every stream's settings.
+        overrides: settings to change in every stream, as ``a.b=value``.
+
+    Returns:
+        Streams by name, in the given order.
 
     Raises:
-        CheckpointError: none is given, two are of the same stream, or they are of different classes.
+        CheckpointError: there is no checkpoint, one cannot be used, or two belong to the same stream or have different
+            classes.
+        ConfigError: a setting is invalid.
     """
     streams: dict[str, Stream] = {}
     for path in find_checkpoints(checkpoints):
@@ -168,7 +191,7 @@ def load_streams(checkpoints: Iterable[str | os.PathLike[str]], overrides: Seque
 
 
 def _difference(mine: Sequence[str], other: Sequence[str]) -> str:
-    """How two lists of classes differ."""
+    """Describe how two lists of classes differ."""
     if len(mine) != len(other):
         return f"{len(mine)} against {len(other)}"
     at = next(label for label, name in enumerate(mine) if name != other[label])
@@ -176,10 +199,10 @@ def _difference(mine: Sequence[str], other: Sequence[str]) -> str:
 
 
 def require_classes(streams: Iterable[Stream], videos: VideoList) -> None:
-    """Check that labels of a list mean what they meant in training.
+    """Check that a list has the classes that the streams were trained on, in the same order.
 
     Raises:
-        CheckpointError: the list's classes are others than a stream's.
+        CheckpointError: its classes differ from those of a stream.
     """
     for stream in streams:
         if videos.classes != stream.classes:
@@ -190,12 +213,20 @@ def require_classes(streams: Iterable[Stream], videos: VideoList) -> None:
 
 
 def score_streams(streams: Sequence[Stream], part: Part = "test", *, group: Group = ALONE) -> dict[str, Scores]:
-    """Score a list; the processes of ``group`` share the work and get the same.
+    """Score a list. The processes of ``group`` share the work, and all return the same scores.
+
+    Args:
+        streams: streams with the same settings of reading clips, and the same list.
+        part: the list to score.
+        group: the processes of the run.
+
+    Returns:
+        Scores by stream. Their ``settings`` also hold the stream's description and costs.
 
     Raises:
-        ConfigError: the streams differ in settings that they share.
-        CheckpointError: the list's classes are others than the streams'.
-        CoviarMocropError: of whatever kind the input deserves.
+        ConfigError: settings differ that must be equal for all streams.
+        CheckpointError: the list has other classes than the streams.
+        CoviarMocropError: a list or a clip cannot be used.
     """
     config = streams[0].config
     require_shared({stream.name: stream.config for stream in streams}, (f"data.{part}_list",))
@@ -206,14 +237,14 @@ def score_streams(streams: Sequence[Stream], part: Part = "test", *, group: Grou
         runtime.place(stream.network)
     loader = create_testing_loader(streams, videos, group)
     scores = score_clips(streams, loader, runtime, title="validate" if part == "val" else part, group=group)
-    loader.clips.keep_boxes()
     loader.summarise(group, f"{part} clips")
+    times = time_features([stream for stream in streams if stream.feature_dims], loader.clips)
     for stream in streams:
         facts = scores[stream.name].settings
         facts.update(stream.description(), part=part)
-        if features := loader.clips.features.get(stream.name):
-            facts["ms_read"] += 1e3 * features.reading
-            facts["ms_network"] += 1e3 * features.networks
+        if stream.name in times:
+            facts["ms_read"] += 1e3 * times[stream.name].reading
+            facts["ms_network"] += 1e3 * times[stream.name].networks
     return scores
 
 
@@ -226,21 +257,24 @@ def score_clips(
     title: str = "test",
     group: Group = ALONE,
 ) -> dict[str, Scores]:
-    """Mean logits of every clip that can be read, in the list's order; the same on every process of ``group``.
-
-    ``settings`` of the results hold ``ms_read`` and ``ms_network``: what a clip takes on this machine, in milliseconds,
-    the mean over the list. Reading is timed in the processes that read and divided equally among the streams.
+    """Compute the logits of all clips that can be read. Collective: every process of ``group`` must call it.
 
     Args:
-        streams: some of those that ``loader`` reads for.
-        loader: the clips.
-        runtime: where the networks are.
-        batches: stop after so many; None: the whole list.
-        title: of the progress bar.
+        streams: streams that ``loader`` reads for, or some of them.
+        loader: loader of the clips.
+        runtime: device and precision of the networks.
+        batches: number of batches on each process after which to stop; None: the whole list.
+        title: title of the progress bar.
         group: the processes of the run.
+
+    Returns:
+        Scores by stream, in the order of the list and equal on all processes. Their ``settings`` hold ``ms_read`` and
+        ``ms_network``, the mean times per clip in milliseconds, ``compute`` and ``skipped`` (number of clips). Reading
+        is timed in the data-loading processes, and divided equally among the streams.
 
     Raises:
         DataError: no clip could be read.
+        CoviarMocropError: a clip cannot be used and ``data.on_error`` is ``raise``.
     """
     dataset = loader.clips
     numbers: dict[str, list[np.ndarray]] = {stream.name: [] for stream in streams}
@@ -257,7 +291,7 @@ def score_clips(
     bar = tqdm(
         total=len(dataset), desc=f"{title} {' '.join(numbers)}", unit="clip", leave=False, disable=not group.is_main
     )
-    # one context for all batches, so that weights are brought to half precision once
+    # one autocast context for all batches, so that weights are converted only once
     with torch.inference_mode(), runtime.autocast(), bar:
         try:
             for batch in islice(loader, batches):
@@ -272,10 +306,11 @@ def score_clips(
                     rows[stream.name].append(logits.float().cpu().numpy())
                     network_seconds[stream.name] += time.perf_counter() - start
                     numbers[stream.name].append(part.numbers.numpy())
+            dataset.keep_boxes()
         except CoviarMocropError as error:
             if group.world == 1:
                 raise
-            problem = error  # the others are waiting to hear of it
+            problem = error  # shared below with the other processes, which are waiting
     for stream, training in zip(streams, was_training, strict=True):
         stream.network.train(training)
     scores = {}
@@ -306,7 +341,7 @@ def score_clips(
 def _collect(
     numbers: list[np.ndarray], rows: list[np.ndarray], problem: CoviarMocropError | None, group: Group
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All processes' clips, in the list's order, each once; the error of whichever met one."""
+    """Gather the clips of all processes in the order of the list. Raises the error of any process that had one."""
     shares = group.gather((numbers, rows, problem))
     for _, _, error in shares:
         if error is not None:

@@ -1,4 +1,4 @@
-"""Networks of checkpoints, computed by PyTorch."""
+"""Compute the networks of checkpoints with PyTorch."""
 
 from __future__ import annotations
 
@@ -24,18 +24,22 @@ class TorchBackend(Backend):
     """Streams as they were trained.
 
     Attributes:
-        runtime: where and how the networks compute.
+        runtime: device and precision of the networks.
     """
 
     def __init__(
-        self, checkpoints: Sequence[str | os.PathLike[str]], overrides: Sequence[str] = (), *, learned: bool = True
+        self,
+        checkpoints: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        overrides: Sequence[str] = (),
+        *,
+        learned: bool = True,
     ) -> None:
-        """Load the streams; arguments and errors: see :class:`~coviar_mocrop.Predictor`.
+        """Load the streams. Errors are those of :class:`~coviar_mocrop.Predictor`.
 
         Args:
-            checkpoints: files, or the folder of a run.
-            overrides: ``a.b=value`` items.
-            learned: look for learned fusion weights.
+            checkpoints: checkpoint files, or the folder of a run.
+            overrides: ``a.b=value`` items that override settings of all streams.
+            learned: whether to look for learned fusion weights.
         """
         checkpoints = find_checkpoints(checkpoints)
         self._streams = load_streams(checkpoints, overrides)
@@ -48,7 +52,7 @@ class TorchBackend(Backend):
         self.runtime = choose_runtime(self.config.train)
         for stream in self._streams.values():
             self.runtime.place(stream.network)
-            if not stream.feature_dims:  # what makes features has a precision of its own
+            if not stream.feature_dims:  # networks that make features have a precision of their own
                 self.runtime.halve_weights(stream.network)
             if self.runtime.device.type == "cpu":  # as in testing
                 stream.network.frames_at_once = self.runtime.frames_at_once  # type: ignore[assignment]
@@ -69,7 +73,7 @@ class TorchBackend(Backend):
             yield name, require_finite(name, rows)
 
     def _batches(self, clips: Sequence[Mapping[str, ReadViews]]) -> Iterator[Batch]:
-        """The clips as each stream sees them, one stream a batch."""
+        """The clips as each stream sees them, one batch per stream."""
         for name in self._streams:
             samples = [Sample(number, 0, {name: clip[name]}, {}, 0.0) for number, clip in enumerate(clips)]
             part = collate(samples).streams[name]

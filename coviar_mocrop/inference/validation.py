@@ -1,4 +1,4 @@
-"""Scores of clips that streams did not learn from, other than the test list: what fusion weights are learned on."""
+"""Scores for learning fusion weights, from clips that are neither used for training nor in the test list."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from coviar_mocrop.streams.base import Stream
 
 
 def validation_scores(streams: Mapping[str, Stream], files: Sequence[Path], group: Group) -> dict[str, Scores]:
-    """Score the validation list with all streams; of a fitted stream, take what its clips got when they were held out.
+    """Score the validation list with all streams. For a fitted stream, return its held-out scores instead.
 
     Args:
-        streams: by name.
-        files: their checkpoints, in this order.
+        streams: streams by name.
+        files: their checkpoints, in the same order.
         group: the processes of the run.
 
     Raises:
-        ScoreError: there is one stream, or no validation list that can be used; the message says which.
-        CoviarMocropError: of whatever kind the lists and clips deserve.
+        ScoreError: there is only one stream, no usable validation list, or no usable held-out scores.
+        CoviarMocropError: a list or a clip cannot be used.
     """
     if len(streams) < 2:
         raise ScoreError("there is one stream")

@@ -1,7 +1,7 @@
-"""Several sources at once: each is read by a thread of its own, and their windows go through one set of networks.
+"""Classify several sources at once: a thread reads each source, and one set of networks classifies all windows.
 
-Where computing is slower than live sources are, their oldest windows are left out, so that what is said is never old.
-No source can hinder the others: one whose windows cannot be used ends alone.
+If live sources are faster than the networks, their oldest windows are dropped, so that predictions are never late. No
+source can stop the others: if the windows of one cannot be used, only that one ends.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from coviar_mocrop.bitstream.addresses import STANDARD_INPUT, source_name
+from coviar_mocrop.bitstream.addresses import STANDARD_INPUT, source_name, source_names
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.clips.time_windows import TimeWindow, require_lengths
 from coviar_mocrop.errors import ConfigError, NoMotionVectorsError, VideoError
+from coviar_mocrop.inference.classifier import Classifier
 from coviar_mocrop.inference.prediction import WindowPrediction
-from coviar_mocrop.inference.predictor import Predictor
 from coviar_mocrop.inference.source_reader import Notice, SourceReader, StreamOptions, Waiting
 from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.mocrop.density import GATE, motion_level
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def watch(
-    predictor: Predictor,
+    classifier: Classifier,
     sources: Sequence[Source],
     *,
     gate: float = GATE,
@@ -41,18 +41,21 @@ def watch(
     """Classify windows of several sources as they come.
 
     Args:
-        predictor: the networks.
+        classifier: the networks.
         sources: see :func:`~coviar_mocrop.bitstream.addresses.open_source`.
-        gate: see :meth:`Predictor.over_time`.
+        gate: see :meth:`~coviar_mocrop.inference.predictor.Predictor.over_time`.
         options: how the sources are read, and how long windows are; None: the defaults.
-        on_notice: is told what happens to a source; None: a warning is logged.
-        on_window: is given each window with its prediction, for its frames.
-        should_stop: is asked at least once a second whether to end.
+        on_notice: called with everything that happens to a source, such as a break; None: a warning is logged.
+        on_window: called with each prediction and its window, before the frames of the window are freed.
+        should_stop: called at least once a second; if it returns True, watching ends.
+
+    Returns:
+        Predictions as they are made. The sources are opened when the first one is asked for.
 
     Raises:
-        VideoError: none of the sources could be opened, or the last one that was left ended in an error.
-        ConfigError: the window, the stride or the gate is out of range, ``data.anchor_every`` is not set, or
-            standard input is named twice.
+        VideoError: none of the sources could be opened, or all of them ended in an error.
+        ConfigError: the window, the stride or the gate is out of range, ``data.anchor_every`` is null, standard input
+            is named twice, or ``key_frames_only`` is set and motion vectors or transcoding are needed.
     """
     options = options or StreamOptions()
     if not 0 <= gate < 1:
@@ -60,18 +63,18 @@ def watch(
     require_lengths(options.window, options.stride)
     if sources.count(STANDARD_INPUT) > 1:
         raise ConfigError(f"{source_name(STANDARD_INPUT)} can be read once; name it once")
-    if options.key_frames_only and (predictor.needs_vectors or options.form is not None):
+    if options.key_frames_only and (classifier.needs_vectors or options.form is not None):
         raise ConfigError(
             "key frames alone have no motion vectors and are not transcoded: give the I-frame stream alone, with "
             "setting=baseline and without --transcode"
         )
-    if predictor.data.anchor_every is None:
+    if classifier.data.anchor_every is None:
         raise ConfigError("data.anchor_every is null: a GOP could fill the memory; set data.anchor_every=12")
-    return _watch(predictor, sources, gate, options, on_notice or _warn, on_window, should_stop)
+    return _watch(classifier, sources, gate, options, on_notice or _warn, on_window, should_stop)
 
 
 def _watch(
-    predictor: Predictor,
+    classifier: Classifier,
     sources: Sequence[Source],
     gate: float,
     options: StreamOptions,
@@ -80,7 +83,10 @@ def _watch(
     should_stop: Callable[[], bool],
 ) -> Iterator[WindowPrediction]:
     changed = threading.Condition()
-    readers = [SourceReader(source, predictor.data, options, changed) for source in sources]
+    readers = [
+        SourceReader(source, name, classifier.data, options, changed)
+        for source, name in zip(sources, source_names(sources), strict=True)
+    ]
     for reader in readers:
         reader.start()
     known: set[str] = set()
@@ -93,11 +99,11 @@ def _watch(
                 ended = all(reader.done and not reader.ready for reader in readers)
                 changed.notify_all()
             for reader, waiting in taken:
-                if reader.name not in known and not predictor.has_form(waiting.window.info):
+                if reader.name not in known and not classifier.has_form(waiting.window.info):
                     notices.append(
                         Notice(
                             reader.name,
-                            f"is not of the form that was trained on ({predictor.form}); --transcode brings it there",
+                            f"is not of the form that was trained on ({classifier.form}); --transcode brings it there",
                         )
                     )
                 known.add(reader.name)
@@ -106,7 +112,7 @@ def _watch(
             for notice in notices:
                 on_notice(notice)
             if taken:
-                for prediction, cut in _predict(predictor, taken, gate):
+                for prediction, cut in _predict(classifier, taken, gate):
                     if on_window is not None:
                         on_window(prediction, cut)
                     cut.forget_rgb()
@@ -119,7 +125,7 @@ def _watch(
             reader.stop()
         with changed:
             changed.notify_all()
-        until = time.monotonic() + 1.0  # one that waits for its source ends when that is given up
+        until = time.monotonic() + 1.0  # a thread that waits for its source ends later, when that is given up
         for reader in readers:
             reader.join(max(until - time.monotonic(), 0.0))
 
@@ -134,7 +140,7 @@ def _has_news(readers: Sequence[SourceReader]) -> bool:
 
 
 def _takeable(readers: Sequence[SourceReader]) -> list[SourceReader]:
-    """Those of which a window can be taken. Files wait for one another, so that batches are the same every time."""
+    """The readers that have a window to take. Files wait for one another, so that batches are the same every time."""
     in_step = all(reader.ready or reader.done for reader in readers if reader.is_file)
     return [reader for reader in readers if reader.ready and (in_step or not reader.is_file)]
 
@@ -144,22 +150,22 @@ def _take(readers: Sequence[SourceReader]) -> list[tuple[SourceReader, Waiting]]
 
 
 def _report_errors(readers: Sequence[SourceReader], on_notice: Callable[[Notice], None]) -> None:
-    """Tell of the errors; the first one is raised instead if no source is without."""
-    failed = [(reader.name, reader.error) for reader in readers if reader.error is not None]
+    """Report the errors of sources. If all sources have one, the first error is raised instead."""
+    failed = [(reader, reader.error) for reader in readers if reader.error is not None]
     told = failed[1:] if len(failed) == len(readers) else failed
-    for name, error in told:
-        on_notice(Notice(name, str(error).removeprefix(f"{name}: ")))
+    for reader, error in told:
+        on_notice(Notice(reader.name, reader.reason(error)))
     if len(told) < len(failed):
         raise failed[0][1]
 
 
 def _predict(
-    predictor: Predictor, taken: Sequence[tuple[SourceReader, Waiting]], gate: float
+    classifier: Classifier, taken: Sequence[tuple[SourceReader, Waiting]], gate: float
 ) -> Iterator[tuple[WindowPrediction, TimeWindow]]:
-    """Predictions of windows, those that move through the networks together."""
+    """Predict for windows. Those with enough motion go through the networks together."""
     levels = [_level(waiting.window) for _, waiting in taken]
     moving = [number for number, level in enumerate(levels) if level is None or level >= gate]
-    scores = _classify(predictor, taken, moving)
+    scores = _classify(classifier, taken, moving)
     for number, (reader, (window, dropped)) in enumerate(taken):
         if number in scores and scores[number] is None:
             continue
@@ -167,14 +173,14 @@ def _predict(
         yield (
             WindowPrediction(
                 path=reader.name,
-                classes=predictor.classes,
+                classes=classifier.classes,
                 scores=row,
                 box=box,
                 milliseconds={},
                 seen={},
                 iframes=[],
                 damaged_frames=window.damaged_frames,
-                as_trained=predictor.has_form(window.info),
+                as_trained=classifier.has_form(window.info),
                 start=window.start,
                 end=window.end,
                 motion=levels[number] or 0.0,
@@ -190,15 +196,15 @@ def _predict(
 
 
 def _classify(
-    predictor: Predictor, taken: Sequence[tuple[SourceReader, Waiting]], moving: Sequence[int]
+    classifier: Classifier, taken: Sequence[tuple[SourceReader, Waiting]], moving: Sequence[int]
 ) -> dict[int, tuple[dict[str, NDArray[np.float32]], CropBox | None] | None]:
-    """Scores and boxes of the windows ``moving``; None where a window cannot be used, which ends its source."""
+    """Scores and boxes of the windows ``moving``; None for a window that cannot be used, which ends its source."""
     try:
         windows = [taken[number][1].window for number in moving]
-        return dict(zip(moving, predictor.classify(windows) if windows else [], strict=True))
+        return dict(zip(moving, classifier.classify(windows) if windows else [], strict=True))
     except VideoError as error:
-        if len(moving) > 1:  # one by one, to find out whose it is
-            return {number: _classify(predictor, taken, [number])[number] for number in moving}
+        if len(moving) > 1:  # one by one, to find the window that cannot be used
+            return {number: _classify(classifier, taken, [number])[number] for number in moving}
         if isinstance(error, NoMotionVectorsError):
             error = NoMotionVectorsError(
                 f"{str(error).partition('; transcode')[0]}; add --transcode, have the camera send H.264, or use "
@@ -209,7 +215,7 @@ def _classify(
 
 
 def _level(window: TimeWindow) -> float | None:
-    """How much moves (what the gate looks at); None where nothing can tell: no codec's vectors, or I-frames alone."""
+    """The motion that is compared with the gate; None without vectors (the codec exports none, or only I-frames)."""
     if not window.has_vectors:
         return None
     return motion_level(window.raw_vectors(), window.frames[0].size)

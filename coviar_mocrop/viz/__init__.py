@@ -1,1 +1,1 @@
-"""Pictures, tables and TensorBoard."""
+"""Figures, tables, annotated videos and TensorBoard."""

@@ -1,4 +1,4 @@
-"""A video with what its windows show: the box, and a caption of class, probability and time."""
+"""Annotate a video with its windows: the box, and a caption with class, probability and time."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ from PIL import Image, ImageDraw, ImageFont
 from coviar_mocrop.errors import VideoError
 from coviar_mocrop.files import atomic_write
 from coviar_mocrop.inference.prediction import WindowPrediction
-from coviar_mocrop.messages import clock
+from coviar_mocrop.messages import clock, reason_of
 from coviar_mocrop.viz.drawing import BOX_COLOUR
 
 
 class AnnotatedVideo:
-    """An H.264 video that is written frame by frame, whole or not at all.
+    """Writes an annotated H.264 video frame by frame.
 
-    The file appears when the context ends; an error in it leaves none.
+    Use it as a context manager. The file appears when the context ends without an error.
 
     Attributes:
-        frames: how many were added.
+        path: path of the file.
+        frames: number of frames added.
     """
 
     def __init__(self, path: str | os.PathLike[str], frame_rate: float, size: tuple[int, int]) -> None:
-        """Say what will be written.
+        """Set up the video. Nothing is written yet.
 
         Args:
-            path: of the file; the suffix chooses the container.
+            path: path of the file. Its suffix selects the container.
             frame_rate: frames per second.
-            size: (width, height), made even. Pictures of another size are resized to it.
+            size: (width, height) in pixels, rounded up to even numbers. Frames of another size are resized.
         """
         self.path = Path(path)
         self.frames = 0
@@ -54,7 +55,7 @@ class AnnotatedVideo:
         self._font = ImageFont.truetype(str(font), max(round(self._size[1] / 24), 9))
 
     def __enter__(self) -> AnnotatedVideo:
-        """Begin the file.
+        """Open the file.
 
         Raises:
             CoviarMocropError: the file cannot be written.
@@ -78,8 +79,8 @@ class AnnotatedVideo:
         """Write a frame.
 
         Args:
-            picture: uint8 [H, W, 3].
-            prediction: of the window that the frame is in; None: nothing is drawn.
+            picture: the frame, uint8 [H, W, 3] RGB.
+            prediction: prediction for the window of the frame; None: nothing is drawn.
 
         Raises:
             VideoError: the frame cannot be encoded or written.
@@ -141,6 +142,5 @@ class AnnotatedVideo:
         draw.text((width - margin, baseline), span, font=self._font, anchor="rd", fill=(210, 210, 210))
 
     def _failed(self, error: Exception) -> VideoError:
-        reason = getattr(error, "strerror", None) or error
         hint = "" if self.frames else "; use .mp4, .mkv or .avi"
-        return VideoError(f"{self.path}: cannot be written as H.264 ({reason}){hint}")
+        return VideoError(f"{self.path}: cannot be written as H.264 ({reason_of(error)}){hint}")

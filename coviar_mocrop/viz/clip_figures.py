@@ -23,11 +23,11 @@ _INCHES = 12.0
 _GAP = 0.12
 _TITLE = 0.25
 _NAME = 60
-"""Characters of a file's name that a title has room for."""
+"""Largest number of characters of a file name in a title."""
 _SHORTEST = 0.1
 """Arrows shorter than this share of the longest are not drawn."""
 _COLUMNS = 7
-"""Steps that a motion figure has room for."""
+"""Largest number of steps in a motion figure."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class ClipView:
         density: float64 [rows, columns], the motion density in which the box was found.
         iframes: uint8 [H, W, 3] each, spread over the clip, display order.
         frame: uint8 [H, W, 3], the frame with the most motion.
-        vectors: motion vectors of ``frame``, ``MOTION_VECTOR_DTYPE``.
-        seen: by title of the stream, what it sees of ``frame`` inside the box: uint8 [h, w, C], RGB or 8-bit motion
-            (see :func:`~coviar_mocrop.viz.drawing.visible`).
+        vectors: motion vectors of ``frame``, ``MOTION_VECTOR_DTYPE`` [N].
+        seen: what each stream sees of ``frame`` inside the box, by title of the stream: uint8 [h, w, C], RGB or 8-bit
+            motion (see :func:`~coviar_mocrop.viz.drawing.visible`).
     """
 
     box: CropBox
@@ -52,7 +52,7 @@ class ClipView:
     seen: Mapping[str, NDArray[np.uint8]]
 
     def figure(self, title: str) -> Figure:
-        """Draw two rows: I-frames with the box; density, vectors and what each stream sees."""
+        """Draw two rows: I-frames with the box; then density, vectors, and what each stream sees."""
         height, width = self.frame.shape[:2]
         aspect = width / height
         page = _Page([[aspect] * len(self.iframes), [aspect, aspect, *[1.0] * len(self.seen)]], title)
@@ -75,15 +75,16 @@ class ClipView:
 
 @dataclass(frozen=True)
 class MotionView:
-    """A clip of T frames as a network with MotionSqueeze sees it, and the motion in its T - 1 steps.
+    """The T frames of a clip that a network with MotionSqueeze sees, and the motion in the T - 1 steps between them.
 
     Attributes:
-        numbers: numbers of the frames in the video, display order.
+        numbers: frame numbers in display order.
         frames: uint8 [T, size, size, 3], the network's input before normalisation.
-        displacement: float32 [T - 1, h, w, 2], (x, y), pixels of the window; one value per cell of the network's map.
+        displacement: the network's estimate, float32 [T - 1, h, w, 2], (x, y) in pixels of the window; one value per
+            cell of the feature map.
         confidence: float32 [T - 1, h, w], 0 to 1.
-        codec: int16 [T - 1, H, W, 2], (x, y), pixels: the codec's motion from frame to frame inside the window, which
-            is H x W pixels large.
+        codec: the codec's motion from frame to frame inside the window of H x W pixels, int16 [T - 1, H, W, 2], (x, y)
+            in pixels.
     """
 
     numbers: Sequence[int]
@@ -93,10 +94,10 @@ class MotionView:
     codec: NDArray[np.int16]
 
     def figure(self, title: str) -> Figure:
-        """Draw a column per step: the frame, the network's displacement, its confidence, the codec's motion."""
+        """Draw a column per step (at most seven): frame, displacement, confidence, and the codec's motion."""
         steps = len(self.displacement)
         shown = np.unique(np.linspace(0, steps - 1, min(steps, _COLUMNS)).round().astype(int))
-        # Both motions share one scale. The few longest vectors, which are often wrong, must not set it.
+        # Both motions share one scale. The longest 2 % of the vectors, which are often wrong, do not determine it.
         lengths = (np.hypot(motion[..., 0], motion[..., 1]) for motion in (self.displacement, self.codec))
         bound = max(*(float(np.percentile(length, 98)) for length in lengths), 1.0)
         rows = ("frame", "MotionSqueeze", "confidence", "codec")
@@ -136,14 +137,14 @@ def prediction_figure(
     """Draw a classified clip: I-frames with the box, what each stream saw, and the most probable classes as bars.
 
     Args:
-        iframes: uint8 [H, W, 3] each.
-        box: the clip's box, or None if the setting does not crop.
-        seen: by title of the stream, a frame that it saw; see :class:`ClipView`.
-        classes: names, in the order of the labels.
+        iframes: uint8 [H, W, 3] RGB each; may be empty.
+        box: box of the clip; None: frames were not cropped to a box.
+        seen: a frame that each stream saw, by title of the stream; see :class:`ClipView`.
+        classes: class names, in the order of the labels.
         probabilities: float64 [classes] by title of the stream, and ``fused``.
         title: title of the figure.
-        footer: line below it.
-        top: number of classes shown.
+        footer: line at the bottom.
+        top: number of classes to show.
     """
     rows = [[picture.shape[1] / picture.shape[0] for picture in iframes], [*[1.0] * len(seen), 2.4]]
     page = _Page([row for row in rows if row], title, footer)
@@ -156,14 +157,14 @@ def prediction_figure(
 
 
 def short_name(path: str | os.PathLike[str], most: int = _NAME) -> str:
-    """A file's name for a title. Of a long name, the beginning and the end are kept."""
+    """Return the name of a file for a title. Long names are shortened in the middle to ``most`` characters."""
     name = Path(path).name
     half = (most - 1) // 2
     return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
 
 
 class _Page:
-    """Rows of panels of given aspects. Each row fills the width and is as high as that makes it."""
+    """Rows of panels with given aspect ratios (width / height). Each row fills the width of the figure."""
 
     def __init__(self, aspects: Sequence[Sequence[float]], title: str, footer: str = "") -> None:
         heights = [(_INCHES - _GAP * (len(row) + 1)) / sum(row) for row in aspects]
@@ -205,7 +206,7 @@ def _outline(axis: Axes, box: CropBox, height: int, width: int) -> None:
 
 
 def _draw_arrows(axis: Axes, vectors: NDArray[np.void], height: int, width: int, across: int = 36) -> None:
-    """Draw where blocks went, on a lattice of at most ``across`` arrows a row (mean over blocks, by area)."""
+    """Draw the motion of blocks as a grid of at most ``across`` arrows per row (mean over blocks, weighted by area)."""
     side = max(width / across, 16)
     columns, rows = int(np.ceil(width / side)), int(np.ceil(height / side))
     column = np.clip((vectors["dst_x"] / side).astype(int), 0, columns - 1)

@@ -1,4 +1,4 @@
-"""Fuse the streams of one setting and write the results beside those of other settings."""
+"""Fuse the streams of one setting, and write the results beside those of other settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 _TAKEN = ("scores", "overview")
-"""Folders of the results that are not a setting's."""
+"""Names of folders in the results that cannot be names of settings."""
 
 
 def compare(
@@ -36,9 +36,10 @@ def compare(
 ) -> dict[str, Any]:
     """Fuse the streams of one setting, measure their accuracies, and write the results.
 
-    Writes to ``output``: ``results.json`` (settings already there stay), ``scores/fused_<setting>.npz``,
+    Writes to ``output``: ``results.json`` (other settings in it are kept), ``scores/fused_<setting>.npz``,
     ``per_class_<setting>.csv``, ``confusion_<setting>.png``, ``accuracy_against_gflops.png``, one TensorBoard run per
-    setting with the same tags in each, so that the runs overlay, and the run ``overview`` with the table.
+    setting, and the run ``overview`` with the table. The runs of all settings have the same tags, so that TensorBoard
+    overlays them.
 
     The scalars of a setting's run are ``top1/<stream>``, ``gflops_per_frame/<stream>``, ``gflops_per_clip/<stream>``
     and ``ms_per_clip/<stream>`` for every stream and ``fused``; and ``top1_against_mflops``, whose step axis is MFLOPs
@@ -48,15 +49,15 @@ def compare(
         streams: scores of one setting by stream. Tables and figures keep their order.
         output: folder of the results.
         weights: fusion weights, see :func:`~coviar_mocrop.fusion.fuse`.
-        weights_from: how they were found, in words; None: ``given``, or ``default`` where none are.
-        setting: name of the run; None takes the one in the score files.
+        weights_from: description of how the weights were found; None: ``given``, or ``default`` without ``weights``.
+        setting: name of the setting in the results; None: the one in the score files.
 
     Returns:
         The content of ``results.json``.
 
     Raises:
-        ScoreError: the score files do not belong together, ``setting`` cannot name a folder of the results, or the
-            ``results.json`` that is there does not hold results.
+        ScoreError: the score files do not belong together, ``setting`` cannot be the name of a folder, or an existing
+            ``results.json`` does not hold results.
     """
     fused = fuse(streams, weights)
     setting = setting or _common_setting(streams)
@@ -98,7 +99,7 @@ def _common_setting(streams: Mapping[str, Scores]) -> str:
 
 
 def _cumulative(streams: Mapping[str, Scores], entry: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """(GFLOPs per clip, top-1) of the first stream, the first two, ..."""
+    """(GFLOPs per clip, top-1) of the first stream alone, of the first two fused, and so on."""
     points, gflops, weights = [], 0.0, entry["fused"]["weights"]
     joined: dict[str, Scores] = {}
     for name, scores in streams.items():

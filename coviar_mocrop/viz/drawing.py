@@ -1,4 +1,4 @@
-"""Motion, blocks and boxes as pixels."""
+"""Draw motion, blocks and boxes as pixels."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _TINT = 0.55
 
 
 def flow_colours(motion: NDArray[Any], bound: float = MOTION_BOUND) -> NDArray[np.uint8]:
-    """Show motion as colour. The hue is the direction, the saturation the length; white does not move.
+    """Show motion as colour: hue is the direction, saturation the length. White means no motion.
 
     Args:
-        motion: [..., 2], (x, y), pixels.
-        bound: length, pixels, of full saturation.
+        motion: [..., 2], (x, y) in pixels.
+        bound: length of motion at full saturation, pixels.
 
     Returns:
         uint8 [..., 3] RGB.
@@ -37,10 +37,10 @@ def flow_colours(motion: NDArray[Any], bound: float = MOTION_BOUND) -> NDArray[n
 
 
 def visible(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn what a stream sees into RGB. Two channels are 8-bit motion; three are returned as they are.
+    """Convert what a stream sees to RGB. Two channels are 8-bit motion. Three channels are returned unchanged.
 
     Args:
-        pixels: uint8 [..., C]; motion is rint(clip(D * 127.5 / 20 + 128, 0, 255)), D in pixels, (x, y).
+        pixels: uint8 [..., C]. Motion is rint(clip(D * 127.5 / 20 + 128, 0, 255)), with D in pixels, (x, y).
 
     Returns:
         uint8 [..., 3] RGB.
@@ -51,7 +51,7 @@ def visible(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def block_motion(vectors: NDArray[np.void]) -> NDArray[np.float64]:
-    """How far each block has moved, whether its vector points into the past or the future.
+    """Return the motion of each block, in the direction of time also for vectors that point to a future frame.
 
     Args:
         vectors: ``MOTION_VECTOR_DTYPE`` [N].
@@ -64,7 +64,7 @@ def block_motion(vectors: NDArray[np.void]) -> NDArray[np.float64]:
 
 
 def tint_blocks(picture: NDArray[np.uint8], vectors: NDArray[np.void]) -> NDArray[np.uint8]:
-    """The picture [H, W, 3] with its moving blocks tinted by direction."""
+    """Return a copy of the picture, uint8 [H, W, 3], with blocks that move over half a pixel tinted by direction."""
     motion = block_motion(vectors)
     moving = np.flatnonzero(np.hypot(*motion.T) > 0.5)
     tinted = picture.copy()
@@ -77,7 +77,7 @@ def tint_blocks(picture: NDArray[np.uint8], vectors: NDArray[np.void]) -> NDArra
 
 
 def draw_box(picture: NDArray[np.uint8], box: CropBox) -> NDArray[np.uint8]:
-    """The picture [H, W, 3] with the box outlined and everything outside it darkened."""
+    """Return a copy of the picture, uint8 [H, W, 3], with the box outlined and everything outside it darkened."""
     top, left, bottom, right = box.to_pixels(*picture.shape[:2])
     line = max(round(picture.shape[0] / 100), 1)
     drawn = (picture * _DIMMED).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Windows in a terminal: a line for each, or one line a source that is written over."""
+"""Print windows in a terminal: one line per window, or one line per source that is updated in place."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ _BAR = 20
 
 
 class LiveTable:
-    """Prints windows as they come.
+    """Prints windows as they arrive.
 
     Attributes:
-        updates: whether lines are written over.
+        updates: whether there is one line per source, which is updated in place.
     """
 
     def __init__(self, sources: Sequence[str], out: TextIO | None = None, *, update: bool | None = None) -> None:
-        """Print nothing yet.
+        """Set up the table. Nothing is printed yet.
 
         Args:
-            sources: their names.
+            sources: names of the sources.
             out: where to print; None: standard output.
-            update: write over the line of a source; None: if there are several and ``out`` is a terminal.
+            update: whether to update the line of a source in place; None: if there are several sources and ``out`` is
+                a terminal.
         """
         self._out = out or sys.stdout
         self._sources = list(dict.fromkeys(sources))
@@ -35,7 +36,7 @@ class LiveTable:
         self._shown = False
 
     def add(self, prediction: WindowPrediction) -> None:
-        """Show a window."""
+        """Print a window."""
         name = f"{prediction.path:{self._width}}  " if self._width else ""
         self._lines[prediction.path] = name + line_of(prediction)
         if self.updates:
@@ -62,7 +63,7 @@ class LiveTable:
 
 
 def line_of(prediction: WindowPrediction) -> str:
-    """A window in a line: from when to when, what it shows, and what is wrong with it."""
+    """Format a window as one line: time span, best class and its probability, latency, and faults."""
     span = f"{clock(prediction.start):>7} to {clock(prediction.end):<7}"
     if prediction.idle:
         text = f"{'idle':{_BAR}}         "

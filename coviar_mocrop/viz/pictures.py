@@ -1,4 +1,4 @@
-"""Files of pictures."""
+"""Write figures to image files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ if TYPE_CHECKING:  # commands that draw only on request do not wait for matplotl
     from matplotlib.figure import Figure
 
 PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")
-"""Suffixes that a picture may have."""
+"""Supported suffixes of image files."""
 
 
 def require_picture(path: str | os.PathLike[str]) -> None:
-    """Check before work begins that a picture can be written to ``path`` when it is done.
+    """Check before a long computation that a figure can be written to ``path`` in the end.
 
     Raises:
-        CoviarMocropError: the suffix is of no picture, or see :func:`~coviar_mocrop.files.require_writable`.
+        CoviarMocropError: the suffix is not in ``PICTURES``, or the file cannot be written (see
+            :func:`~coviar_mocrop.files.require_writable`).
     """
     if Path(path).suffix.lower() not in PICTURES:
         raise CoviarMocropError(f"{path}: is no kind of picture that can be written; use {', '.join(PICTURES)}")
@@ -28,6 +29,10 @@ def require_picture(path: str | os.PathLike[str]) -> None:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure, whole or not at all."""
+    """Write a figure to a file atomically. The suffix selects the format.
+
+    Raises:
+        CoviarMocropError: the file cannot be written.
+    """
     with atomic_write(path) as temporary:
         figure.savefig(temporary)

@@ -10,20 +10,20 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 SETTING_COLOURS = {"baseline": "#4c4c4c", "efficiency": "#1b7f5c", "attention": "#c2571a"}
-"""Other settings are grey."""
+"""Colours of the settings in figures. Other settings are grey."""
 _MARKERS = "os^DvPXp"
 
 
 def marker(number: int) -> str:
-    """The marker of the stream at place ``number``."""
+    """Return the marker of the stream with index ``number``."""
     return _MARKERS[number % len(_MARKERS)]
 
 
 def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
-    """Draw a confusion matrix, rows normalised, with counts and names where there is room for them.
+    """Draw a confusion matrix with normalised rows. Class names and counts are added if there is room for them.
 
     Args:
-        confusion: int64 [classes, classes], true class by row.
+        confusion: int64 [classes, classes], true class by row, predicted class by column.
         classes: names, in the order of the labels.
         title: title of the figure.
     """

@@ -1,4 +1,4 @@
-"""``results.json`` and its table: the streams and their fusion, setting by setting."""
+"""``results.json`` and its table: the results of the streams and of their fusion, for each setting."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def setting_results(
     """Build one setting's entry of ``results.json``. Late fusion runs all streams, so their costs add up.
 
     Args:
-        streams: score files by stream.
-        accuracies: by stream, and ``fused``.
+        streams: scores by stream.
+        accuracies: accuracies by stream, and ``fused``.
         weights: fusion weights by stream.
-        weights_from: how they were found, in words.
+        weights_from: description of how the weights were found.
     """
     entries = {name: _entry(accuracies[name], scores.settings) for name, scores in streams.items()}
     costs = ("gflops_per_frame", "gflops_per_clip", "ms_per_clip")
@@ -44,7 +44,7 @@ def setting_results(
 
 
 def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the content of ``results.json``. Where there is no such file, it holds no setting.
+    """Read ``results.json``. If the file does not exist, results without settings are returned.
 
     Raises:
         ScoreError: the file does not hold results.
@@ -61,7 +61,7 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def add_setting(results: Mapping[str, Any], setting: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The results with a setting's entry, in the order of :data:`SETTINGS`. The other settings stay."""
+    """Return results with the entry of a setting added or replaced. Settings are in the order of ``SETTINGS``."""
     known = {**results["settings"], setting: dict(entry)}
     ordered = [*(name for name in SETTINGS if name in known), *(name for name in known if name not in SETTINGS)]
     return {"settings": {name: known[name] for name in ordered}}
@@ -78,7 +78,7 @@ def results_table(results: Mapping[str, Any]) -> str:
 
 
 def weights_lines(results: Mapping[str, Any]) -> str:
-    """A line for each setting: the fusion weights, how they were found, and the default ones beside them."""
+    """Return one line per setting: fusion weights, how they were found, and the top-1 with the default weights."""
     lines = []
     for setting, entry in results["settings"].items():
         fused = entry["fused"]
@@ -95,7 +95,7 @@ def weights_lines(results: Mapping[str, Any]) -> str:
 
 
 def weights_text(weights: Mapping[str, float]) -> str:
-    """Weights as ``--weights`` takes them."""
+    """Format weights for the option ``--weights``."""
     return " ".join(f"{name}={weight:.3g}" for name, weight in weights.items())
 
 
@@ -113,5 +113,5 @@ def _entry(accuracy: Accuracy, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _top(accuracy: Accuracy) -> dict[str, float]:
-    """Top-1, and top-5 where there are more than five classes."""
+    """Top-1, and top-5 if there are more than five classes."""
     return {"top1": accuracy.top1, **({} if accuracy.top5 is None else {"top5": accuracy.top5})}

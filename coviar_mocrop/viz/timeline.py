@@ -1,4 +1,4 @@
-"""A picture of a long video over time: classes, events, motion, box, and where the stream was broken."""
+"""Draw a long video over time: classes, events, motion, box, and interruptions of the stream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from coviar_mocrop.viz.drawing import BOX_COLOUR
 from coviar_mocrop.viz.timeline_recorder import TimelineRecorder
 
 Shown = tuple[float, NDArray[np.uint8]]
-"""A frame, uint8 [H, W, 3], and its time, seconds."""
+"""The time of a frame, seconds, and the frame, uint8 [H, W, 3]."""
 
 _CLASSES = 8
 _THUMBNAILS = 8
@@ -30,24 +30,25 @@ _FAULTS = {
     "dropped": ("xxxx", "#5b4ea8", "windows"),
     "nothing came": ("....", "#555555", ""),
 }
-"""Hatch, colour and unit."""
+"""Hatch, colour and unit of each fault."""
 _STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, *(60 * n for n in (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720)))
-"""Seconds between two marks of the time axis; beyond these, whole days."""
+"""Possible distances between marks of the time axis, seconds; for longer videos, multiples of a day."""
 
 
 def timeline_figure(recorder: TimelineRecorder, shown: Sequence[Shown] = ()) -> Figure:
-    """Draw what a recorder holds.
+    """Draw the timeline of one source.
 
-    From top to bottom: frames; a row for each of the classes with the highest peaks, those with events first, events
-    as bars; motion, its maximum light and its mean dark; from where to where the box reaches; where frames are damaged
-    or missing, windows dropped, or nothing came. Idle stretches are grey.
+    From top to bottom, it shows frames; a row for each of up to eight classes, first those with events (drawn as bars),
+    then those with the highest peaks; motion, with the maximum in light and the mean in dark grey; the extent of the
+    box; and times at which frames are damaged or missing, windows were dropped, or nothing arrived. Idle times are
+    grey.
 
     Args:
-        recorder: of one source, with at least one window.
-        shown: frames of the video; of more than eight, eight are drawn.
+        recorder: recorder with at least one window.
+        shown: frames of the video. At most eight of them are drawn.
 
     Raises:
-        VideoError: there was no window.
+        VideoError: the recorder holds no window.
     """
     if not recorder.windows:
         raise VideoError(f"{recorder.source}: no window was classified, so there is no timeline to draw")
@@ -79,13 +80,14 @@ def timeline_figure(recorder: TimelineRecorder, shown: Sequence[Shown] = ()) -> 
 
 
 class _Cells:
-    """The bins of a recorder that hold windows. Each has the time that is nearer to it than to its neighbours.
+    """The bins of a recorder that hold windows. A cell reaches halfway to its neighbours.
 
     Attributes:
-        bins: int64 [cells], their places in the recorder.
-        sums: of the recorder, for the cells.
-        left, right: float64 [cells], seconds. Neighbours touch, except where the stream is broken.
-        broken: bool [cells - 1], whether nothing came between a cell and the next one.
+        bins: indices of the bins in the recorder, int64 [cells].
+        sums: sums of the recorder for these bins, float64 [cells] by name.
+        left: start of each cell, seconds, float64 [cells].
+        right: end of each cell, seconds, float64 [cells]. It is the start of the next cell unless the stream is broken.
+        broken: whether nothing arrived between a cell and the next one, bool [cells - 1].
     """
 
     def __init__(self, recorder: TimelineRecorder) -> None:
@@ -99,13 +101,13 @@ class _Cells:
         self.right = np.append(np.where(self.broken, end[:-1], between), end[-1])
 
     def steps(self, values: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Values [cells] as a line of steps: x, and y with NaN where the stream is broken."""
+        """Convert values [cells] to the x and y of a step line, with NaN where the stream is broken."""
         x, y = np.stack([self.left, self.right], axis=1).ravel(), np.repeat(values, 2).astype(np.float64)
         at = np.flatnonzero(self.broken)
         return np.insert(x, 2 * at + 2, self.right[at]), np.insert(y, 2 * at + 2, np.nan)
 
     def spans(self, chosen: NDArray[np.bool_]) -> list[tuple[float, float]]:
-        """From when to when cells are chosen [cells], seconds."""
+        """The time spans (start, end), seconds, of the cells in ``chosen`` [cells]."""
         spans: list[tuple[float, float]] = []
         for left, right in zip(self.left[chosen].tolist(), self.right[chosen].tolist(), strict=True):
             begun = spans.pop()[0] if spans and spans[-1][1] == left else left
@@ -113,13 +115,13 @@ class _Cells:
         return spans
 
     def idle(self) -> list[tuple[float, float]]:
-        """From when to when at least half of the windows are idle, seconds."""
+        """The time spans (start, end), seconds, in which at least half of the windows are idle."""
         return self.spans(2 * self.sums["idle"] >= self.sums["windows"])
 
     def faults(self) -> dict[str, list[tuple[float, float]]]:
-        """From when to when each fault lasts, seconds; only the faults that there are."""
+        """The time spans (start, end), seconds, of each fault that occurs."""
         found = {name: self.spans(self.sums[name] > 0) for name in ("damaged", "missing")}
-        after = np.flatnonzero(self.sums["dropped"])  # the window that says so comes after those that were dropped
+        after = np.flatnonzero(self.sums["dropped"])  # reported by the window after the dropped ones
         before = np.append(self.left[0], self._middle)[after]
         found["dropped"] = list(zip(before.tolist(), self._middle[after].tolist(), strict=True))
         at = np.flatnonzero(self.broken)
@@ -128,7 +130,7 @@ class _Cells:
 
 
 class _Page:
-    """Frames, and below them rows of given heights, inches, over one time axis."""
+    """A figure with frames, and below them rows of given heights (inches) with a common time axis."""
 
     _WIDTH, _LEFT, _RIGHT, _GAP, _HEAD, _FOOT = 12.0, 1.8, 0.95, 0.09, 0.45, 0.62
 
@@ -155,7 +157,7 @@ class _Page:
         return self.figure.add_axes(place, xticks=[], yticks=[])
 
     def finish(self, start: float, end: float, frames: Sequence[Shown]) -> None:
-        """Set the time axis, and hang the frames above it."""
+        """Draw the time axis, and the frames with lines to their times."""
         places, names, unit = time_marks(start, end)
         for axis in self.rows:
             axis.set_xlim(start, end)
@@ -171,7 +173,7 @@ class _Page:
             self.figure.add_artist(ConnectionPatch(**ends, color="#888888", linewidth=0.7))
 
     def write(self, title: str, footer: str) -> None:
-        """Write a line at the top and one at the bottom."""
+        """Write the title and the footer."""
         place: dict[str, Any] = {"x": 0.12 / self._WIDTH, "parse_math": False}
         self.figure.text(y=1 - 0.12 / self._total, s=title, fontsize=11, weight="bold", va="top", **place)
         self.figure.text(y=0.08 / self._total, s=footer, fontsize=8.5, color="#444444", va="bottom", **place)
@@ -221,7 +223,7 @@ def _draw_fault(axis: Axes, name: str, spans: Sequence[tuple[float, float]], cou
 
 
 def _dress(axis: Axes, cells: _Cells | None, name: str, told: str) -> None:
-    """Name a row on the left, tell its figures on the right, and shade where the source is idle."""
+    """Write the name of a row on the left and its numbers on the right, and shade idle times."""
     if cells:
         _draw_spans(axis, cells.idle(), (0.0, 1.0), color="#e2e2e2", linewidth=0, zorder=0)
     put: dict[str, Any] = {"va": "center", "transform": axis.transAxes, "parse_math": False}
@@ -232,13 +234,22 @@ def _dress(axis: Axes, cells: _Cells | None, name: str, told: str) -> None:
 
 
 def _draw_spans(axis: Axes, spans: Sequence[Sequence[float]], place: tuple[float, float], **style: Any) -> None:
-    """Draw bars from when to when, seconds; their bottom and height are shares of the row."""
+    """Draw time spans as bars. ``place`` is their bottom and height as fractions of the row."""
     bars = [(begun, ended - begun) for begun, ended in spans]
     axis.broken_barh(bars, place, transform=axis.get_xaxis_transform(), **style)
 
 
 def time_marks(start: float, end: float, most: int = 12) -> tuple[list[float], list[str], str]:
-    """Marks of a time axis: places in seconds, names, and their unit."""
+    """Choose the marks of a time axis.
+
+    Args:
+        start: start of the axis, seconds.
+        end: end of the axis, seconds.
+        most: approximate largest number of marks.
+
+    Returns:
+        Positions in seconds, labels, and the unit of the labels.
+    """
     span = end - start
     days = 86400 * max(int(np.ceil(span / most / 86400)), 1)
     step = next((step for step in _STEPS if span / step <= most), days)

@@ -1,4 +1,4 @@
-"""The windows of a long video in bounded memory, for a picture of them; see :mod:`coviar_mocrop.viz.timeline`."""
+"""Record the windows of a long video in bounded memory, to draw them with :mod:`coviar_mocrop.viz.timeline`."""
 
 from __future__ import annotations
 
@@ -13,32 +13,38 @@ from coviar_mocrop.inference.events import Event
 from coviar_mocrop.inference.prediction import WindowPrediction
 
 _FINEST = 1 / 128
-"""Seconds of a bin of a new recorder."""
+"""Length of a bin of a new recorder, seconds."""
 
 
 class TimelineRecorder:
-    """The windows of one source in a bounded number of bins of equal length.
+    """The windows of one source in a fixed number of bins of equal length. Times must not be negative.
 
-    When a window ends behind the last bin, the bins are joined in pairs and are twice as long from then on. Joined
-    bins keep the highest probability of every class, so no peak is lost.
-
-    Times are at least 0.
+    When a window lies beyond the last bin, pairs of bins are merged, and all bins are twice as long from then on.
+    Merged bins keep the highest probability of each class, so no peak is lost.
 
     Attributes:
-        source: what the source is called.
-        classes: names, in the order of the labels.
-        bin_length: seconds.
-        probability: float32 [bins, classes], the highest fused one of the windows whose middle is in the bin.
-        motion: float64 [bins], the highest of its windows.
-        start, end: float64 [bins], seconds: from when to when the bin's windows reach.
-        seen: bool [bins, classes], where there is an event.
-        sums: float64 [bins] by name, over the bin's windows: ``windows``, ``idle`` (windows), ``motion``,
-            ``damaged`` and ``missing`` (frames), ``dropped`` (windows), ``boxes`` (windows), ``x0`` to ``y1``.
+        source: name of the source.
+        classes: class names, in the order of the labels.
+        bin_length: length of a bin, seconds.
+        probability: highest fused probability of the windows whose middle lies in the bin, float32 [bins, classes].
+        motion: highest motion of these windows, float64 [bins].
+        start: start of the first of these windows, seconds, float64 [bins].
+        end: end of the last of these windows, seconds, float64 [bins].
+        seen: whether there is an event, bool [bins, classes].
+        sums: sums over these windows, float64 [bins] by name: ``windows``, ``idle`` (windows), ``motion``, ``damaged``
+            and ``missing`` (frames), ``dropped`` (windows), ``boxes`` (windows with a box), ``x0`` to ``y1``.
         events: number of events by class.
     """
 
     def __init__(self, source: str, classes: Sequence[str], bins: int = 2048) -> None:
-        """Record nothing yet. ``bins`` is even; by default, half of them are as many as a picture has columns."""
+        """Set up an empty recorder.
+
+        Args:
+            source: name of the source.
+            classes: class names, in the order of the labels.
+            bins: number of bins; even. After merging, half of them are in use. With the default, that is about one bin
+                per pixel column of the figure.
+        """
         self.source, self.classes = source, tuple(classes)
         self.bin_length = _FINEST
         self.probability = np.zeros((bins, len(self.classes)), np.float32)
@@ -57,7 +63,7 @@ class TimelineRecorder:
 
     @property
     def windows(self) -> int:
-        """How many there were."""
+        """Number of windows recorded."""
         return int(self.sums["windows"].sum())
 
     def add(self, prediction: WindowPrediction) -> None:
@@ -82,14 +88,14 @@ class TimelineRecorder:
             self.sums[name][number] += value
 
     def add_event(self, event: Event) -> None:
-        """Record an event, or how far one under way has come. It is counted when it has ended."""
-        self._bin(event.end)  # first, because it may join bins
+        """Record an event, or the current extent of an event in progress. Events are counted when they have ended."""
+        self._bin(event.end)  # first, because it may merge bins
         first, behind = self._bin(event.start), math.ceil(event.end / self.bin_length)
         self.seen[first : max(behind, first + 1), self.classes.index(event.name)] = True
         self.events[event.name] += event.ended
 
     def _bin(self, time: float) -> int:
-        """The number of the bin that a time is in; the bins are joined until there is one."""
+        """The index of the bin for a time. Bins are merged until there is one."""
         bins = len(self.motion)
         while time >= bins * self.bin_length:
             for values, join, empty in self._joined:

@@ -1,4 +1,4 @@
-"""What watching leaves behind: tables, timelines, annotated videos, TensorBoard; all written while it goes on."""
+"""The files that ``coviar watch`` writes while it runs: tables, timelines, annotated videos and TensorBoard runs."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:  # matplotlib and TensorBoard take time and memory
     from coviar_mocrop.viz.annotate import AnnotatedVideo
 
 _DRAWN_EVERY = 60.0
-"""Seconds after which a timeline is drawn again."""
+"""Minimum time between two drawings of a live source's timeline, seconds."""
 _FRAMES = 16
-"""Frames that are kept for a timeline; of twice as many, every other one is dropped."""
+"""Number of frames kept for a timeline. When there are twice as many, every other one is dropped."""
 _WIDTH = 240
-"""Of a frame that is kept, pixels."""
+"""Largest side of these frames, pixels."""
 
 
 class WatchOutputs:
-    """Writes what is asked for of several sources. Memory does not grow with their length.
+    """Writes the requested outputs of several sources. Memory does not grow with their length.
 
     Attributes:
-        written: the files that :meth:`close` has finished.
+        written: paths of the outputs. Timelines and videos are added by :meth:`close`.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class WatchOutputs:
         videos: dict[str, Path] | None = None,
         tensorboard: Path | None = None,
     ) -> None:
-        """Open what can be opened before the first window.
+        """Open the outputs that do not depend on the first window.
 
         Args:
-            classes: names, in the order of the labels.
-            csv: a table of all windows; one that is there is continued.
-            timelines: a picture for each source, by its name.
+            classes: class names, in the order of the labels.
+            csv: path of a table of all windows. An existing table is continued.
+            timelines: path of the timeline of each source, by name of the source.
             frames: whether timelines show frames.
-            videos: an annotated video for each source.
-            tensorboard: folder of a run.
+            videos: path of the annotated video of each source, by name of the source.
+            tensorboard: folder of a TensorBoard run.
 
         Raises:
             CoviarMocropError: a file cannot be written.
@@ -78,12 +78,17 @@ class WatchOutputs:
         if tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(tensorboard))  # what is in the folder stays
+            self._board = SummaryWriter(str(tensorboard))  # other files in the folder are kept
             self._open.callback(self._board.close)
             self.written.append(tensorboard)
 
     def add(self, prediction: WindowPrediction, window: TimeWindow, events: Sequence[Event] = ()) -> None:
-        """Take the next window of a source, with the events that begin or end with it.
+        """Add the next window of a source.
+
+        Args:
+            prediction: prediction for the window.
+            window: the window's frames.
+            events: events that begin or end with the window.
 
         Raises:
             CoviarMocropError: a file cannot be written.
@@ -106,21 +111,29 @@ class WatchOutputs:
             board.add_scalar(f"{prediction.path}/p({name})", share, **at)
 
     def close(self, events: Sequence[Event] = ()) -> None:
-        """Finish all files; ``events`` are those that were under way.
+        """Finish all files.
+
+        Args:
+            events: events that were still in progress.
 
         Raises:
-            CoviarMocropError: a file cannot be written.
+            CoviarMocropError: a file cannot be written. The other files are finished nevertheless.
         """
         for event in events:
             if timeline := self._timelines.get(event.source):
                 timeline.recorder.add_event(event)
-        self._open.close()
         writers: list[_Timeline | _Video] = [*self._timelines.values(), *self._videos.values()]
-        self.written += [writer.path for writer in writers if writer.close()]
+        with self._open:  # an ExitStack calls the remaining callbacks even if one fails
+            for writer in reversed(writers):
+                self._open.callback(self._finish, writer)
+
+    def _finish(self, writer: _Timeline | _Video) -> None:
+        if writer.close():
+            self.written.append(writer.path)
 
 
 class _Timeline:
-    """The picture of one source."""
+    """The timeline of one source."""
 
     def __init__(self, path: Path, recorder: TimelineRecorder, frames: bool) -> None:
         self.path, self.recorder, self._frames = path, recorder, frames
@@ -140,7 +153,7 @@ class _Timeline:
             self.close()
 
     def close(self) -> bool:
-        """Draw it; False where there is nothing to draw."""
+        """Draw the timeline. Returns False if there is no window to draw."""
         from coviar_mocrop.viz.timeline import timeline_figure
 
         self._drawn = time.monotonic()
@@ -150,7 +163,7 @@ class _Timeline:
 
 
 class _Video:
-    """The annotated video of one source: each frame once, with the first window that it is in."""
+    """The annotated video of one source. Each frame is written once, with the first window that it belongs to."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -169,7 +182,7 @@ class _Video:
                 self._until = frame.time
 
     def close(self) -> bool:
-        """Finish the file; False where there was no frame."""
+        """Finish the file. Returns False if there was no frame."""
         if self._writer is None:
             return False
         self._writer.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""The windows of long videos as a table, CSV, for spreadsheets and other programs."""
+"""Write the windows of long videos to a CSV table, for spreadsheets and other programs."""
 
 from __future__ import annotations
 
@@ -14,29 +14,28 @@ from coviar_mocrop.files import require_writable
 from coviar_mocrop.inference.prediction import WindowPrediction
 
 _LONGEST = 1 << 20
-"""Bytes that no line is longer than."""
+"""Upper bound of the length of a line, bytes."""
 
 
 class CsvWriter:
-    """A table with a row for each window, which is in the file as soon as it is added.
+    """A CSV table with one row per window. Rows are in the file as soon as they are added.
 
     Columns: source, start, end (seconds of stream time), idle (0 or 1), motion, class, probability, ``p(NAME)`` for
-    each class (fused), x0, y0, x1, y1 (fractions of the picture), frames, missing_frames, damaged_frames, dropped,
-    latency (seconds). What an idle window lacks is empty.
+    each class (fused), x0, y0, x1, y1 (fractions of the frame), frames, missing_frames, damaged_frames, dropped,
+    latency (seconds). Values that an idle window lacks are empty.
 
-    A table that is already there is continued. If the program that wrote it was killed within a line, that line is
-    removed.
+    An existing table is continued. If its last line is incomplete because a program was killed, that line is removed.
     """
 
     def __init__(self, path: str | os.PathLike[str], classes: Sequence[str]) -> None:
         """Open the table.
 
         Args:
-            path: of the file.
-            classes: names, in the order of the labels.
+            path: path of the file.
+            classes: class names, in the order of the labels.
 
         Raises:
-            CoviarMocropError: the file cannot be written, or is no table of windows with these classes.
+            CoviarMocropError: the file cannot be written, or is not a table of windows with these classes.
         """
         self.path = Path(path)
         require_writable(self.path)
@@ -83,8 +82,15 @@ class CsvWriter:
             raise self._failed(error) from error
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file.
+
+        Raises:
+            CoviarMocropError: the file cannot be written, for example because the disk is full.
+        """
+        try:
+            self._file.close()
+        except OSError as error:  # closing tries to write what is still buffered
+            raise self._failed(error) from error
 
     def _write(self, row: Sequence[object]) -> None:
         self._file.write(_line(row))
@@ -113,7 +119,7 @@ def _fraction(value: float | None) -> str:
 
 
 def _trim(path: Path, head: bytes) -> bool:
-    """Cut off the last line of a table where it is not whole; return whether the first line is left."""
+    """Cut off the last line of a table if it is incomplete. Returns whether the file has the header ``head``."""
     if not path.exists():
         return False
     with open(path, "r+b") as file:

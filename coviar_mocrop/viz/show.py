@@ -1,9 +1,9 @@
-"""Gather what figures show of a video: its MoCrop box, and the motion that a network finds in it."""
+"""Collect the data for figures of a video: its MoCrop box, and the motion that a network estimates."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream import Gop, Kind, Video
 from coviar_mocrop.bitstream.accumulate import Accumulator
-from coviar_mocrop.bitstream.transcode import encode
+from coviar_mocrop.bitstream.transcode import encode, usable_rate
 from coviar_mocrop.clips.reader import View, read_views
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import Window, testing_windows, whole_frame
 from coviar_mocrop.errors import ConfigError, ModelError, VideoError
-from coviar_mocrop.mocrop import CropBox, MoCropSettings, density_of, frames_to_read
-from coviar_mocrop.mocrop.estimate import box_of_density
+from coviar_mocrop.mocrop import CropBox, MoCropSettings, frames_to_read
+from coviar_mocrop.mocrop.estimate import BoxEstimator
 from coviar_mocrop.viz.clip_figures import ClipView, MotionView, short_name
 from coviar_mocrop.viz.drawing import block_motion, draw_box, tint_blocks, visible
 
@@ -30,19 +30,19 @@ if TYPE_CHECKING:  # the box of a clip is shown without torch
     from coviar_mocrop.streams.base import Stream
 
 _SEEN: dict[str, Kind] = {"I-frame": "iframe", "motion": "mv", "residual": "residual"}
-"""What a figure shows of the frame with the most motion, by title."""
+"""Kinds of views that a figure shows of the frame with the most motion, by title."""
 _FASTEST = 16
-"""Motion in pixels beyond which a block counts no more when the frame with the most motion is searched."""
+"""Motion in pixels to which blocks are limited when the frame with the most motion is searched."""
 
 
 def inspect_clip(video: Video, settings: MoCropSettings | None = None, *, iframes: int = 4) -> ClipView:
-    """Estimate the box of a clip, and read the frames that a figure of it shows.
+    """Estimate the box of a clip, and read the frames for a figure of it.
 
     Args:
         video: an open video.
-        settings: MoCrop's settings, by default ``MoCropSettings()``. With ``sparse`` settings, only the vectors that
-            the box is estimated from are read.
-        iframes: the largest number of I-frames to show.
+        settings: settings of MoCrop; None: ``MoCropSettings()``. With ``sparse`` settings, only the vectors that the
+            box is estimated from are read.
+        iframes: largest number of I-frames to show, 1 or more.
 
     Raises:
         ConfigError: ``iframes`` is below 1.
@@ -53,10 +53,15 @@ def inspect_clip(video: Video, settings: MoCropSettings | None = None, *, iframe
     settings = settings or MoCropSettings()
     height, width, num_frames = video.info.height, video.info.width, video.info.num_frames
     numbers = frames_to_read(video.gops, settings) or range(num_frames)
-    vectors = dict(zip(numbers, video.get_motion_vectors_at(numbers), strict=True))
-    density = density_of(list(vectors.values()), (height, width), settings)
-    box = box_of_density(density, settings, width / height)
-    peak = peak_motion_frame(vectors, video.gops)
+    estimator = BoxEstimator((height, width), settings)
+
+    def moving() -> Iterator[tuple[int, NDArray[np.void]]]:
+        for frame in video.visit(vectors=numbers):
+            estimator.add(frame.vectors)
+            yield frame.number, frame.vectors
+
+    peak, vectors = peak_motion_frame(moving(), video.gops)
+    box = estimator.box()
     shown = sorted({video.gop_at(number).start for number in middle_frames(num_frames, iframes, "iframe")})
     views = {"iframes": View("iframe", shown, whole_frame, None), "peak": View("frame", [peak], whole_frame, None)}
     views |= {title: View(kind, [peak], _one_window, None) for title, kind in _SEEN.items()}
@@ -64,10 +69,10 @@ def inspect_clip(video: Video, settings: MoCropSettings | None = None, *, iframe
     pictures = {name: rearrange(clips, "1 t c h w -> t h w c") for name, clips in pixels.items()}
     return ClipView(
         box=box,
-        density=density,
+        density=estimator.grid(),
         iframes=list(pictures["iframes"]),
         frame=pictures["peak"][0],
-        vectors=vectors[peak],
+        vectors=vectors,
         seen={title: pictures[title][0] for title in _SEEN},
     )
 
@@ -77,8 +82,9 @@ def inspect_motion(video: Video, stream: Stream, box: CropBox | MoCropSettings |
 
     Args:
         video: an open video.
-        stream: a stream whose network has MotionSqueeze. The network is used in evaluation mode and left as it was.
-        box: the clip's box, the settings to estimate it with, or None for the uncropped frame.
+        stream: a stream whose network has MotionSqueeze. Its network is run in evaluation mode, and its mode is
+            restored afterwards.
+        box: box of the clip, or settings to estimate it; None: the frame is not cropped to a box.
 
     Raises:
         ModelError: the network has no MotionSqueeze.
@@ -112,12 +118,12 @@ def inspect_motion(video: Video, stream: Stream, box: CropBox | MoCropSettings |
 
 
 def annotate_video(video: Video, output: str | os.PathLike[str], box: CropBox) -> int:
-    """Write the video with its box on every frame. Blocks that move are tinted by direction.
+    """Write the video with its box on every frame. Moving blocks are tinted by direction.
 
     Args:
         video: an open video.
-        output: file to write; the suffix chooses the container.
-        box: the clip's box.
+        output: file to write. Its suffix selects the container.
+        box: box of the clip.
 
     Returns:
         The number of frames written.
@@ -127,19 +133,19 @@ def annotate_video(video: Video, output: str | os.PathLike[str], box: CropBox) -
     """
     views = video.visit(pictures=range(video.info.num_frames), vectors=None)
     frames = (draw_box(tint_blocks(view.picture(), view.vectors), box) for view in views)
-    return encode(frames, output, frame_rate=video.info.frame_rate or 25.0, gop=25)
+    return encode(frames, output, frame_rate=usable_rate(video.info.frame_rate), gop=25)
 
 
 def log_pictures(writer: SummaryWriter, stream: Stream, clips: ClipDataset, epoch: int) -> None:
-    """Add pictures of a training run to TensorBoard.
+    """Add figures of a training run to TensorBoard.
 
-    Before the first epoch: four clips with their boxes. After the epochs 1, 2, 4, 8, ... and the last one, where the
-    network has MotionSqueeze: its displacement beside the codec's motion, for two clips. Clips are spread evenly over
-    the list. A clip that cannot be read is left out.
+    Before the first epoch, these are four clips with their boxes. After epochs 1, 2, 4, 8, ... and the last one, if the
+    network has MotionSqueeze, these are its displacement and the codec's motion for two clips. The clips are spread
+    evenly over the list. Clips that cannot be read are left out.
 
     Args:
-        writer: of the run.
-        stream: the stream that is being trained.
+        writer: TensorBoard writer of the run.
+        stream: the stream that is trained.
         clips: its training clips.
         epoch: number of finished epochs.
     """
@@ -151,22 +157,27 @@ def log_pictures(writer: SummaryWriter, stream: Stream, clips: ClipDataset, epoc
         _add_figures(writer, "displacement", clips, 2, lambda v: inspect_motion(v, stream, clips.mocrop), epoch)
 
 
-def peak_motion_frame(vectors: Mapping[int, NDArray[np.void]], gops: Sequence[Gop]) -> int:
+def peak_motion_frame(
+    frames: Iterable[tuple[int, NDArray[np.void]]], gops: Sequence[Gop]
+) -> tuple[int, NDArray[np.void]]:
     """Find the frame with the most motion in the later halves of the GOPs, where motion has accumulated.
 
     Args:
-        vectors: ``MOTION_VECTOR_DTYPE`` by number of the frame. Frames from the earlier halves of the GOPs are
-            considered only if there are no others.
+        frames: number and motion vectors (``MOTION_VECTOR_DTYPE`` [N]) of each frame. Frames from the first halves of
+            the GOPs are considered only if there are no others.
         gops: GOPs of the video.
+
+    Returns:
+        The number of the frame, and its motion vectors.
     """
     late = {number for gop in gops for number in range(gop.start + gop.length // 2, gop.start + gop.length)}
 
-    def moved(number: int) -> float:
-        blocks = vectors[number]
+    def moved(frame: tuple[int, NDArray[np.void]]) -> tuple[bool, float]:
+        number, blocks = frame
         speed = np.minimum(np.hypot(*block_motion(blocks).T), _FASTEST)
-        return float((speed * blocks["w"] * blocks["h"].astype(np.float64)).sum())
+        return number in late, float((speed * blocks["w"] * blocks["h"].astype(np.float64)).sum())
 
-    return max([number for number in vectors if number in late] or vectors, key=moved)
+    return max(frames, key=moved)
 
 
 def _add_figures(
@@ -195,7 +206,7 @@ def _one_window(frame_size: tuple[int, int], box: CropBox | None) -> list[Window
 def _codec_motion(video: Video, numbers: Sequence[int]) -> NDArray[np.int16]:
     """The codec's motion from each frame to the next of ``numbers``: int16 [T - 1, H, W, 2], (x, y), pixels.
 
-    A key frame has no vectors, so nothing moves between it and the frame before.
+    A key frame has no vectors, so there is no motion between it and the previous frame.
     """
     between = range(numbers[0] + 1, numbers[-1] + 1)
     vectors = dict(zip(between, video.get_motion_vectors_at(between), strict=True))
