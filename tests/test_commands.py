@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -290,9 +291,18 @@ def test_the_demo_from_clips_to_the_table(
         assert [row[2] for row in fused] == [row[2] for row in rows]
 
 
-def test_an_interrupted_demo_names_the_command_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("stopped_by", "where"),
+    [
+        (Interrupted("stopped in epoch 1, after step 2: everything is in last.pt"), "stopped in epoch 1, after step 2"),
+        (KeyboardInterrupt(), "stopped"),
+    ],
+)
+def test_an_interrupted_demo_names_the_command_that_goes_on(
+    stopped_by: BaseException, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*arguments: Any, **options: Any) -> None:
-        raise Interrupted("stopped in epoch 1, after step 2: everything is in last.pt; go on with the same command")
+        raise stopped_by
 
     monkeypatch.setattr("coviar_mocrop.datasets.demo.make_demo", lambda *_, **__: None)
     monkeypatch.setattr("coviar_mocrop.commands.demo._show_a_clip", lambda *_: None)
@@ -301,8 +311,28 @@ def test_an_interrupted_demo_names_the_command_that_goes_on(tmp_path: Path, monk
     done = run_tool("demo", "--seed", "1", "--output", "a run", check=False)
     assert (done.returncode, done.stderr) == (
         130,
-        "stopped in epoch 1, after step 2; go on with coviar demo --seed 1 --output 'a run' --resume\n",
+        f"{where}; go on with coviar demo --seed 1 --output 'a run' --resume\n",
     )
+
+
+@pytest.mark.slow
+def test_the_demo_on_a_folder_of_videos(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs the commands for one's own videos, and goes on with a run only when it is told to."""
+    monkeypatch.chdir(tmp_path)
+    videos = tmp_path / "some videos"
+    for number, clip in enumerate(sorted((demo / "videos").rglob("*.mp4"))):
+        (videos / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, videos / "ab"[number % 2] / f"{number}.mp4")
+    said = tool("demo", "--real", videos)
+    assert [line.split()[2] for line in said.splitlines() if line.startswith("+ ")] == ["prepare", "train", "fuse"]
+    assert (tmp_path / "runs/some_videos/fused/results.json").exists()
+    again = run_tool("demo", "--real", videos, check=False)
+    assert again.returncode == 2
+    assert "runs/some_videos/iframe: already holds a run" in again.stderr
+    last = tmp_path / "runs/some_videos/iframe/last.pt"
+    written = last.stat().st_mtime_ns
+    tool("demo", "--real", videos, "--resume")
+    assert last.stat().st_mtime_ns == written
 
 
 @pytest.mark.parametrize(("part", "title"), [("val", "validate"), ("test", "test")])

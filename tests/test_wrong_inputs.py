@@ -15,6 +15,8 @@ from tool import tool
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
 from coviar_mocrop.config import Config
 from coviar_mocrop.errors import CheckpointError
+from coviar_mocrop.inference.testing import load_stream
+from coviar_mocrop.networks.converted import read_weights
 from coviar_mocrop.scores import Scores, save_scores
 from coviar_mocrop.streams.base import create_stream
 
@@ -117,12 +119,43 @@ def test_wrong_inputs(folder: Path, command: str, says: str) -> None:
     assert after == before
 
 
-@pytest.mark.parametrize("change", [{"classes": 3}, {"classes": []}, {"classes": [1, 2]}, {"config": None}])
-def test_checkpoints_with_parts_of_another_kind(folder: Path, tmp_path: Path, change: dict[str, object]) -> None:
-    content = torch.load(folder / "best.pt", weights_only=True)
-    save_checkpoint(tmp_path / "x.pt", {**content, **change})
-    with pytest.raises(CheckpointError, match=r"x\.pt: lacks classes or config"):
-        load_checkpoint(tmp_path / "x.pt")
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"classes": 3}, "'classes'"),
+        ({"classes": []}, "'classes'"),
+        ({"classes": [1, 2]}, "'classes'"),
+        ({"config": None}, "'config'"),
+        ({"config": {"train": "x"}}, r"'config\.train'"),
+        ({"config": {"model": ["x"]}}, r"'config\.model'"),
+        ({"rules": "x"}, "'rules'"),
+        ({"format": torch.zeros(3)}, "'format'"),
+        ({"format": 2}, "has format 2, this version reads 1"),
+    ],
+)
+def test_checkpoints_with_parts_of_another_kind(
+    folder: Path, tmp_path: Path, change: dict[str, object], says: str
+) -> None:
+    torch.save({**torch.load(folder / "best.pt", weights_only=True), **change}, tmp_path / "x.pt")
+    for read in (load_checkpoint, load_stream):
+        with pytest.raises(CheckpointError, match=rf"x\.pt: .*{says}") as caught:
+            read(tmp_path / "x.pt")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"classes": 5}, "'classes'"),
+        ({"model": {"backbone.w": torch.zeros(3).to_sparse()}}, "holds no state dict"),
+        ({"model": {"backbone.w": torch.zeros(3, device="meta")}}, "holds no state dict"),
+    ],
+)
+def test_weights_of_another_kind(folder: Path, tmp_path: Path, change: dict[str, object], says: str) -> None:
+    torch.save({**torch.load(folder / "best.pt", weights_only=True), **change}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=rf"x\.pt: .*{says}"):
+        read_weights(str(tmp_path / "x.pt"))
 
 
 def test_top5_of_two_classes_is_not_told(folder: Path, tmp_path: Path) -> None:

@@ -16,12 +16,11 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from coviar_mocrop.commands import run_command
 from coviar_mocrop.errors import Interrupted
 from coviar_mocrop.files import require_writable, write_json
 
@@ -64,9 +63,9 @@ def main(given: argparse.Namespace) -> None:
     try:
         again = {"resume": given.resume, "overwrite": given.overwrite}
         _synthetic(given.output or Path("runs/demo"), given.seed, given.clip, again)
-    except Interrupted as error:  # also of `make demo`, which has no --resume
+    except (Interrupted, KeyboardInterrupt) as error:  # also of `make demo`, which has no --resume
         command = ["coviar", "demo", *(word for word in given.words if word not in _AGAIN), "--resume"]
-        where = str(error).partition(":")[0]
+        where = str(error).partition(":")[0] or "stopped"
         raise Interrupted(f"{where}; go on with {shlex.join(command)}") from None
 
 
@@ -124,9 +123,9 @@ def _show_a_clip(root: Path, picture: Path) -> None:
     """Draw one of the clips with its box, so that there is something to look at while the networks train."""
     from coviar_mocrop.bitstream import open_video
     from coviar_mocrop.datasets.videos import videos_below
-    from coviar_mocrop.inference.show import inspect_clip
     from coviar_mocrop.mocrop import MoCropSettings
     from coviar_mocrop.viz.pictures import save_figure
+    from coviar_mocrop.viz.show import inspect_clip
 
     clip = videos_below(root)[0]
     with open_video(clip) as video:
@@ -152,10 +151,9 @@ def _real(videos: Path, output: Path | None, seed: int, *, resume: bool, overwri
         ["fuse", "--checkpoints", output, "--output", output / "fused"],
     ]
     for command in commands:
-        words = list(map(str, command))
-        print(f"+ {shlex.join(['coviar', *words])}", flush=True)
-        if code := subprocess.run([sys.executable, "-m", "coviar_mocrop", *words], check=False).returncode:
-            sys.exit(code)
+        name, *words = map(str, command)
+        print(f"+ {shlex.join(['coviar', name, *words])}", flush=True)
+        run_command(name, words, f"coviar {name}")
     print(f"done in {time.perf_counter() - start:.0f} s")
 
 
@@ -164,8 +162,8 @@ def _train(
 ) -> dict[str, Path]:
     """Train runs of configs/demo.yaml together; gives the checkpoints by name."""
     from coviar_mocrop.config import load_configs
-    from coviar_mocrop.inference.show import log_pictures
     from coviar_mocrop.training.trainer import train
+    from coviar_mocrop.viz.show import log_pictures
 
     configs = load_configs("demo", streams, overrides)
     configs = {name: c.model_copy(update={"output": str(output / (folder or name))}) for name, c in configs.items()}

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coviar_mocrop.cli import add_set_argument, is_main_process
+from coviar_mocrop.cli import add_set_argument, is_main_process, parse_pairs, parse_weights
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import require_writable
 
@@ -59,7 +59,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fusion.add_argument(
         "--weights",
         nargs="+",
-        default=[],
         metavar="WEIGHT",
         help="give the weights: coviar (iframe=2, others 1), or iframe=2 mv=1 ..., or numbers in the order of --scores",
     )
@@ -115,7 +114,7 @@ def main(given: argparse.Namespace) -> None:
             trained = load_streams(files, given.set)
             if group.is_main and (left_out := _left_out(given.checkpoints, files)):
                 print(left_out)
-            weights = _weights(given.weights, list(trained))
+            weights = parse_weights(given.weights, list(trained))
             require_shared({name: stream.config for name, stream in trained.items()}, ("data.test_list",))
             if not given.weights:  # first, so that what is wrong with the list is said before the work
                 try:
@@ -137,9 +136,11 @@ def main(given: argparse.Namespace) -> None:
             raise ScoreError("--tune: scores the validation list with --checkpoints; with --scores give --tune-weights")
         if given.set:
             raise ScoreError("--set: changes settings of checkpoints; score files were made with theirs")
-        streams = {name: load_scores(file) for name, file in _pairs(given.scores, "--scores").items()}
-        weights = _weights(given.weights, list(streams))
-        validation = {name: load_scores(file) for name, file in _pairs(given.tune_weights, "--tune-weights").items()}
+        expected = "STREAM=FILE, such as iframe=A.npz"
+        streams = {name: load_scores(file) for name, file in parse_pairs(given.scores, "--scores", expected).items()}
+        weights = parse_weights(given.weights, list(streams))
+        held_out = parse_pairs(given.tune_weights, "--tune-weights", expected)
+        validation = {name: load_scores(file) for name, file in held_out.items()}
     if given.common and streams:
         before = ", ".join(f"{name} has {len(scores.names)}" for name, scores in streams.items())
         streams = common_clips(streams)
@@ -205,35 +206,3 @@ def _learn(
     if learned.clips < _FEW:
         print(f"note: {learned.clips} held-out clips are few; what is chosen on so few means little")
     return learned
-
-
-def _pairs(items: list[str], option: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for item in items:
-        name, separator, value = item.partition("=")
-        if not separator or not name or not value:
-            raise ScoreError(f"{option} {item}: expected STREAM=..., such as iframe=...")
-        if name in pairs:
-            raise ScoreError(f"{option}: {name} is given twice")
-        pairs[name] = value
-    return pairs
-
-
-def _weights(items: list[str], streams: list[str]) -> dict[str, float]:
-    if items == ["coviar"]:
-        return {}
-    if items and not any("=" in item for item in items):
-        if len(items) != len(streams):
-            raise ScoreError(f"--weights: {len(items)} numbers for {len(streams)} streams; give one for each")
-        items = [f"{name}={item}" for name, item in zip(streams, items, strict=True)]
-    weights = {name: _number(name, text) for name, text in _pairs(items, "--weights").items()}
-    if unknown := [name for name in weights if name not in streams]:
-        raise ScoreError(f"weight for {min(unknown)!r}, but the streams are {', '.join(streams)}")
-    return weights
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ScoreError(f"--weights {name}={text}: {text!r} is not a number") from error

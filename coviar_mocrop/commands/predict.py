@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(given: argparse.Namespace) -> None:
     """Classify the videos and print what they show."""
+    from coviar_mocrop.bitstream.addresses import source_names
+    from coviar_mocrop.bitstream.container import name_of
     from coviar_mocrop.datasets.transcoding import find_videos
 
     videos = find_videos(given.input)
@@ -68,23 +71,24 @@ def main(given: argparse.Namespace) -> None:
         require_picture(picture)
     predictor = open_predictor(given)
     many = len(videos) > 1
-    width = max(len(str(path)) for path in videos)
+    names = source_names(videos)
+    width = max(map(len, names))
     done, warned = 0, False
-    for number, path in enumerate(videos):
+    for number, (path, shown) in enumerate(zip(videos, names, strict=True)):
         try:
-            with FrameBar(Path(path).name) as bar:
-                prediction = predictor(path, progress=bar)
+            with FrameBar(Path(shown).name) as bar:
+                prediction = replace(predictor(path, progress=bar), path=shown)
         except VideoError as problem:
             error = _with_remedy(problem)
             if not many:
                 raise error from problem
-            print(f"skipped {error}", file=sys.stderr)
+            print(f"skipped {str(error).replace(name_of(path), shown, 1)}", file=sys.stderr)
             continue
         if prediction.damaged_frames:
             print(_damaged(prediction), file=sys.stderr)
         if predictor.form and not prediction.as_trained and not warned:
             warned = True
-            print(_unlike(path, predictor.form), file=sys.stderr)
+            print(_unlike(prediction, predictor.form), file=sys.stderr)
         if given.json:
             fusion = {"weights": predictor.weights, "weights_from": predictor.weights_from}
             print(json.dumps({**prediction.as_json(), **fusion}), flush=True)
@@ -95,7 +99,7 @@ def main(given: argparse.Namespace) -> None:
                 print(f"{'video':{width}}  {'share':>6}  {'ms':>6}  class")
             name, share = prediction.best(1)[0]
             spent = sum(prediction.milliseconds.values())
-            print(f"{path!s:{width}}  {share:6.1%}  {spent:6.0f}  {name}", flush=True)
+            print(f"{shown:{width}}  {share:6.1%}  {spent:6.0f}  {name}", flush=True)
         else:
             print(_report(prediction, predictor))
         done += 1
@@ -116,8 +120,9 @@ def _damaged(prediction: Prediction) -> str:
     )
 
 
-def _unlike(path: Path | str, form: Form) -> str:
-    return f"note: {path}: the streams were trained on transcoded videos ({form}); this one is not: add --transcode"
+def _unlike(prediction: Prediction, form: Form) -> str:
+    trained = f"the streams were trained on transcoded videos ({form})"
+    return f"note: {prediction.path}: {trained}; this one is not: add --transcode"
 
 
 def _with_remedy(error: VideoError) -> VideoError:

@@ -54,9 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(given: argparse.Namespace) -> None:
     """Read the video, and write the pictures."""
     from coviar_mocrop.bitstream import open_video
-    from coviar_mocrop.inference.show import annotate_video, inspect_clip, inspect_motion
+    from coviar_mocrop.bitstream.container import name_of
     from coviar_mocrop.mocrop import MoCropSettings
     from coviar_mocrop.viz.clip_figures import short_name
+    from coviar_mocrop.viz.show import annotate_video, inspect_clip, inspect_motion
 
     ratio = [] if given.area_ratio is None else [f"area_ratio={given.area_ratio}"]
     settings = MoCropSettings.from_items([*given.set, *ratio])
@@ -71,10 +72,11 @@ def main(given: argparse.Namespace) -> None:
         from coviar_mocrop.inference.testing import load_stream
 
         stream = load_stream(given.checkpoint)
-    with open_video(given.input) as video, FrameBar(short_name(given.input)) as bar:
+    name = short_name(name_of(given.input))
+    with open_video(given.input) as video, FrameBar(name) as bar:
         video.progress = bar
         view = inspect_clip(video, settings, iframes=given.iframes)
-        title = f"{short_name(given.input)}: MoCrop {settings.preset}, box of {view.box.area:.0%} of the frame"
+        title = f"{name}: MoCrop {settings.preset}, box of {view.box.area:.0%} of the frame"
         save_figure(view.figure(title), output)
         x0, y0, x1, y1 = view.box
         print(f"box: x {x0:.3f} to {x1:.3f}, y {y0:.3f} to {y1:.3f}, {view.box.area:.1%} of the frame; wrote {output}")
@@ -85,5 +87,5 @@ def main(given: argparse.Namespace) -> None:
         with open_video(given.input, data.backend, data.anchor_every) as video:
             motion = inspect_motion(video, stream, view.box if stream.config.crops else None)
         picture = output.with_name(f"{output.stem}_motion{output.suffix}")
-        save_figure(motion.figure(short_name(given.input)), picture)
+        save_figure(motion.figure(name), picture)
         print(f"wrote {picture}: {len(motion.displacement)} steps, mean confidence {motion.confidence.mean():.2f}")

@@ -47,11 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(given: argparse.Namespace) -> None:
     """Train, and say where the result is."""
     from coviar_mocrop.config import load_configs
-    from coviar_mocrop.inference.show import log_pictures
     from coviar_mocrop.inference.stored_fusion import learn_from_held_out
     from coviar_mocrop.streams.base import stream_names
     from coviar_mocrop.training.dry_run import dry_run
     from coviar_mocrop.training.fitting import train_streams
+    from coviar_mocrop.viz.show import log_pictures
 
     if given.resume and given.overwrite:
         raise ConfigError("--resume and --overwrite: go on with the run, or replace it; give one of the two")

@@ -139,7 +139,7 @@ def main(given: argparse.Namespace) -> None:
 
 
 def _watch(given: argparse.Namespace, timelines: dict[str, Path], videos: dict[str, Path]) -> None:
-    from coviar_mocrop.bitstream.addresses import source_name
+    from coviar_mocrop.bitstream.addresses import source_names
     from coviar_mocrop.clips.time_windows import TimeWindow
     from coviar_mocrop.inference.events import EventFinder
     from coviar_mocrop.inference.source_reader import Notice, StreamOptions
@@ -170,7 +170,7 @@ def _watch(given: argparse.Namespace, timelines: dict[str, Path], videos: dict[s
         videos=videos,
         tensorboard=given.tensorboard,
     )
-    table, summary = LiveTable([source_name(source) for source in given.source]), Summary()
+    table, summary = LiveTable(source_names(given.source)), Summary()
 
     def notice(happened: Notice) -> None:
         line = f"{happened.source}: {happened.text}"
@@ -211,9 +211,13 @@ def _watch(given: argparse.Namespace, timelines: dict[str, Path], videos: dict[s
                 pass
         finally:
             left = finder.finish() if finder else []
-            tell(left)
-            outputs.close(left)
-            print("\n".join([str(summary), *(f"wrote {path}" for path in outputs.written)]), file=sys.stderr)
+            try:
+                tell(left)  # fails if nobody reads stdout any more, as in `coviar watch ... | head`
+            finally:
+                try:
+                    outputs.close(left)
+                finally:
+                    print("\n".join([str(summary), *(f"wrote {path}" for path in outputs.written)]), file=sys.stderr)
     if stop.made:
         raise SystemExit(130)
 
@@ -260,20 +264,25 @@ def event_line(event: Event, *, several: bool) -> str:
 
 def unit(sources: Sequence[str], words: Sequence[str]) -> str:
     """A systemd unit that runs this command with the given ``words``, less ``--systemd``."""
-    from coviar_mocrop.bitstream.addresses import source_name
+    from coviar_mocrop.bitstream.addresses import source_names
 
-    command = [sys.executable, "-m", "coviar_mocrop", "watch", *(word for word in words if word != "--systemd")]
-    names = ", ".join(source_name(source) for source in sources)
-    escaped = " ".join(shlex.quote(word).replace("%", "%%") for word in command)
-    folder = str(Path.cwd()).replace("%", "%%")
-    return UNIT.format(sources=names.replace("%", "%%"), folder=folder, command=escaped)
+    command = ["-m", "coviar_mocrop", "watch", *(word for word in words if word != "--systemd")]
+    # variables are replaced in arguments, but not in the name of the program
+    quoted = " ".join([_systemd_word(sys.executable), *(_systemd_word(word).replace("$", "$$") for word in command)])
+    parts = {"sources": ", ".join(source_names(sources)), "folder": str(Path.cwd()), "command": quoted}
+    return UNIT.format(**{name: text.replace("%", "%%") for name, text in parts.items()})
+
+
+def _systemd_word(word: str) -> str:
+    """A word quoted as systemd.syntax(7) says, which shares JSON's escapes; a shell's quotes within words it lacks."""
+    return word if shlex.quote(word) == word else json.dumps(word, ensure_ascii=False)
 
 
 def _outputs(given: argparse.Namespace) -> tuple[dict[str, Path], dict[str, Path]]:
     """Timelines and videos by name of their source, checked before work begins."""
-    from coviar_mocrop.bitstream.addresses import source_name
+    from coviar_mocrop.bitstream.addresses import source_names
 
-    names = list(dict.fromkeys(source_name(source) for source in given.source))
+    names = list(dict.fromkeys(source_names(given.source)))
     paths: dict[str, Any] = {"--timeline": {}, "--video": {}}
     for option, suffixes in (("--timeline", PICTURES), ("--video", (".mp4", ".mkv", ".avi"))):
         chosen = given.timeline if option == "--timeline" else given.video
