@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from coviar_mocrop.bitstream import transcode
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE, encode
-from coviar_mocrop.datasets.convert import Handling
+from coviar_mocrop.datasets.handling import Handling
 from coviar_mocrop.datasets.kinetics import prepare_kinetics, read_kinetics
 from coviar_mocrop.datasets.videos import videos_named
 from coviar_mocrop.errors import ConfigError

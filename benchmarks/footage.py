@@ -23,10 +23,11 @@ from tqdm import tqdm
 from benchmarks.footage_training import TRAINED, train_fold
 from benchmarks.motion_statistics import motion_statistics
 from coviar_mocrop.clips.dataset import ClipDataset
+from coviar_mocrop.clips.features import time_features
 from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.config import Config, load_configs
-from coviar_mocrop.datasets.convert import Canonical
+from coviar_mocrop.datasets.canonical import Canonical
 from coviar_mocrop.datasets.folder import prepare_folder
 from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.datasets.splits import divide, group_sizes
@@ -154,7 +155,7 @@ def _open(configs: Mapping[str, Config]) -> tuple[VideoList, list[Stream], ClipD
 def _cost(streams: Sequence[Stream], dataset: ClipDataset) -> dict[str, float]:
     """What a clip takes: multiply-adds, and milliseconds on one thread (reading, boxes and crops included)."""
     gflops = sum(stream.cost().gflops_per_clip for stream in streams)
-    seconds = sum(found.reading + found.networks for found in dataset.features.values())
+    seconds = sum(sum(times) for times in time_features(streams, dataset).values())
     return {"gflops_per_clip": gflops, "ms_per_clip": 1e3 * seconds}
 
 

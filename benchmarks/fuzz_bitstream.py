@@ -12,7 +12,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -33,6 +33,7 @@ from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.types import no_vectors
 from coviar_mocrop.cli import parser, run
 from coviar_mocrop.errors import CoviarMocropError, NoMotionVectorsError, VideoError
+from coviar_mocrop.viz.tables import markdown_table
 
 EXAMPLES = """\
   python benchmarks/fuzz_bitstream.py --copies 2000
@@ -153,7 +154,7 @@ def fuzz(given: argparse.Namespace, folder: Path) -> None:
             file.write(json.dumps(done[task.number]) + "\n")
             file.flush()
             bar.update()
-    summary = summarize([done[task.number] for task in tasks], len(sources))
+    summary = summarize([done[task.number] for task in tasks], {source.name: _codec(source) for source in sources})
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     print(
         f"{summary['copies']} copies of {summary['sources']} files: "
@@ -161,28 +162,46 @@ def fuzz(given: argparse.Namespace, folder: Path) -> None:
         + f"; slowest {summary['slowest_seconds']:.1f} s, peak of resident memory {summary['peak_megabytes']:.0f} MB"
     )
     print(f"damage that changed data: noticed in {summary['noticed']} of {summary['changed']} copies")
+    rows = [
+        [codec, f"{100 * noticed / changed:.0f} %"] for codec, (noticed, changed) in summary["noticed_by_codec"].items()
+    ]
+    print(markdown_table([["codec", "noticed"], *rows]))
     for line in summary["bad"]:
         print(f"BAD {line['source']} {line['copy']} ({line['damage']}): {line['text']}")
     if summary["bad"]:
         raise SystemExit(1)
 
 
-def summarize(lines: Sequence[dict[str, Any]], sources: int) -> dict[str, Any]:
-    """What the outcomes come to, in a form for JSON."""
+def _codec(source: Path) -> str:
+    with open_video(source) as video:
+        return video.info.codec
+
+
+def summarize(lines: Sequence[dict[str, Any]], codecs: Mapping[str, str]) -> dict[str, Any]:
+    """What the outcomes come to, in a form for JSON.
+
+    Args:
+        lines: one for each copy.
+        codecs: by name of the source.
+    """
 
     def count(key: str) -> dict[str, dict[str, int]]:
         groups = sorted({line[key] for line in lines})
         return {group: dict(sorted(Counter(o["kind"] for o in lines if o[key] == group).items())) for group in groups}
 
     changed = [line for line in lines if line["changed"]]
+    noticed: dict[str, list[bool]] = {}
+    for line in changed:
+        noticed.setdefault(codecs[line["source"]], []).append(line["noticed"])
     return {
         "copies": len(lines),
-        "sources": sources,
+        "sources": len(codecs),
         "outcomes": dict(sorted(Counter(line["kind"] for line in lines).items())),
         "by_damage": count("damage"),
         "by_source": count("source"),
         "changed": len(changed),
         "noticed": sum(line["noticed"] for line in changed),
+        "noticed_by_codec": {codec: [sum(found), len(found)] for codec, found in sorted(noticed.items())},
         "slowest_seconds": max((line["seconds"] for line in lines), default=0.0),
         "peak_megabytes": max((line["megabytes"] for line in lines), default=0.0),
         "bad": [line for line in lines if line["kind"] == "bad"],

@@ -22,9 +22,10 @@ from typing import Any
 
 from coviar_mocrop.clips.boxes import extract_boxes
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.convert import Canonical, Handling
+from coviar_mocrop.datasets.canonical import Canonical
 from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.datasets.folder import prepare_folder
+from coviar_mocrop.datasets.handling import Handling
 from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.viz.tables import markdown_table
 

@@ -33,8 +33,9 @@ from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.clips.packing import pack_shards
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.convert import Canonical, Handling
+from coviar_mocrop.datasets.canonical import Canonical
 from coviar_mocrop.datasets.folder import prepare_folder
+from coviar_mocrop.datasets.handling import Handling
 from coviar_mocrop.datasets.lists import read_classes, read_list
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.streams.base import create_stream

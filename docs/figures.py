@@ -22,9 +22,9 @@ from scene import street
 from coviar_mocrop import MoCropSettings, estimate_box, load_clip, open_video
 from coviar_mocrop.bitstream import Kind
 from coviar_mocrop.bitstream.transcode import encode
-from coviar_mocrop.inference.show import inspect_clip
 from coviar_mocrop.mocrop import density_of
 from coviar_mocrop.viz.drawing import draw_box, flow_colours, visible
+from coviar_mocrop.viz.show import inspect_clip
 
 DOCS = Path(__file__).parent
 GOP = 12
