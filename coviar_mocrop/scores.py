@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from coviar_mocrop.arrays import read_arrays
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import atomic_write
 
@@ -111,20 +112,13 @@ def load_scores(path: str | os.PathLike[str]) -> Scores:
         ScoreError: the file is missing, damaged, or not a score file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            loaded = Scores(
-                names=file["names"],
-                labels=file["labels"].astype(np.int64),
-                scores=file["scores"].astype(np.float32),
-                classes=file["classes"],
-                settings=json.loads(str(file["settings"])),
-            )
+        names, labels, scores, classes, settings = read_arrays(path, "names", "labels", "scores", "classes", "settings")
+        loaded = Scores(names, labels.astype(np.int64), scores.astype(np.float32), classes, json.loads(str(settings)))
     except FileNotFoundError as error:
         raise ScoreError(f"{path}: no such score file; make it with coviar test") from error
     except IsADirectoryError as error:
         raise ScoreError(f"{path}: is a folder; give a score file") from error
-    except Exception as error:  # zipfile, zlib and NumPy fail in many ways on damaged bytes
-        # not NumPy's own words: they advise to load pickles
+    except Exception as error:  # what is read may be anything
         raise ScoreError(f"{path}: is damaged or not a score file; make it again with coviar test") from error
     if not isinstance(loaded.settings, dict):
         raise ScoreError(f"{path}: settings must be a JSON object; test the stream again")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from coviar_mocrop.arrays import read_arrays
 from coviar_mocrop.bitstream.index import FrameIndex, index_from_order
 from coviar_mocrop.bitstream.packets import PacketTable
 from coviar_mocrop.errors import CoviarMocropError
@@ -45,12 +46,12 @@ def pack(index: VideoIndex) -> bytes:
 
 def unpack(data: bytes) -> VideoIndex | None:
     """Return the index that :func:`pack` packed; None if the bytes are damaged or hold no checksums."""
+    kinds = _COLUMNS | _OTHERS
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as kept:
-            arrays = {name: kept[name] for name in (*_COLUMNS, *_OTHERS)}
-    except Exception:  # a damaged zip file makes zipfile, zlib and numpy raise nearly anything
+        arrays = dict(zip(kinds, read_arrays(data, *kinds), strict=True))
+    except (OSError, ValueError):
         return None
-    if any(arrays[name].dtype != kind for name, kind in (_COLUMNS | _OTHERS).items()):
+    if any(arrays[name].dtype != kind for name, kind in kinds.items()):
         return None
     order, starts, rotation = (arrays.pop(name) for name in _OTHERS)
     count = arrays["pts"].size

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from coviar_mocrop.arrays import read_arrays
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.store import NO_VIDEO, ClipStore, State
 from coviar_mocrop.errors import DataError
@@ -157,9 +158,8 @@ class ClipCache:
 
     def _load(self, path: Path) -> None:
         try:
-            with np.load(path, allow_pickle=False) as file:
-                names, states, rows = file["names"], file["states"], file["rows"]
-        except Exception:  # zipfile, zlib and numpy fail in many ways on damaged bytes
+            names, states, rows = read_arrays(path, "names", "states", "rows")
+        except (OSError, ValueError):
             return
         count = len(names) if names.ndim == 1 and names.dtype.kind == "U" else -1
         whole = states.shape == (count, 2) and states.dtype == np.int64
