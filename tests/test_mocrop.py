@@ -23,6 +23,7 @@ from coviar_mocrop.mocrop import (
     estimate_box,
     frames_to_read,
 )
+from coviar_mocrop.mocrop.camera import remove_camera
 from coviar_mocrop.mocrop.coherence import coherence
 from coviar_mocrop.mocrop.estimate import box_of_density
 from coviar_mocrop.mocrop.search import smallest_rectangle
@@ -222,6 +223,43 @@ def test_a_fit_that_explains_nothing_is_not_trusted() -> None:
         for camera in ("similarity", "translation")
     ]
     np.testing.assert_array_equal(*both)
+
+
+def left_of_a_zoom(zoom: float, wild: dict[int, float], corners: float = 1.0) -> float:
+    """Fastest motion, pixels, that is left of a zoom of 6 x 8 cells of 40 pixels. ``wild``: area of the cells that move
+    anyhow, by number; ``corners``: area of the four outermost. The others have the area 1."""
+    y, x = (values.ravel().astype(np.float32) for values in np.mgrid[20:240:40, 20:320:40])
+    motion_x, motion_y = zoom * (x - 160), zoom * (y - 120)
+    area = np.ones(48, np.float32)
+    area[[0, 7, 40, 47]] = corners
+    for number, (cell, weight) in enumerate(wild.items()):
+        motion_x[cell], motion_y[cell], area[cell] = 30 * np.cos(2.4 * number), 30 * np.sin(2.4 * number), weight
+    group = np.zeros(48, np.int64)
+    left = remove_camera("similarity", (x, y), (motion_x, motion_y), 1600 * area, group, 2, (240, 320))
+    return float(np.delete(np.hypot(*left), list(wild)).max())
+
+
+def test_a_fit_needs_more_than_half_of_the_area() -> None:
+    cells = np.random.default_rng(0).permutation(48).tolist()
+    assert left_of_a_zoom(0.05, dict.fromkeys(cells[:23], 1.0)) < 0.1
+    assert left_of_a_zoom(0.05, dict.fromkeys(cells[:24], 1.0)) > 5
+
+
+@pytest.mark.parametrize(
+    ("gained", "wild", "is_used"), [(0.12, 0.0, True), (0.09, 0.0, False), (0.12, 0.05, True), (0.08, 0.05, False)]
+)
+def test_a_fit_needs_a_tenth_of_the_area_more_than_translation(gained: float, wild: float, is_used: bool) -> None:
+    """The corners move by more than a pixel. If they are less than a tenth, translation is good enough."""
+    moving = {19: 43 * wild / (1 - wild - gained)} if wild else {}
+    others = 44 - len(moving) + sum(moving.values())
+    left = left_of_a_zoom(1 / 165, moving, corners=others * gained / (1 - gained) / 4)
+    assert left < 0.05 if is_used else left > 1
+
+
+def test_cells_within_a_pixel_agree() -> None:
+    """The corners move by 1.04 and by 0.98 pixels."""
+    assert left_of_a_zoom(1 / 165, {}, corners=5) < 0.05
+    assert left_of_a_zoom(1 / 175, {}, corners=5) > 0.9
 
 
 def test_pan_of_b_frames_whose_directions_share_the_frame() -> None:
