@@ -12,7 +12,7 @@ export PYTHONDONTWRITEBYTECODE :=
 help:
 	@echo "make demo   train three streams on synthetic clips, fuse them, compare settings (minutes, 2 cores)"
 	@echo "make demo CLIP=1   with a fourth stream, a small random CLIP joined to a motion network"
-	@echo "make demo REAL=DIR   the same on your own videos, a folder for each class in DIR"
+	@echo "make demo REAL=DIR   prepare, train and fuse your own videos, a folder for each class in DIR"
 	@echo "make figures FOOTAGE=DIR VIDEO=FILE   the pictures and most tables of README and docs (hours); each of the two may be left out:"
 	@echo "            FOOTAGE: a folder of clips with groups.csv and action_boxes.csv; VIDEO: any video"
 	@echo "make test   run the test suite (3 minutes, 2 cores)"

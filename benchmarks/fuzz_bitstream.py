@@ -112,8 +112,8 @@ def main() -> None:
         "own. The number of a copy decides how it is damaged. With --output, a run that was stopped goes on.",
         EXAMPLES,
     )
-    arguments.add_argument("files", nargs="*", metavar="FILE", help="sound videos; default: clips encoded here")
-    arguments.add_argument("--encoded", action="store_true", help="use the clips encoded here beside the files")
+    arguments.add_argument("files", nargs="*", metavar="FILE", help="intact videos (default: clips encoded here)")
+    arguments.add_argument("--encoded", action="store_true", help="also use the clips encoded here")
     arguments.add_argument("--frames", type=int, default=24, help="cut the files to this length (default: %(default)s)")
     arguments.add_argument("--copies", type=int, default=2000, help="copies in all (default: %(default)s)")
     arguments.add_argument("--first", type=int, default=0, help="number of the first copy")

@@ -1,4 +1,4 @@
-"""How soon training starts on a very long list, and whether its reading processes grow.
+"""How long training takes to start on a very long list, and whether its reading processes grow.
 
 The list holds very many names of one small clip, whose boxes are known: hard links, or members of shards. Measured are
 the seconds until the first step is done, and the private memory of the reading processes over many batches.

@@ -33,14 +33,14 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(f"{path}: is not the card of an export; coviar export makes one")
     if card.get("version") != VERSION:
         raise CheckpointError(
-            f"{path}: is a card of version {card.get('version')}, this version reads {VERSION}; export anew"
+            f"{path}: is a card of version {card.get('version')}, this version reads {VERSION}; export again"
         )
     streams = card.get("streams")
     if not (are_names(card.get("classes")) and isinstance(card.get("fusion"), dict) and isinstance(streams, dict)):
-        raise CheckpointError(f"{path}: lacks classes, fusion or streams; export anew")
+        raise CheckpointError(f"{path}: lacks classes, fusion or streams; export again")
     for name, entry in streams.items():
         if not _is_entry(entry):
-            raise CheckpointError(f"{path}: lacks config, weights, input or files of the {name} stream; export anew")
+            raise CheckpointError(f"{path}: lacks config, weights, input or files of the {name} stream; export again")
     return card
 
 
@@ -63,7 +63,7 @@ def card_of_weights(path: Path) -> tuple[Path, dict[str, Any], list[str]]:
             if entry["files"].get("safetensors", {}).get("name") == path.name:
                 return beside, entry, card["classes"]
         if not first.exists():
-            raise CheckpointError(f"{beside}: does not name {path.name}; export anew")
+            raise CheckpointError(f"{beside}: does not name {path.name}; export again")
     elif not first.exists():
         raise CheckpointError(
             f"{beside}: no such file; the card must lie beside the weights. Weights without one: coviar import"
@@ -98,4 +98,4 @@ def _read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; coviar export makes one") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is not readable JSON ({error}); export anew") from error
+        raise CheckpointError(f"{path}: is not readable JSON ({error}); export again") from error

@@ -87,7 +87,7 @@ def read_tensors(path: str | os.PathLike[str], remedy: str) -> Any:
     except Exception as error:  # torch.load fails in many ways on foreign bytes
         suffix = os.path.splitext(path)[1].lower()
         if suffix in _OTHER_FILES:
-            raise CheckpointError(f"{path}: is no checkpoint but {_OTHER_FILES[suffix]}") from error
+            raise CheckpointError(f"{path}: is not a checkpoint but {_OTHER_FILES[suffix]}") from error
         refused = re.search(r"(?i:unsupported) (?:global: )?GLOBAL ([\w.]+)", str(error))
         if refused:
             raise CheckpointError(
@@ -96,10 +96,10 @@ def read_tensors(path: str | os.PathLike[str], remedy: str) -> Any:
             ) from error
         raise CheckpointError(
             f"{path}: is damaged or not a safe PyTorch file ({type(error).__name__}); only plain tensors are loaded, "
-            "copy it again or make it anew"
+            "copy it or create it again"
         ) from error
     if not _is_sound(path):
-        raise CheckpointError(f"{path}: is damaged (a checksum differs); copy it again or make it anew")
+        raise CheckpointError(f"{path}: is damaged (a checksum differs); copy it or create it again")
     return content
 
 
@@ -119,7 +119,7 @@ def save_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> No
         except RuntimeError as error:  # PyTorch raises this if the disk is full
             raise CheckpointError(
                 f"{path}: cannot be written; is the disk full? An older checkpoint there is untouched: make room and "
-                "go on with --resume"
+                "continue with --resume"
             ) from error
 
 
@@ -164,14 +164,14 @@ def require_kinds(content: Mapping[str, Any], path: str | os.PathLike[str]) -> N
     if not are_names(content["classes"]):
         wrong.append("classes")
     if wrong:
-        raise CheckpointError(f"{path}: its part {wrong[0]!r} is not what training writes; train or import it anew")
+        raise CheckpointError(f"{path}: its part {wrong[0]!r} is not what training writes; train or import it again")
 
 
 def _load_exported(path: Path) -> dict[str, Any]:
     tensors = read_tensors(path, "make one with coviar export")
     card_path, card, classes = card_of_weights(path)
     if card["weights"].get("sha256") != digest(tensors):
-        raise CheckpointError(f"{path}: does not belong to {card_path} (checksums differ); export both anew")
+        raise CheckpointError(f"{path}: does not belong to {card_path} (checksums differ); export both again")
     content = {"model": tensors, "config": card["config"], "classes": classes, "rules": card.get("rules", {})}
     require_kinds(content, card_path)
     return {**content, "config": _known(content["config"])}
@@ -252,10 +252,10 @@ def _read_safetensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
     except (SafetensorError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"{path}: is damaged or no safetensors file ({error}); copy it again or make it anew"
+            f"{path}: is damaged or not a safetensors file ({error}); copy it or create it again"
         ) from error
     if _DIGEST in facts and facts[_DIGEST] != digest(tensors):
-        raise CheckpointError(f"{path}: is damaged (its checksum differs); copy it again or make it anew")
+        raise CheckpointError(f"{path}: is damaged (its checksum differs); copy it or create it again")
     return tensors
 
 
@@ -295,7 +295,7 @@ def _number(kind: Any, raw: Any) -> bool | int | float:
     """Replaces ``numpy.core.multiarray.scalar`` in a pickle: returns a plain Python number."""
     known = isinstance(kind, _NumberType) and kind.code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")
     if not known or not isinstance(raw, bytes):
-        raise pickle.UnpicklingError("a numpy value that is no plain number")
+        raise pickle.UnpicklingError("a numpy value that is not a plain number")
     value: bool | int | float = np.frombuffer(raw, f"{kind.order}{kind.code}", count=1)[0].item()
     return value
 

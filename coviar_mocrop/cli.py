@@ -20,7 +20,7 @@ from coviar_mocrop.messages import first_line, pip_install
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-_OTHERS = "another process hangs or has ended; see what it said, and go on with --resume"
+_OTHERS = "another process hangs or has ended; read its message, then continue with --resume"
 _REMEDIES = {
     "Timed out waiting": _OTHERS,
     "Connection closed by peer": _OTHERS,
@@ -296,5 +296,5 @@ def torchrun_share(environment: Mapping[str, str] = os.environ) -> tuple[int, in
     """
     rank, world = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        raise ConfigError(f"RANK={rank} and WORLD_SIZE={world} name no process; torchrun sets them")
+        raise ConfigError(f"RANK={rank} and WORLD_SIZE={world} are invalid; start the processes with torchrun")
     return int(rank), int(world)

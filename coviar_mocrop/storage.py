@@ -153,6 +153,6 @@ def _file_system(address: str) -> tuple[Any, str]:
         raise DataError(f"{redacted(address)}: {reason_of(error)}; {how}") from error
     except ValueError as error:
         raise DataError(
-            f"{redacted(address)}: is no address that can be read ({redacted(reason_of(error))})"
+            f"{redacted(address)}: is not an address that can be read ({redacted(reason_of(error))})"
         ) from error
     return system, inner

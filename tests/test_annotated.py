@@ -138,10 +138,10 @@ def test_kinetics_annotations_as_json(tmp_path: Path) -> None:
             r"has no column 'youtube_id'; its first line names lab",
         ),
         (f"{HEADER}\nzumba,aaa,0", r"line 2: has 3 of 5 columns"),
-        (f"{HEADER}\nzumba,aaa,zero,10,train", r"line 2: the time 'zero' is no number of seconds"),
-        (f"{HEADER}\nzumba,aaa,nan,10,train", r"line 2: the time 'nan' is no number"),
-        (f"{HEADER}\nzumba,aaa,0,inf,train", r"line 2: the time 'inf' is no number"),
-        (f"{HEADER}\nzumba,aaa,-1,10,train", r"line 2: the time '-1' is no number"),
+        (f"{HEADER}\nzumba,aaa,zero,10,train", r"line 2: the time 'zero' is not a number of seconds"),
+        (f"{HEADER}\nzumba,aaa,nan,10,train", r"line 2: the time 'nan' is not a number"),
+        (f"{HEADER}\nzumba,aaa,0,inf,train", r"line 2: the time 'inf' is not a number"),
+        (f"{HEADER}\nzumba,aaa,-1,10,train", r"line 2: the time '-1' is not a number"),
         (f"{HEADER}\nzumba,aaa,20,10,train", r"line 2: the clip ends at 10 s, before it starts at 20 s"),
         (f"{HEADER}\nzumba,aaa,10,10,train", r"line 2: the clip ends at 10 s"),
         (f"{HEADER}\nzumba,aaa,0,10,holdup", r"line 2: the split 'holdup' is none of train, validate, test"),
@@ -164,14 +164,14 @@ def test_kinetics_annotation_mistakes(tmp_path: Path, text: str, says: str) -> N
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
         ("[]", "expected a JSON object"),
         ("{}", "expected a JSON object"),
         ('{"a": 1}', "'a': expected subset, and annotations with label and segment"),
         ('{"a": {"annotations": {}}}', "expected subset"),
         ('{"a": {"subset": "train", "annotations": {"label": "b", "segment": [1]}}}', "expected subset"),
-        ('{"a": {"subset": "train", "annotations": {"label": "b", "segment": [1, "x"]}}}', "the time 'x' is no number"),
+        ('{"a": {"subset": "train", "annotations": {"label": "b", "segment": [1, "x"]}}}', "the time 'x' is not a number"),
         ('{"a": {"subset": "train", "annotations": {"segment": [1, 2]}}}', "the label None cannot be a class name"),
         ('{"a": {"subset": ["train"]}}', r"the split \['train'\] is none of"),
     ],
@@ -397,7 +397,7 @@ def test_kinetics_reports_what_stands_twice(
         "2 clips in several rows, used once",
         "1 videos with clips in both official splits, kept as published: bothsplitsx",
         "hold the same bytes",
-        "holds 1 copies of other files",
+        "holds 1 copy of another file",
     ):
         assert part in caplog.text
 

@@ -66,7 +66,7 @@ def test_what_holds_no_video(data: bytes) -> None:
 
 def test_what_is_no_file(tmp_path: Path) -> None:
     path = record(wandering(6, 64, 48, 3), tmp_path / "clip.mp4")
-    with pytest.raises(TypeError, match="bytes is no video"):
+    with pytest.raises(TypeError, match="bytes is not a video"):
         open_video(path.read_bytes())  # type: ignore[arg-type]
     with pytest.raises(VideoError, match=rf"^{path}: mvextractor cannot read an open file"), path.open("rb") as file:
         open_video(file, backend="mvextractor")

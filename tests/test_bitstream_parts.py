@@ -206,12 +206,12 @@ def test_a_folder_of_pictures_becomes_a_video(tmp_path: Path, name: str) -> None
     [
         ("missing", "7: cannot be listed"),
         ("none", "7: holds no picture"),
-        ("text", "00002.jpg: is no readable picture"),
-        ("empty", "00002.jpg: is no readable picture"),
-        ("cut", "00002.jpg: is no readable picture"),
+        ("text", "00002.jpg: is not a readable picture"),
+        ("empty", "00002.jpg: is not a readable picture"),
+        ("cut", "00002.jpg: is not a readable picture"),
         ("gap", "7: picture 2 is missing; unpack the archive again"),
         ("size", "00002.jpg: is 32x24, the first picture 64x48; all must have one size"),
-        ("large", "00001.jpg: is no readable picture"),
+        ("large", "00001.jpg: is not a readable picture"),
     ],
 )
 def test_pictures_that_cannot_be_used(tmp_path: Path, kind: str, says: str) -> None:

@@ -296,7 +296,7 @@ def test_prompt_files(tmp_path: Path) -> None:
     ]
     assert read_prompts(None, ["SitDown"]) == [[template.format("sit down") for template in TEMPLATES]]
     for text, words in {
-        "names: {Jmp: x}": "'Jmp', which is no class; did you mean Jump",
+        "names: {Jmp: x}": "'Jmp', which is not a class; did you mean Jump",
         "templates: [a photo]": "must hold {} once",
         "templates: []": "templates must be",
         "name: {}": "unknown key 'name'",

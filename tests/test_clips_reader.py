@@ -179,7 +179,7 @@ def test_wrong_arguments_are_told(clips: dict[str, Path], arguments: Any, says: 
 def test_files_that_are_no_video_are_told(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"none\.mp4: no such file"):
         load_clip(tmp_path / "none.mp4")
-    (tmp_path / "text.mp4").write_text("this is no video")
+    (tmp_path / "text.mp4").write_text("this is not a video")
     with pytest.raises(VideoError, match=r"text\.mp4: "):
         load_clip(tmp_path / "text.mp4")
 

@@ -125,7 +125,7 @@ def test_fusion_weights_are_tuned_on_the_validation_list(runs: Path, demo: Path,
     refused = tool(*command, ok=False)  # here the two lists are the same
     assert "8 clips are in the validation list and in the test list" in refused
     assert "there is no validation list (data.val_list)" in tool(*command, "--set", "data.val_list=null", ok=False)
-    assert "give one of the two" in tool(*command, "--weights", "2", "1", "1", ok=False)
+    assert "give one of them" in tool(*command, "--weights", "2", "1", "1", ok=False)
     said = tool(*command, "--set", f"data.val_list={demo}/lists/train_split1.txt")
     assert "held out, 8 clips: top-1 iframe" in said and "points)" in said
     tuned = tune_weights({name: load_scores(tmp_path / f"scores/{name}_baseline_val.npz") for name in STREAMS})
@@ -248,7 +248,7 @@ def test_streams_trained_on_other_lists_are_tested_together(runs: Path, tmp_path
 
 def test_going_on_and_replacing_exclude_each_other(config: Path, tmp_path: Path) -> None:
     refused = tool("train_stream", "--config", config, "--resume", "--overwrite", "--output", tmp_path, ok=False)
-    assert refused.strip() == "error: --resume and --overwrite: go on with the run, or replace it; give one of the two"
+    assert refused.strip() == "error: --resume and --overwrite: continue the run, or replace it; give one of the two"
 
 
 def test_classes_of_another_order_are_told(runs: Path, tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_an_interrupted_demo_names_the_command_that_goes_on(
     done = run_tool("demo", "--seed", "1", "--output", "a run", check=False)
     assert (done.returncode, done.stderr) == (
         130,
-        f"{where}; go on with coviar demo --seed 1 --output 'a run' --resume\n",
+        f"{where}; continue with coviar demo --seed 1 --output 'a run' --resume\n",
     )
 
 

@@ -240,9 +240,9 @@ def test_fine_tuning_keeps_a_classifier_that_fits_and_drops_others(
     path = str(coviar_file(theirs, tmp_path / "mv.pth.tar"))
     with caplog.at_level("INFO"):
         same = network("mv", len(CLASSES), weights=path).eval()
-        assert "the classifier starts anew" not in caplog.text
+        assert "the classifier is initialised randomly" not in caplog.text
         fewer = network("mv", 3, weights=path, dropout=0.5).eval()
-    assert "original CoViAR code" in caplog.text and "the classifier starts anew" in caplog.text
+    assert "original CoViAR code" in caplog.text and "the classifier is initialised randomly" in caplog.text
     assert_same_scores(same, theirs, clips(2))
     assert fewer(clips(2)).shape == (2, 3)
     torch.testing.assert_close(fewer.data_bn.weight, theirs.data_bn.weight)
@@ -256,7 +256,7 @@ def test_a_checkpoint_of_another_stream_is_told(tmp_path: Path, caplog: pytest.L
     for kind in ("mv", "residual"):
         caplog.clear()
         network(kind, 3, weights=str(path))
-        assert "best.pt: is of another stream (it " in caplog.text and "streams.NAME.model.weights" in caplog.text
+        assert "best.pt: belongs to another stream (it " in caplog.text and "streams.NAME.model.weights" in caplog.text
     caplog.clear()
     network("iframe", 3, weights=str(path))
     assert not caplog.text

@@ -446,7 +446,7 @@ def test_unusable_clips_are_skipped_once_or_raised(
     tmp_path: Path, demo: Path, setting: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     record(wandering(14, 64, 48, 4), tmp_path / "good.mp4")
-    (tmp_path / "broken.mp4").write_bytes(b"this is no video")
+    (tmp_path / "broken.mp4").write_bytes(b"this is not a video")
     data = {**list_of(tmp_path, "good.mp4", "broken.mp4", "missing.mp4"), "on_error": "skip"}
     streams = streams_of(demo, setting=setting, data=data)
     loader = create_testing_loader(streams, read_videos(streams[0].config.data, "test"))
@@ -515,7 +515,7 @@ def test_list_entries_stay_below_the_root(demo: Path, tmp_path: Path, entry: str
 def test_lists_and_roots_that_are_not_there_are_told(demo: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.train_list is not set"):
         open_list(streams_of(demo, ["mv"], data={"train_list": None}), "train")
-    with pytest.raises(DataError, match=r"is no folder; set data\.root"):
+    with pytest.raises(DataError, match=r"is not a folder; set data\.root"):
         open_list(streams_of(demo, ["mv"], data={"root": str(tmp_path / "none")}), "test")
 
 

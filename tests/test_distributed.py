@@ -180,7 +180,7 @@ def test_scores_are_the_same_bits_on_any_number(demo: Path, alone: Path, tmp_pat
 @pytest.mark.slow
 def test_an_error_on_one_of_two_ends_both(demo: Path, tmp_path: Path) -> None:
     lines = (demo / "lists/train_split1.txt").read_text()
-    (demo / "videos/bad.mp4").write_bytes(b"this is no video")
+    (demo / "videos/bad.mp4").write_bytes(b"this is not a video")
     (tmp_path / "l.txt").write_text(f"{lines}bad.mp4 {lines.split()[1]} 0\n")
     values = settings_of(demo, tmp_path / "run")
     values["setting"] = "baseline"
@@ -279,4 +279,4 @@ def test_a_process_that_hangs_is_noticed(tmp_path: Path) -> None:
     start = time.monotonic()
     done = torchrun(2, script)
     assert done.returncode != 0 and time.monotonic() - start < 250  # a loaded machine takes a minute
-    assert "another process hangs or has ended; see what it said, and go on with --resume" in done.stderr
+    assert "another process hangs or has ended; read its message, then continue with --resume" in done.stderr

@@ -343,7 +343,7 @@ def test_programs_take_any_number_of_clips_and_segments(demo: Path, tmp_path: Pa
         # no trace of where it was made
         assert str(Path(__file__).parent.parent).encode() not in (tmp_path / name).read_bytes()
         with pytest.raises(
-            CheckpointError, match=rf"{name}: is no checkpoint but {what}, which .*; give the checkpoint"
+            CheckpointError, match=rf"{name}: is not a checkpoint but {what}, which .*; give the checkpoint"
         ):
             load_stream(tmp_path / name)
 
@@ -405,7 +405,7 @@ def test_onnx_without_its_packages_is_one_line(best: Path, tmp_path: Path, monke
 
 def test_the_tool(best: Path, tmp_path: Path) -> None:
     told = tool("export", "--checkpoints", best, "--output", tmp_path / "out", "--format", "safetensors")
-    assert "mv.safetensors: " in told and "logits differ by 0 of the largest at most\n" in told
+    assert "mv.safetensors: " in told and "logits differ by at most 0 of the largest\n" in told
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"mv.safetensors", "card.json"}
     assert "no such file" in tool("export", "--checkpoints", tmp_path / "none.pt", "--output", tmp_path, ok=False)
 
@@ -419,7 +419,7 @@ def test_the_next_command_transcodes_where_training_did(
     card = {"streams": {"mv": {**entry, "files": {"onnx": file}}}, "classes": ["a"], "accuracy": None, "videos": videos}
     monkeypatch.setattr("coviar_mocrop.inference.export.export_run", lambda *_, **__: card)
     told = tool("export", "--checkpoints", "best.pt", "--output", tmp_path)
-    assert "mv.onnx: 1.0 MB, logits differ by 0.25 of the largest at most\n" in told
+    assert "mv.onnx: 1.0 MB, logits differ by at most 0.25 of the largest\n" in told
     assert f"next: coviar predict VIDEO {'--transcode ' if videos else ''}--onnx {tmp_path}\n" in told
 
 

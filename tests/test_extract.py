@@ -199,5 +199,5 @@ def test_senseless_surroundings_are_refused(
     code, _, err = called(capsys, monkeypatch, config)
     assert (code, err) == (
         2,
-        "error: torchrun is of no use here; data.workers processes work, or a cluster with --ray\n",
+        "error: does not run under torchrun; use data.workers for more processes, or --ray for a cluster\n",
     )

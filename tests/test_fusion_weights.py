@@ -249,4 +249,4 @@ def test_the_tool_tunes_on_one_set_and_reports_the_other(tmp_path: Path) -> None
     refused = tool(*command, "--tune-weights", *files["test"], ok=False)
     assert refused.startswith("error: iframe: 60 clips are in the validation set and in the reported one")
     both = tool(*command, "--tune-weights", *files["val"], "--weights", "mv=1", ok=False)
-    assert "give one of the two" in both
+    assert "give one of them" in both

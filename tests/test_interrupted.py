@@ -139,7 +139,7 @@ def test_a_full_disk_is_one_line_and_the_older_checkpoint_stays(demo: Path, tmp_
 def test_a_bad_clip_in_mid_epoch_loses_no_step(demo: Path, tmp_path: Path) -> None:
     lines = (demo / "lists/train_split1.txt").read_text()
     name = lines.split()[1]
-    (demo / "videos/bad.mp4").write_bytes(b"this is no video")
+    (demo / "videos/bad.mp4").write_bytes(b"this is not a video")
     (tmp_path / "l.txt").write_text(f"{lines}bad.mp4 {name} 0\n")
     with pytest.raises(VideoError, match=r"bad\.mp4"):
         train(run_config(demo, tmp_path / "run", data={"train_list": str(tmp_path / "l.txt")}))

@@ -31,8 +31,8 @@ def test_lists_come_back_as_written(tmp_path: Path) -> None:
         ("a.mp4 jump 2", "not one of 0..1"),
         ("a.mp4 jump -1", "not one of 0..1"),
         ("a.mp4 jump 1", "is class 'run'"),
-        ("ok.mp4 run 1", "ok.mp4 stands in line 3 already; list each video once"),
-        ("ok.mp4 jump 0", "ok.mp4 stands in line 3 already"),
+        ("ok.mp4 run 1", "ok.mp4 is already in line 3; list each video once"),
+        ("ok.mp4 jump 0", "ok.mp4 is already in line 3"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, says: str) -> None:
@@ -48,10 +48,10 @@ def test_missing_empty_and_binary_lists(tmp_path: Path) -> None:
     with pytest.raises(ListError, match="holds no clip"):
         read_list(tmp_path / "empty.txt", CLASSES)
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ListError, match="is no text"):
+    with pytest.raises(ListError, match="is not text"):
         read_list(tmp_path / "binary.txt", CLASSES)
     with pytest.raises(ListError, match="is a folder; give a list"):
         read_list(tmp_path, CLASSES)
     (tmp_path / "twice.txt").write_text("a\nb\na\n")
-    with pytest.raises(ListError, match="line 1: 'a' stands twice"):
+    with pytest.raises(ListError, match="line 1: 'a' appears twice"):
         read_classes(tmp_path / "twice.txt")

@@ -208,7 +208,7 @@ def test_a_card_that_was_tampered_with_is_one_line(exported: Path, tmp_path: Pat
         (folder / "card.json").write_text(json.dumps(card))
         with pytest.raises(CheckpointError, match=re.escape(str(folder))) as caught:
             Predictor(onnx=folder)
-        assert str(caught.value).endswith("; export anew") and "\n" not in str(caught.value)
+        assert str(caught.value).endswith("; export again") and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["", "fused", "a/b"])
@@ -241,7 +241,7 @@ def test_a_network_that_is_none_is_one_line(exported: Path, tmp_path: Path) -> N
         Predictor(onnx=folder)
     assert "\n" not in str(caught.value)
     replace_network(folder, (folder / "iframe.onnx").read_bytes())
-    with pytest.raises(CheckpointError, match=r"mv\.onnx: .*does not take .*; export anew"):
+    with pytest.raises(CheckpointError, match=r"mv\.onnx: .*does not take .*; export again"):
         Predictor(onnx=folder)
 
 

@@ -133,7 +133,7 @@ def test_folder_writes_lists_that_read_back(
     }
     again = prepare_folder(root, tmp_path / "again", test_share=0.25, val_share=0, handling=RAISE)
     assert read_back(again) == paths
-    assert f"{root}: no video in notes, so no class is made of that" in caplog.text
+    assert f"{root}: no video in notes; not used as a class" in caplog.text
 
 
 def test_validation_is_held_out_of_the_training_side(tree: Callable[..., Path], tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_folders_that_are_divided_already(tree: Callable[..., Path], tmp_path: P
     twice = tree({"train/a": 2, "train/b": 2, "val/a": 1, "valid/b": 1}, tmp_path / "twice")
     fails(twice, "divided into train and val and valid, two of which are for one side")
     fails(tree({"train/a": 2, "test/b": 2, "test": 1}, tmp_path / "loose"), "test/00.mp4 is in no class folder")
-    fails(tree({"train/a": 2, "test/b": 2, "extra": 1}, tmp_path / "more"), "but extra is no side")
+    fails(tree({"train/a": 2, "test/b": 2, "extra": 1}, tmp_path / "more"), "but extra is not a side")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_file_is_on_one_side(tree: Callable[..., Path], tmp_path: Path, caplog
     root = tree({"train/a": 3, "train/b": 3, "test/a": 3, "test/b": 3})
     (root / "train" / "b" / "copy.mp4").write_bytes((root / "train" / "a" / "00.mp4").read_bytes())
     prepare_folder(root, tmp_path / "lists", val_share=0, handling=UNCHECKED)
-    assert "holds 1 copies of other files, such as train/b/copy.mp4 of train/a/00.mp4" in caplog.text
+    assert "holds 1 copy of another file, such as train/b/copy.mp4 of train/a/00.mp4" in caplog.text
     same_size = bytearray((root / "train" / "a" / "01.mp4").read_bytes())
     same_size[-1] ^= 1
     (root / "test" / "a" / "01.mp4").write_bytes(same_size)
@@ -278,7 +278,7 @@ def test_a_single_clip_cannot_be_on_both_sides(
     tree: Callable[..., Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     prepare_folder(tree({"a": 1, "b": 3, "c": 1}), tmp_path / "lists", handling=UNCHECKED)
-    assert "only one clip of a, c: it can be learned from or tested on, not both" in caplog.text
+    assert "only one clip of a, c: it can be used for training or testing, not both" in caplog.text
     caplog.clear()
     prepare_folder(tree({"a": 2, "b": 2}, tmp_path / "enough"), tmp_path / "lists", handling=UNCHECKED)
     assert "only one" not in caplog.text
@@ -332,7 +332,9 @@ def test_groups_in_the_source_are_used_unless_others_are_given(
     write_groups(root / "groups.csv", group_of)
     found, said = groups()
     assert found == group_of
-    assert said.startswith(f"groups: {root / 'groups.csv'}, so clips of one camera stay on one side (--groups none: ")
+    assert said.startswith(
+        f"groups: {root / 'groups.csv'}, so clips of one camera stay on one side (--groups none turns this off)"
+    )
     found, said = groups("--groups", "none")
     assert found == {} and "on one side" not in said
     write_groups(root / "other.csv", dict.fromkeys(group_of, "one") | {"a/00.mp4": "two"})
@@ -426,7 +428,7 @@ def test_folder_mistakes(tree: Callable[..., Path], tmp_path: Path) -> None:
 
     fails(tree({"a b": 1, "a_b": 1}, tmp_path / "clash"), "both give the class a_b")
     fails(tree({"alone": 2}, tmp_path / "single"), "one class only")
-    fails(tree({"a": 2, "#b": 2}, tmp_path / "comment"), "cannot stand in a list")
+    fails(tree({"a": 2, "#b": 2}, tmp_path / "comment"), "cannot be written to a list")
     fails(tmp_path / "none", "no such folder")
     fine = tree({"a": 2, "b": 2}, tmp_path / "fine")
     fails(fine / "a", "no folder in it holds a video")
@@ -682,8 +684,8 @@ def test_ucf101_mistakes(tree: Callable[..., Path], tmp_path: Path) -> None:
     one.write_text("YoYo\nRun\n")
     fails(tree({"YoYo": ["v_YoYo_g01_c01.avi"]}, tmp_path / "a"), "no videos of 100 classes: ApplyEyeMakeup, ")
     fails(tree({"Jumping": 1}, tmp_path / "b"), "Jumping not among the 101 classes", incomplete=True)
-    fails(tree({"YoYo": ["v_Yoyo_g26_c01.avi"]}, tmp_path / "c"), "is no clip of UCF101", incomplete=True)
-    fails(tree({"YoYo": ["v_Run_g01_c01.avi"]}, tmp_path / "d"), "is no clip of UCF101", incomplete=True)
+    fails(tree({"YoYo": ["v_Yoyo_g26_c01.avi"]}, tmp_path / "c"), "is not a clip of UCF101", incomplete=True)
+    fails(tree({"YoYo": ["v_Run_g01_c01.avi"]}, tmp_path / "d"), "is not a clip of UCF101", incomplete=True)
     twice = ["v_YoYo_g01_c01.avi", "v_YoYo_g01_c01.mp4"]
     fails(tree({"YoYo": twice}, tmp_path / "e"), "are the same clip", incomplete=True)
     complete = tree({"YoYo": ["v_YoYo_g01_c01.avi"], "Run": ["v_Run_g09_c01.avi"]}, tmp_path / "f")

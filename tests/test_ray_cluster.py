@@ -226,7 +226,7 @@ def test_a_folder_that_a_machine_does_not_see_is_one_line(
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     monkeypatch.setattr(os, "getcwd", lambda: str(tmp_path / "elsewhere"))
-    with pytest.raises(CoviarMocropError, match=r"a machine of the cluster cannot work \(.*elsewhere: No such"):
+    with pytest.raises(CoviarMocropError, match=r"a machine of the cluster cannot be used \(.*elsewhere: No such"):
         list(run_map(len, ["a"], ray=cluster.address, progress=False))
 
 

@@ -137,7 +137,7 @@ def test_clips_that_cannot_be_read_are_not_packed(demo: Path, tmp_path: Path, on
     (videos / clips[3].path).unlink()
     changes = {"root": str(videos), "cache": str(tmp_path / "cache"), "on_error": on_error}
     if on_error == "raise":
-        with pytest.raises(DataError, match=r"and 1 more, see .*failed\.csv\); mend it, or leave such"):
+        with pytest.raises(DataError, match=r"and 1 more, see .*failed\.csv\); repair it, or leave such"):
             pack(demo, tmp_path / "shards", **changes)
         assert not (tmp_path / "shards/shards.json").exists()
     else:
@@ -375,10 +375,10 @@ def broken(shards: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("cut short", r"train-000000\.tar: has 3000 bytes in place of \d+; it was cut short"),
+        ("cut short", r"train-000000\.tar: has 3000 bytes instead of \d+; it was cut short"),
         ("missing", r"train-000000\.tar: no such shard; copy it again"),
         ("no index", r"train-000000\.tar: has no index beside it"),
-        ("damaged index", r"train-000000\.npz: is no index of a shard, or damaged"),
+        ("damaged index", r"train-000000\.npz: is not the index of a shard, or is damaged"),
         ("other version", r"train-000000\.npz: is of version 2, this program reads 1"),
         ("past the end", r"train-000000\.npz: is damaged; copy it again"),
     ],

@@ -165,7 +165,7 @@ def test_each_setting_has_its_weights(run: Path, tmp_path: Path) -> None:
     ("data", "says", "an_error"),
     [
         ({"val_list": None}, "there is no validation list (data.val_list)", True),
-        ({"val_list": "none.txt"}, "none.txt: is no file (data.val_list)", True),
+        ({"val_list": "none.txt"}, "none.txt: is not a file (data.val_list)", True),
         ("test", "8 clips are in the validation list and in the test list", True),
         ("one", "the validation clips are of one class only", False),
     ],
@@ -195,4 +195,4 @@ def test_runs_that_do_not_share_a_folder_keep_nothing(demo: Path, tmp_path: Path
     assert "learned on 8 held-out clips" in said
     assert not list(tmp_path.rglob("fusion.json"))
     done = run_tool("fuse", "--checkpoints", files[0], "--output", tmp_path / "one")
-    assert "weights: the default ones, because there is one stream" in done.stdout
+    assert "weights: the default ones, because there is only one stream" in done.stdout

@@ -80,7 +80,7 @@ def pictures_of(frames: list[StreamFrame]) -> list[Any]:
         ("http://user:1/6@host:80/a.mp4", "http://user:***@host:80/a.mp4"),
         ("http://me@mail.com:secret@host/a.mp4", "http://me@mail.com:***@host/a.mp4"),
         ("http://host:8080/@user/a.mp4", "http://host:8080/@user/a.mp4"),
-        ("http://host:8080/a@b: is no video", "http://host:8080/a@b: is no video"),
+        ("http://host:8080/a@b: is not a video", "http://host:8080/a@b: is not a video"),
         ("could not open 'rtsp://user:secret@host/a' again", "could not open 'rtsp://user:***@host/a' again"),
         ("udp://@239.0.0.1:1234", "udp://@239.0.0.1:1234"),
         ("holiday.mp4", "holiday.mp4"),
@@ -291,7 +291,7 @@ def test_standard_input_that_is_no_stream(tmp_path: Path, kind: str) -> None:
     assert done.stderr == b""
     said = done.stdout.decode().strip()
     assert said.startswith("VideoError standard input: is empty, or no video (")
-    assert said.endswith("; send MPEG-TS, Matroska or raw H.264")
+    assert said.endswith("; send MPEG-TS, Matroska, raw H.264 or raw MPEG-4")
     assert "\n" not in said
 
 

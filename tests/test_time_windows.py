@@ -238,7 +238,7 @@ def test_time_stamps_that_make_no_sense_are_replaced_by_counting(stamps: list[fl
         assert times[-1] - times[100] == pytest.approx(99 / 25)
         breaks = [broken for *_, broken in found if broken]
         assert 1 <= len(breaks) <= 3
-        assert breaks[-1] == "its time stamps make no sense; frames are counted instead"
+        assert breaks[-1] == "its time stamps are invalid; frames are counted instead"
 
 
 def test_time_stamps_that_jitter_are_believed() -> None:

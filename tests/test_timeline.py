@@ -292,7 +292,7 @@ def test_other_files_are_not_continued(tmp_path: Path) -> None:
     letter.write_text("dear reader")
     for file in (path, letter):
         before = file.read_bytes()
-        with pytest.raises(CoviarMocropError, match=r"is no table of windows with these classes; choose another"):
+        with pytest.raises(CoviarMocropError, match=r"is not a table of windows with these classes; choose another"):
             CsvWriter(file, CLASSES)
         assert file.read_bytes() == before
     with pytest.raises(CoviarMocropError, match="is a folder"):

@@ -309,7 +309,7 @@ def test_resuming_where_there_is_no_run_says_so(demo: Path, tmp_path: Path, capl
     config = small_config(demo, tmp_path / "none", train={"epochs": 1})
     with caplog.at_level("INFO"):
         train(config, resume=True)
-        assert "holds no run to go on with" in caplog.text
+        assert "holds no run to continue" in caplog.text
         before = (tmp_path / "none/last.pt").read_bytes()
         train(config, resume=True)
         assert "is finished already (1 epoch)" in caplog.text
@@ -491,7 +491,7 @@ def list_of_one(demo: Path, path: Path) -> str:
 
 
 def test_a_missing_root_is_told_before_anything_is_written(demo: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nope: is no folder; set data\.root"):
+    with pytest.raises(DataError, match=r"nope: is not a folder; set data\.root"):
         train(small_config(demo, tmp_path / "run", data={"root": str(tmp_path / "nope")}))
     assert not (tmp_path / "run").exists()
 

@@ -105,7 +105,7 @@ def open_source(source: Source, *, max_frame_pixels: int, transport: Transport, 
     options = {
         "format_whitelist": ",".join(FORMATS),
         "max_pixels": max_pixels(max_frame_pixels),
-        "merge_pmt_versions": "1",  # MPEG-TS: a stream that is announced anew is the same one
+        "merge_pmt_versions": "1",  # MPEG-TS: a stream that is announced again is the same one
     }
     how: dict[str, Any] = {"options": options, **TOLERANT}
     if not isinstance(source, (str, os.PathLike)):
@@ -181,7 +181,7 @@ def _explained(error: Exception, scheme: str, source: Source) -> str:
     if isinstance(error, PermissionError):
         return "no permission to read it"
     if is_endless(source):
-        return f"is empty, or no video ({reason}); send MPEG-TS, Matroska or raw H.264"
+        return f"is empty, or no video ({reason}); send MPEG-TS, Matroska, raw H.264 or raw MPEG-4"
     if isinstance(source, (str, os.PathLike)) and os.path.isfile(source) and not os.path.getsize(source):
         return "is empty; copy or download it again"
     return f"is not a readable video ({reason})"

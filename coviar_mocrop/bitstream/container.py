@@ -76,7 +76,7 @@ def open_container(source: Source, max_frame_pixels: int = MAX_FRAME_PIXELS) -> 
         if os.path.isdir(name):
             raise VideoError(f"{name}: is a folder; give a video file")
     elif not hasattr(source, "read"):
-        raise TypeError(f"{type(source).__name__} is no video; give a path or a file opened for reading bytes")
+        raise TypeError(f"{type(source).__name__} is not a video; give a path or a file opened for reading bytes")
     try:
         with watched(source, "is not a readable video ({})"):
             return _open(source, max_frame_pixels)

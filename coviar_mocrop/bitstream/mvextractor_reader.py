@@ -39,7 +39,7 @@ class MvextractorReader:
     """Decodes a file from its start; frames before a span are decoded and dropped."""
 
     def __init__(self, path: Source, pyav: PyavReader) -> None:
-        """Read vectors with mvextractor, and everything else with ``pyav``. Every pass opens the file anew.
+        """Read vectors with mvextractor, and everything else with ``pyav``. Every pass opens the file again.
 
         Raises:
             VideoError: mvextractor is not installed, or cannot read this file.

@@ -83,7 +83,7 @@ def _read_jpeg(file: Path, max_frame_pixels: int) -> NDArray[np.uint8]:
         packet = av.Packet(file.read_bytes())
         frames = [frame for given in (packet, None) for frame in decoder.decode(given)]
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{file}: is no readable picture ({reason_of(error)})") from error
+        raise VideoError(f"{file}: is not a readable picture ({reason_of(error)})") from error
     if len(frames) != 1 or not isinstance(frames[0], VideoFrame) or frames[0].is_corrupt:
-        raise VideoError(f"{file}: is no readable picture; copy or download it again")
+        raise VideoError(f"{file}: is not a readable picture; copy or download it again")
     return np.asarray(frames[0].to_ndarray(format="rgb24"), np.uint8)

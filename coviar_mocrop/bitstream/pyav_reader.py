@@ -57,7 +57,7 @@ class PyavReader:
             path: a video file, an http or https address, or an open file; see
                 :func:`~coviar_mocrop.bitstream.open_video`.
             index_cache: folder in which the index is looked up and kept, or the index itself, as :meth:`packed_index`
-                returns it. None: the video is indexed anew. A folder is not used for addresses and open files.
+                returns it. None: the video is indexed again. A folder is not used for addresses and open files.
             max_frame_pixels: larger frames are refused before memory is allocated for them.
 
         Raises:

@@ -90,7 +90,7 @@ class RemoteFile(io.RawIOBase):
                 return
         except urllib.error.HTTPError as error:
             raise VideoError(
-                f"{self.name}: the server does not give it ({error.code} {error.reason}); check the address"
+                f"{self.name}: the server refused the request ({error.code} {error.reason}); check the address"
             ) from error
         except (OSError, HTTPException, ValueError) as error:
             if isinstance(error, (InvalidURL, ValueError)) and "@" in address:  # their text may hold the password

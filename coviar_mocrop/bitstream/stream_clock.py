@@ -72,7 +72,7 @@ class StreamClock:
                 self.broken = f"the clock of the source jumps by {step - self.step:+.1f} s"
                 if self._badness >= _TOO_BAD:
                     self._believes = False
-                    self.broken = "its time stamps make no sense; frames are counted instead"
+                    self.broken = "its time stamps are invalid; frames are counted instead"
             self._believes = self._believes or not self._badness
             self._offset = following - stamp
             self.time = following

@@ -133,7 +133,7 @@ def pack_shards(
     table = write_failed(folder, errors)
     if errors and (data.on_error == "raise" or len(errors) == clips):
         more = f" (and {len(errors) - 1} more, see {table})" if len(errors) > 1 else ""
-        hint = "" if data.on_error == "skip" else "; mend it, or leave such clips out with --set data.on_error=skip"
+        hint = "" if data.on_error == "skip" else "; repair it, or leave such clips out with --set data.on_error=skip"
         raise DataError(f"{next(iter(errors.values()))}{more}{hint}")
     _write_lists(folder, data, lists)
     others = [name for name in _listed(folder) if not name.startswith(tuple(f"{part}-" for part in lists))]

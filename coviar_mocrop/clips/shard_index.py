@@ -97,7 +97,7 @@ def unpack_index(data: bytes, name: str) -> ShardIndex:
         form = form_of(about["form"])
         left_out = {str(clip): str(why) for clip, why in about.get("left_out", {}).items()}
     except Exception as error:  # what is read may be anything
-        raise DataError(f"{name}: is no index of a shard, or damaged; copy it again") from error
+        raise DataError(f"{name}: is not the index of a shard, or is damaged; copy it again") from error
     if version != FORMAT:
         raise DataError(f"{name}: is of version {version}, this program reads {FORMAT}; install a newer one")
     sound = (

@@ -108,7 +108,7 @@ class ShardStore:
                 state = None if storage.is_address(shard) else _file_state(shard)
                 if state is not None and state[0] != index.tar_bytes:
                     raise DataError(
-                        f"{shard}: has {state[0]} bytes in place of {index.tar_bytes}; it was cut short or replaced, "
+                        f"{shard}: has {state[0]} bytes instead of {index.tar_bytes}; it was cut short or replaced, "
                         "copy it again"
                     )
                 if state is None and not storage.is_address(shard):

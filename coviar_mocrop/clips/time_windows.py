@@ -129,7 +129,7 @@ class WindowCutter:
 
     Window k holds the frames from ``stream.start + k * stride`` (included) to ``length`` seconds later (excluded). It
     is given if it holds a frame that no earlier window held. A break in the stream ends the frames before it like the
-    end of the stream, and windows are counted anew from there.
+    end of the stream, and windows are counted again from there.
     """
 
     def __init__(self, stream: VideoStream | TranscodedStream, length: float, stride: float) -> None:

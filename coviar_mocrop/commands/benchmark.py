@@ -1,4 +1,4 @@
-"""Measure speed, memory and accuracy of this package, beside alternatives in the same run.
+"""Measure speed, memory and accuracy of this package, and of alternatives in the same run.
 
 Prints tables; --json also writes the numbers. Needs a clone of the project. Each benchmark has its own --help.
 
@@ -92,7 +92,7 @@ def require_clone() -> None:
     """Make the package ``benchmarks`` importable, which lies beside this one in a clone and is not installed.
 
     Raises:
-        CoviarMocropError: this is no clone.
+        CoviarMocropError: this is not a clone.
     """
     if not _is_clone():
         raise CoviarMocropError(

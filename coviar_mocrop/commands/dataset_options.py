@@ -57,11 +57,9 @@ def add_ray(arguments: argparse._ActionsContainer) -> None:
     )
 
 
-def add_overwrite(arguments: argparse._ActionsContainer) -> None:
-    """Add ``--overwrite``."""
-    arguments.add_argument(
-        "--overwrite", action="store_true", help="replace existing lists that differ (prepare demo: also the clips)"
-    )
+def add_overwrite(arguments: argparse._ActionsContainer, what: str = "existing lists that differ") -> None:
+    """Add ``--overwrite``, which replaces ``what``."""
+    arguments.add_argument("--overwrite", action="store_true", help=f"replace {what}")
 
 
 def add_common(arguments: argparse.ArgumentParser, *, codec: str) -> None:
@@ -120,7 +118,7 @@ def frame_size(text: str) -> tuple[int, int] | None:
     sides = [int(side) for side in text.split("x") if side.isdecimal()]
     if text.count("x") != 1 or len(sides) != 2 or min(sides) < 16 or max(sides) > _MOST_PIXELS:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size; give WxH, each 16 to {_MOST_PIXELS} pixels, such as 340x256, or keep"
+            f"{text!r} is not a size; give WxH, each 16 to {_MOST_PIXELS} pixels, such as 340x256, or keep"
         )
     return sides[0], sides[1]
 

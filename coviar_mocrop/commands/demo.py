@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="random seed of clips and training (default: %(default)s)"
     )
-    parser.add_argument("--clip", action="store_true", help="add the CLIP stream")
+    parser.add_argument("--clip", action="store_true", help="add the CLIP stream (not with --real)")
     parser.add_argument(
         "--real",
         type=Path,
@@ -66,7 +66,7 @@ def main(given: argparse.Namespace) -> None:
     except (Interrupted, KeyboardInterrupt) as error:  # also of `make demo`, which has no --resume
         command = ["coviar", "demo", *(word for word in given.words if word not in _AGAIN), "--resume"]
         where = str(error).partition(":")[0] or "stopped"
-        raise Interrupted(f"{where}; go on with {shlex.join(command)}") from None
+        raise Interrupted(f"{where}; continue with {shlex.join(command)}") from None
 
 
 def _synthetic(output: Path, seed: int, clip: bool, again: Mapping[str, bool]) -> None:

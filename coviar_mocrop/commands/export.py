@@ -5,8 +5,8 @@ card.json, which says how videos are sampled, cropped and fused. coviar predict 
 folder without PyTorch. Other formats: safetensors (goes wherever a checkpoint goes) and torch_export (.pt2).
 
 Every file is read back and checked: weights by their checksum, programs by their logits. int8 is calibrated on clips of
-the validation list. Its accuracy stands on the card, beside that of fp32. ONNX needs the packages of the
-extra export (in a clone: pip install -e '.[export]').
+the validation list. The card holds its accuracy and that of fp32. ONNX needs the packages of the extra export (in a
+clone: pip install -e '.[export]').
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main(given: argparse.Namespace) -> None:
         )
         for file in entry["files"].values():
             share = file.get("relative_difference")  # earlier exports had another figure
-            differs = "" if share is None else f", logits differ by {share:.2g} of the largest at most"
+            differs = "" if share is None else f", logits differ by at most {share:.2g} of the largest"
             print(f"  {given.output / file['name']}: {file['bytes'] / 1e6:.1f} MB{differs}")
     print(f"wrote {given.output / 'card.json'}")
     if card["accuracy"]:
@@ -82,7 +82,7 @@ def _accuracy_table(accuracy: dict[str, Any]) -> str:
     rows = [[name, *(f"{100 * top1[precision][name]:.1f}" for precision in top1)] for name in top1["fp32"]]
     title = f"top-1 on {accuracy['clips']} clips of the {accuracy['list']} list, %:"
     fitted = ", ".join(accuracy.get("fitted", ()))
-    note = f"\n{fitted}: fitted to these clips, so this says little of others" if fitted else ""
+    note = f"\n{fitted}: fitted to these clips, so other clips may give other accuracies" if fitted else ""
     return f"\n{title}\n{markdown_table([['stream', *top1], *rows])}{note}"
 
 

@@ -103,7 +103,7 @@ def main(given: argparse.Namespace) -> None:
 
     require_writable(given.output, folder=True)
     if given.weights and (given.tune or given.tune_weights):
-        raise ScoreError("--weights and --tune: give one of the two")
+        raise ScoreError("--weights excludes --tune and --tune-weights; give one of them")
     validation: dict[str, Scores] = {}
     trained: dict[str, Stream] = {}
     if given.checkpoints:
@@ -204,5 +204,5 @@ def _learn(
     learned = tune_weights(validation)
     print(learned.report)
     if learned.clips < _FEW:
-        print(f"note: {learned.clips} held-out clips are few; what is chosen on so few means little")
+        print(f"note: {learned.clips} held-out clips are too few to choose weights reliably")
     return learned

@@ -1,10 +1,10 @@
 """Turn other people's weights into a checkpoint.
 
 Writes a checkpoint for coviar test, fuse, predict and export. Known layouts: the original CoViAR code, the MoCrop
-authors' code, torchvision and checkpoints of this project, saved by PyTorch (old formats too) or as safetensors. The
-settings say which stream, backbone and classes the weights are of; the class names stand in the order of the outputs.
-The weights must fit exactly: every entry that is missing, left over or of another shape is printed. Nothing in the
-file is executed.
+authors' code, torchvision, timm and this project, saved by PyTorch (old formats too) or as safetensors. The settings
+say which stream, backbone and classes the weights are of; the class names must be in the order of the outputs. The
+weights must fit exactly: every entry that is missing, left over or of another shape is printed. Nothing in the file is
+executed.
 
 To fine-tune the weights, no checkpoint is needed: coviar train --set model.weights=FILE. The classes may differ there.
 """

@@ -2,7 +2,7 @@
 
 One video: the five likeliest classes with bars, and the time spent on reading (box and crops included) and on each
 stream. Several videos, or a folder: a table. Each video is read once for all streams. Videos that cannot be read are
-named and left out; the exit code is 1 in the end.
+named and left out; the exit code is then 1.
 """
 
 from __future__ import annotations

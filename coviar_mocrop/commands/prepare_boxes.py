@@ -41,7 +41,7 @@ def main(given: argparse.Namespace) -> None:
     from coviar_mocrop.shared_settings import require_shared
 
     if torchrun_share()[1] > 1:
-        raise ConfigError("torchrun is of no use here; data.workers processes work, or a cluster with --ray")
+        raise ConfigError("does not run under torchrun; use data.workers for more processes, or --ray for a cluster")
     configs = load_configs(given.config, given.streams, given.set)
     require_shared(configs)  # all streams of a clip share its box
     config = next(iter(configs.values()))

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="random seed of the clips (default: %(default)s)",
     )
     add_workers(parser)
-    add_overwrite(parser)
+    add_overwrite(parser, "existing lists that differ, and the clips")
 
 
 def main(given: argparse.Namespace) -> None:

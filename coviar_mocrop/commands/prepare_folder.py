@@ -78,7 +78,10 @@ def main(given: argparse.Namespace) -> None:
 
     groups = find_groups(given.source, given.groups)
     if groups is not None and given.groups is None:
-        print(f"groups: {groups}, so clips of one {given.group_column} stay on one side (--groups {NO_GROUPS}: not)")
+        print(
+            f"groups: {groups}, so clips of one {given.group_column} stay on one side "
+            f"(--groups {NO_GROUPS} turns this off)"
+        )
     prepared = prepare_folder(
         given.source,
         groups=groups,
@@ -95,5 +98,5 @@ def main(given: argparse.Namespace) -> None:
 def plain_name(text: str) -> str:
     """Parse the name of one folder."""
     if not text or text in (".", "..") or "/" in text or "\\" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no plain name; it becomes a folder of --lists")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a plain name; it becomes a folder of --lists")
     return text

@@ -54,7 +54,7 @@ def main(given: argparse.Namespace) -> None:
     from coviar_mocrop.viz.show import log_pictures
 
     if given.resume and given.overwrite:
-        raise ConfigError("--resume and --overwrite: go on with the run, or replace it; give one of the two")
+        raise ConfigError("--resume and --overwrite: continue the run, or replace it; give one of the two")
     configs = load_configs(given.config, given.streams, given.set, output=given.output)
     if given.dry_run:
         print("\n".join(dry_run(configs, again=given.resume or given.overwrite)))

@@ -1,9 +1,9 @@
 """Classify windows of long videos and live cameras, as they come.
 
 Sources are files of any length, cameras (rtsp://, /dev/video0), servers (http://, udp://, tcp://) and - for MPEG-TS,
-Matroska or raw H.264 on standard input. Several sources are read side by side and share the networks. A window in which
-hardly anything moves is idle: no network sees it. A connection that breaks is opened again. Ctrl-C ends the command,
-and all output files are finished.
+Matroska, raw H.264 or raw MPEG-4 on standard input. Several sources are read side by side and share the networks. A
+window in which hardly anything moves is idle: no network sees it. A connection that breaks is opened again. Ctrl-C ends
+the command, and all output files are finished.
 
 Prints a line for each window; with --events also a line when a class begins and when it ends.
 """

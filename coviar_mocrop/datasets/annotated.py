@@ -151,7 +151,7 @@ def read_json(file: Path, kind: type[Any]) -> Any:
     try:
         value = json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: is no JSON ({error}); download it again") from error
+        raise DataError(f"{file}: is not JSON ({error}); download it again") from error
     if not isinstance(value, kind) or not value:
         raise DataError(f"{file}: expected a JSON {'object' if kind is dict else 'list'} with entries")
     return value

@@ -187,11 +187,11 @@ def _given_sides(source: str | os.PathLike[str], videos: Mapping[str, Sequence[s
         return {}
     named = f"{os.fspath(source)}: is divided into {' and '.join(side_of)}"
     if len(set(side_of.values())) < len(side_of):
-        raise DataError(f"{named}, two of which are for one side; move their class folders into one")
+        raise DataError(f"{named}, two of which mean the same list; move their class folders into one")
     if flat:
         raise DataError(f"{named}, but {flat[0]} is in no class folder of its side; move it into one")
     if other := [folder for folder in videos if folder not in side_of]:
-        raise DataError(f"{named}, but {some(other)} is no side (train, val or test); move it elsewhere")
+        raise DataError(f"{named}, but {some(other)} is not a side (train, val or test); move it elsewhere")
     return side_of
 
 
@@ -292,5 +292,7 @@ def _warn_of_single(clips: Sequence[Clip], group_of: Mapping[str, str], what: st
         groups[clip.class_name].add(group_of[clip.path])
     if single := [name for name, members in groups.items() if len(members) == 1]:
         _log.warning(
-            "only one %s of %s: it can be learned from or tested on, not both; add videos", what, some(single, _SHOWN)
+            "only one %s of %s: it can be used for training or testing, not both; add videos",
+            what,
+            some(single, _SHOWN),
         )

@@ -212,5 +212,5 @@ def _seconds(value: object, where: str) -> float:
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not 0 <= seconds < 1e6:
-        raise DataError(f"{where}: the time {value!r} is no number of seconds")
+        raise DataError(f"{where}: the time {value!r} is not a number of seconds")
     return seconds

@@ -89,7 +89,7 @@ def read_classes(path: str | os.PathLike[str]) -> tuple[str, ...]:
         if len(line.split()) > 1:
             raise ListError(f"{path}, line {number}: {line!r} holds a space; write it with _")
         if names.count(line) > 1:
-            raise ListError(f"{path}, line {number}: {line!r} stands twice")
+            raise ListError(f"{path}, line {number}: {line!r} appears twice")
     return tuple(names)
 
 
@@ -125,7 +125,7 @@ def read_list(path: str | os.PathLike[str], classes: Iterable[str]) -> VideoList
             said = f"label {clip.label} is class {names[clip.label]!r}, but the line says {clip.class_name!r}"
             raise wrong(number, f"{said}; do list and class names belong together?")
         if line_of.setdefault(clip.path, number) != number:
-            raise wrong(number, f"{clip.path} stands in line {line_of[clip.path]} already; list each video once")
+            raise wrong(number, f"{clip.path} is already in line {line_of[clip.path]}; list each video once")
         clips.append(clip)
     if not clips:
         raise ListError(f"{path}: holds no clip; make lists with coviar prepare")
@@ -175,7 +175,7 @@ def _lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
     except storage.NoSuchFile as error:
         raise ListError(f"{path}: no such list; make lists with coviar prepare") from error
     except UnicodeDecodeError as error:
-        raise ListError(f"{path}: is no text; give a list, one clip or class a line") from error
+        raise ListError(f"{path}: is not text; give a list, one clip or class a line") from error
     except DataError as error:
         if os.path.isdir(path):
             raise ListError(f"{path}: is a folder; give a list, which is a text file") from error

@@ -155,7 +155,7 @@ def _ucf101_group(source: str | os.PathLike[str], clip: Clip) -> int:
     if not 1 <= group <= _GROUPS:
         raise DataError(
             f"{os.fspath(source)}: {clip.path} is not named v_{clip.class_name}_g<01 to {_GROUPS}>_c<number>; "
-            "it is no clip of UCF101, remove it"
+            "it is not a clip of UCF101; remove it"
         )
     return group
 
@@ -234,6 +234,6 @@ def _complain(source: str | os.PathLike[str], problem: str, about: Sequence[str]
     """Raise or log ``problem``, unless ``about`` is empty."""
     message = f"{os.fspath(source)}: {problem}"
     if about and not allow_incomplete:
-        raise DataError(f"{message}; unpack the archive again, or go on without (--allow-incomplete)")
+        raise DataError(f"{message}; unpack the archive again, or continue without it (--allow-incomplete)")
     if about:
         _log.warning("%s", message)

@@ -130,7 +130,8 @@ def prepare(
         _log.warning("%s: %s", source, leak)
     if copies := [used for paths in same if len(used := [path for path in paths if path in side_of]) > 1]:
         number = sum(len(used) - 1 for used in copies)
-        _log.warning("%s: holds %d copies of other files, such as %s of %s", source, number, *copies[0][1::-1])
+        copied = "1 copy of another file" if number == 1 else f"{number} copies of other files"
+        _log.warning("%s: holds %s, such as %s of %s", source, copied, *copies[0][1::-1])
     write_splits(lists, classes, splits, groups(usable))
     return Prepared(root, lists, classes, splits, left_out)
 

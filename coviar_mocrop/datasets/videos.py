@@ -41,7 +41,7 @@ def videos_by_folder(root: str | os.PathLike[str]) -> dict[str, list[str]]:
     empty = [name for name, videos in found.items() if not videos]
     found = {name: videos for name, videos in found.items() if videos}
     if found and empty:
-        _log.warning("%s: no video in %s, so no class is made of that", base, some(empty, 20))
+        _log.warning("%s: no video in %s; not used as a class", base, some(empty, 20))
     if not found:
         raise DataError(f"{base}: no folder in it holds a video; expected {base}/<class>/<video>")
     for path in (path for videos in found.values() for path in videos):
@@ -136,6 +136,6 @@ def require_listable(path: str, root: Path) -> None:
         readable = False
     if not readable:
         raise DataError(
-            f"{root}: the name {path!r} cannot stand in a list (it starts with a space or #, or is not plain "
+            f"{root}: the name {path!r} cannot be written to a list (it starts with a space or #, or is not plain "
             "text); rename it"
         )

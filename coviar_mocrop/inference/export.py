@@ -190,7 +190,7 @@ def _write_program(
 
 def _write_weights(stream: FrameStream, path: Path) -> dict[str, Any]:
     write_safetensors(path, stream.network.state_dict())
-    read_tensors(path, "export anew")  # compares the checksum
+    read_tensors(path, "export again")  # compares the checksum
     return {**_file(path), "relative_difference": 0.0}
 
 

@@ -63,7 +63,7 @@ def earlier_export(folder: Path, card: Mapping[str, Any], overwrite: bool) -> di
     except CheckpointError as error:
         if overwrite:
             return None
-        raise ConfigError(f"{path}: is no card that this version reads; {remedy}") from error
+        raise ConfigError(f"{path}: is not a card that this version reads; {remedy}") from error
     if not overwrite and _identity(earlier) != _identity(card):
         raise ConfigError(f"{path}: is the card of other streams or settings; {remedy}")
     return earlier

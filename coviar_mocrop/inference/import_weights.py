@@ -79,7 +79,7 @@ class ConvertedWeights:
         if self.problem:
             raise CheckpointError(f"{self.path}: {self.problem}")
         if Path(output).exists() and not overwrite:
-            raise ConfigError(f"{output}: is there already; replace it (--overwrite) or choose another --output")
+            raise ConfigError(f"{output}: already exists; replace it (--overwrite) or choose another --output")
         save_checkpoint(
             output,
             {

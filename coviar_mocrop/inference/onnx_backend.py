@@ -69,7 +69,7 @@ class OnnxStream:
             (row,) = self.session.run([OUTPUT], {INPUT: clip.pixels["frames"][None]})[0]
         except Exception as error:  # ONNX Runtime has a class of its own for each kind
             raise CheckpointError(
-                f"the {self.name} stream: ONNX Runtime cannot compute it ({first_line(error)}); export anew"
+                f"the {self.name} stream: ONNX Runtime cannot compute it ({first_line(error)}); export again"
             ) from error
         logits: NDArray[np.float32] = row
         return require_finite(self.name, logits)
@@ -112,11 +112,11 @@ class OnnxBackend(Backend):
         self.classes, self._streams = tuple(card["classes"]), dict[str, OnnxStream]()
         configs = {name: _config(entry["config"], overrides, path) for name, entry in card["streams"].items()}
         if not configs:
-            raise CheckpointError(f"{path}: names no stream; export anew")
+            raise CheckpointError(f"{path}: names no stream; export again")
         try:
             require_shared(configs, READING)
         except ConfigError as error:  # its advice holds only for streams that are not exported
-            raise CheckpointError(f"{path}: {str(error).partition('; ')[0]}; export anew") from error
+            raise CheckpointError(f"{path}: {str(error).partition('; ')[0]}; export again") from error
         self.config = next(iter(configs.values()))
         for name, entry in card["streams"].items():
             title, weight, wants = _facts(name, entry, configs[name], path)
@@ -129,7 +129,7 @@ class OnnxBackend(Backend):
             try:
                 self.learned = LearnedFusion.from_json(learned, configs)
             except ValueError as error:
-                raise CheckpointError(f"{path}: the weights of the fusion are damaged; export anew") from error
+                raise CheckpointError(f"{path}: the weights of the fusion are damaged; export again") from error
 
     @property
     def streams(self) -> Mapping[str, OnnxStream]:
@@ -150,7 +150,7 @@ def _config(values: dict[str, Any], overrides: Sequence[str], path: Path) -> Con
         built_in = [item for item in overrides if not item.startswith(("data.", "train.threads="))]
         raise ConfigError(
             f"--set {' '.join(built_in or overrides)}: is built into the exported networks, only data.* and "
-            "train.threads are not; export anew with this setting"
+            "train.threads are not; export again with this setting"
         )
     return config
 
@@ -164,7 +164,7 @@ def _facts(name: str, entry: Mapping[str, Any], config: Config, path: Path) -> t
         sound = False
     # scores are kept by stream and "fused", views by "stream/view"
     if not sound or config.stream != name or name in ("", "fused") or "/" in name:
-        raise CheckpointError(f"{path}: what it says of the {name} stream is damaged; export anew")
+        raise CheckpointError(f"{path}: what it says of the {name} stream is damaged; export again")
     return title, weight, FrameViews(name, kind, config.input, config.size)
 
 
@@ -180,7 +180,7 @@ def _require_fitting(session: InferenceSession, wants: FrameViews, classes: int,
         and _allows(outputs[0].shape, (1, classes))
     ):
         raise CheckpointError(
-            f"{path}: it does not take {INPUT} {list(taken)} or give {classes} {OUTPUT}, as {NAME} says; export anew"
+            f"{path}: it does not take {INPUT} {list(taken)} or give {classes} {OUTPUT}, as {NAME} says; export again"
         )
 
 
@@ -203,17 +203,17 @@ def _open(
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file, though {NAME} names it; export anew") from error
+        raise CheckpointError(f"{path}: no such file, though {NAME} names it; export again") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise CheckpointError(f"{path}: cannot be read ({error}); export anew") from error
+        raise CheckpointError(f"{path}: cannot be read ({error}); export again") from error
     if hashlib.sha256(content).hexdigest() != file.get("sha256"):
-        raise CheckpointError(f"{path}: is damaged or not the file that {NAME} names (checksums differ); export anew")
+        raise CheckpointError(f"{path}: is damaged or not the file that {NAME} names (checksums differ); export again")
     try:
         return path, open_session(content, threads)
     except CoviarMocropError:
         raise
     except Exception as error:  # ONNX Runtime has a class of its own for each kind
-        raise CheckpointError(f"{path}: ONNX Runtime cannot use it ({first_line(error)}); export anew") from error
+        raise CheckpointError(f"{path}: ONNX Runtime cannot use it ({first_line(error)}); export again") from error
 
 
 def open_session(content: bytes, threads: int | None) -> InferenceSession:

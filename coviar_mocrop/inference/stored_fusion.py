@@ -116,7 +116,7 @@ def learned_fusion(
         try:
             return LearnedFusion.from_json(learned, used)
         except ValueError as error:
-            raise CheckpointError(f"{card}: the weights of the fusion are damaged; export anew") from error
+            raise CheckpointError(f"{card}: the weights of the fusion are damaged; export again") from error
     return None
 
 

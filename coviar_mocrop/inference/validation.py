@@ -29,7 +29,7 @@ def validation_scores(streams: Mapping[str, Stream], files: Sequence[Path], grou
         CoviarMocropError: a list or a clip cannot be used.
     """
     if len(streams) < 2:
-        raise ScoreError("there is one stream")
+        raise ScoreError("there is only one stream")
     held_out = {name: _held_out(s, file) for (name, s), file in zip(streams.items(), files, strict=True) if s.fitted}
     others = [stream for name, stream in streams.items() if name not in held_out]
     if others:
@@ -64,7 +64,7 @@ def _require_validation_list(streams: Sequence[Stream]) -> None:
     if len(lists) > 1:
         raise ScoreError(f"the streams have different validation lists ({', '.join(sorted(map(str, lists)))})")
     if not Path(str(data.val_list)).exists():
-        raise ScoreError(f"{data.val_list}: is no file (data.val_list)")
+        raise ScoreError(f"{data.val_list}: is not a file (data.val_list)")
     validation, test = ({clip.path for clip in read_videos(data, part).clips} for part in ("val", "test"))
     if shared := validation & test:
         raise ScoreError(f"{len(shared)} clips are in the validation list and in the test list, first {min(shared)}")

@@ -103,7 +103,7 @@ def _watch(
                     notices.append(
                         Notice(
                             reader.name,
-                            f"is not of the form that was trained on ({classifier.form}); --transcode brings it there",
+                            f"does not have the form of the training videos ({classifier.form}); add --transcode",
                         )
                     )
                 known.add(reader.name)

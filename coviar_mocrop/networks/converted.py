@@ -193,7 +193,7 @@ def wrong_stream(own: Mapping[str, Tensor], weights: Weights, stem: str, *, fine
     norm = weights.tensors.get("data_bn.running_mean")
     channels = norm.numel() if norm is not None else theirs.shape[1] if theirs is not None and theirs.ndim > 1 else ours
     if channels != ours and not (fine_tuning and norm is None and channels == 3):
-        return f"is of a stream of {channels} channels, this one has {ours}"
+        return f"belongs to a stream of {channels} channels, but this one has {ours}"
     if _input_norm(weights.tensors) - own.keys():
         return "has a BatchNorm over the input (data_bn), this stream has none; is it of residuals?"
     if not fine_tuning and theirs is not None and "data_bn.weight" in own.keys() - weights.tensors.keys():
@@ -240,12 +240,12 @@ def load_weights(network: nn.Module, weights: Weights, source: str, stem: str, c
         )
     if weights.classes is not None and (difference := wrong_stream(own, weights, stem)):  # a checkpoint of this project
         logger.warning(
-            "%s: is of another stream (it %s); this one starts from it all the same. streams.NAME.model.weights=FILE "
+            "%s: belongs to another stream (it %s), but is used to start this one. streams.NAME.model.weights=FILE "
             "gives each stream its own",
             *(source, difference.partition(";")[0]),
         )
     network.load_state_dict(fitted.state)
-    notes = ", the classifier starts anew" if f"{classifier}.weight" in fitted.fresh else ""
+    notes = ", the classifier is initialised randomly" if f"{classifier}.weight" in fitted.fresh else ""
     if entries != len(weights.tensors):
         notes += f", {entries - len(weights.tensors)} left out as timm does"
     logger.info("%s: %s, %d entries used%s", source, weights.layout, len(fitted.used), notes)

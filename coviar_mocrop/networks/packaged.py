@@ -39,11 +39,13 @@ def read_package(weights: str, backbone: str) -> Weights:
     """
     name = weights.removeprefix(PREFIX)
     path = _find_weights(weights, backbone)
-    found = recognise(read_tensors(path, "install the package anew"), str(path))
+    found = recognise(read_tensors(path, "reinstall the package"), str(path))
     with torch.device("meta"):
         ours = create_timm_backbone(f"timm/{NETWORKS[name]}", 1000).net.state_dict()
     if len(ours) != len(found.tensors):
-        raise CheckpointError(f"{path}: holds {len(found.tensors)} entries, not {len(ours)}; it is of another network")
+        raise CheckpointError(
+            f"{path}: holds {len(found.tensors)} entries, not {len(ours)}; it belongs to another network"
+        )
     tensors, names = {}, {}
     for (key, tensor), (own, wanted) in zip(found.tensors.items(), ours.items(), strict=True):
         if tensor.shape != wanted.shape or key.rpartition(".")[2] != own.rpartition(".")[2]:

@@ -65,7 +65,7 @@ def read_prompts(path: str | os.PathLike[str] | None, classes: Sequence[str]) ->
         if name not in classes:
             near = difflib.get_close_matches(str(name), classes, 1)
             hint = f"did you mean {near[0]}?" if near else f"the classes are {', '.join(list(classes)[:5])}, ..."
-            raise ConfigError(f"{path}: names {name!r}, which is no class; {hint}")
+            raise ConfigError(f"{path}: names {name!r}, which is not a class; {hint}")
     return [
         [
             template.replace("{}", text)

@@ -114,8 +114,8 @@ class RayCluster:
                 except errors.RayError as error:
                     cause = getattr(error, "cause", None) or error
                     raise CoviarMocropError(
-                        f"--ray {self._address}: a machine of the cluster cannot work ({first_line(cause)}); "
-                        "all need the same coviar_mocrop, and this folder"
+                        f"--ray {self._address}: a machine of the cluster cannot be used ({first_line(cause)}); "
+                        "all need the same coviar_mocrop and access to this folder"
                     ) from error
                 else:
                     wanted = len(portion) * _TASK_SECONDS / max(seconds, 1e-6)

@@ -25,7 +25,9 @@ class TrainConfig(BaseConfig):
     epochs: int = Field(10, ge=1, description="Number of epochs.")
     batch_size: int = Field(16, ge=1, le=65536, description="Number of clips per step, summed over all processes.")
     accumulate: int = Field(
-        1, ge=1, description="Number of micro-batches per step (gradient accumulation). More need less memory."
+        1,
+        ge=1,
+        description="Number of micro-batches per step (gradient accumulation). More micro-batches need less memory.",
     )
     test_batch_size: int = Field(8, ge=1, le=4096, description="Number of clips per batch in tests and validations.")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="Optimizer.")

@@ -75,7 +75,7 @@ def report_epoch(trainer: Trainer) -> None:
         )
     state = trainer.state
     if trainer.done and state.best is None:
-        logger.info("%s: best.pt is the last epoch, because there is no validation", config.stream)
+        logger.info("%s: best.pt is the last epoch, because there was no validation", config.stream)
     elif trainer.done:
         reason = "" if state.epoch == config.train.epochs else f"; none was better in {state.epochs_since_best} epochs"
         best = state.epoch - state.epochs_since_best

@@ -50,7 +50,7 @@ class RunFolder:
         """
         if self.last.exists():
             raise ConfigError(
-                f"{self.path}: already holds a run; go on with it (--resume), replace it (--overwrite) or choose "
+                f"{self.path}: already holds a run; continue it (--resume), replace it (--overwrite) or choose "
                 "another --output"
             )
 

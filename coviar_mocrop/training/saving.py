@@ -142,4 +142,4 @@ def how_to_resume(trainers: Sequence[Trainer]) -> str:
     files = [str(trainer.folder.last) for trainer in trainers if trainer.folder.last.exists()]
     if not files:
         return "nothing was done yet; start the same command again"
-    return f"everything is in {', '.join(files)}; go on with the same command and --resume"
+    return f"everything is in {', '.join(files)}; continue with the same command and --resume"

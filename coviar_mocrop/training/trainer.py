@@ -105,7 +105,7 @@ def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> Non
             logger.info("%s: is finished already (%s)", folder.path, counted(trainer.state.epoch, "epoch"))
     elif run.group.is_main:
         if resume:
-            logger.warning("%s: holds no run to go on with; starting one", folder.path)
+            logger.warning("%s: holds no run to continue; starting one", folder.path)
         folder.clear()
     logger.info(
         "%s stream, %s, %s setting: %d clips, %d classes, %s",

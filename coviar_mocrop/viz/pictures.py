@@ -24,7 +24,7 @@ def require_picture(path: str | os.PathLike[str]) -> None:
             :func:`~coviar_mocrop.files.require_writable`).
     """
     if Path(path).suffix.lower() not in PICTURES:
-        raise CoviarMocropError(f"{path}: is no kind of picture that can be written; use {', '.join(PICTURES)}")
+        raise CoviarMocropError(f"{path}: is not a supported picture format; use {', '.join(PICTURES)}")
     require_writable(path)
 
 

@@ -125,7 +125,7 @@ def _trim(path: Path, head: bytes) -> bool:
     with open(path, "r+b") as file:
         first = file.readline()
         if first != head and (first.endswith(b"\n") or not head.startswith(first)):
-            raise CoviarMocropError(f"{path}: is no table of windows with these classes; choose another file")
+            raise CoviarMocropError(f"{path}: is not a table of windows with these classes; choose another file")
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - _LONGEST, 0))
         tail = file.read()
