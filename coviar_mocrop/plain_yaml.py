@@ -35,5 +35,7 @@ class _Loader(yaml.SafeLoader):
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         for name in names:
             if names.count(name) > 1 and name != "<<":
-                raise yaml.YAMLError(f"key {name!r} appears twice in the section that starts in line {node.start_mark.line + 1}")
+                raise yaml.YAMLError(
+                    f"key {name!r} appears twice in the section that starts in line {node.start_mark.line + 1}"
+                )
         return super().construct_mapping(node, deep)

@@ -171,7 +171,10 @@ def test_kinetics_annotation_mistakes(tmp_path: Path, text: str, says: str) -> N
         ('{"a": 1}', "'a': expected subset, and annotations with label and segment"),
         ('{"a": {"annotations": {}}}', "expected subset"),
         ('{"a": {"subset": "train", "annotations": {"label": "b", "segment": [1]}}}', "expected subset"),
-        ('{"a": {"subset": "train", "annotations": {"label": "b", "segment": [1, "x"]}}}', "the time 'x' is not a number"),
+        (
+            '{"a": {"subset": "train", "annotations": {"label": "b", "segment": [1, "x"]}}}',
+            "the time 'x' is not a number",
+        ),
         ('{"a": {"subset": "train", "annotations": {"segment": [1, 2]}}}', "the label None cannot be a class name"),
         ('{"a": {"subset": ["train"]}}', r"the split \['train'\] is none of"),
     ],

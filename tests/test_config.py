@@ -196,7 +196,11 @@ SEVERAL = "data: {classes: c}\nstreams: {iframe: , mv: {train: {epochs: 3}}}"
         (ONE, ["input.scales=[0.5, 2]"], "'input.scales.1' is 2; .*less than or equal to 1"),
         (ONE, ["input.scales=[]"], "'input.scales' is .*; list should have at least 1 item"),
         (ONE, ["seed=99999999999999999999"], "'seed' is 9+; .*less than"),
-        (f"{ONE}\ntrain: {{lr: 1}}\ntrain: {{epochs: 2}}", [], "key 'train' appears twice in the section that starts in line 1"),
+        (
+            f"{ONE}\ntrain: {{lr: 1}}\ntrain: {{epochs: 2}}",
+            [],
+            "key 'train' appears twice in the section that starts in line 1",
+        ),
         ("[" * 2000, [], "is not YAML"),
         (ONE, ["nonsense"], "expected key=value"),
         (ONE, ["a=[1"], "is not YAML"),

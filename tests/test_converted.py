@@ -291,9 +291,9 @@ def test_what_is_beside_the_backbone_is_taken_or_starts_anew(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("theirs", "ours", "message"),
     [
-        ("mv", "iframe", "of a stream of 2 channels"),
-        ("mv", "residual", "of a stream of 2 channels"),
-        ("residual", "mv", "of a stream of 3 channels"),
+        ("mv", "iframe", "to a stream of 2 channels"),
+        ("mv", "residual", "to a stream of 2 channels"),
+        ("residual", "mv", "to a stream of 3 channels"),
         ("residual", "iframe", "BatchNorm over the input"),
     ],
 )
@@ -357,7 +357,7 @@ def test_an_output_is_not_replaced_unasked(tmp_path: Path) -> None:
     config = settings(tmp_path, "mv")
     converted = inspect_weights(coviar_file(CoviarNet("mv"), tmp_path / "mv.pth.tar"), config)
     converted.save(tmp_path / "best.pt")
-    with pytest.raises(ConfigError, match=r"is there already.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"already exists.*--overwrite"):
         converted.save(tmp_path / "best.pt")
     content = load_checkpoint(tmp_path / "best.pt")
     assert content["imported"]["epoch"] == 510 and content["imported"]["file"] == "mv.pth.tar"

@@ -207,7 +207,7 @@ def test_folders_that_are_divided_already(tree: Callable[..., Path], tmp_path: P
     # classes that happen to be named so
     assert len(prepare(tree({"train": 4, "test": 4}, tmp_path / "names"))["train"]) > 2
     twice = tree({"train/a": 2, "train/b": 2, "val/a": 1, "valid/b": 1}, tmp_path / "twice")
-    fails(twice, "divided into train and val and valid, two of which are for one side")
+    fails(twice, "divided into train and val and valid, two of which mean the same list")
     fails(tree({"train/a": 2, "test/b": 2, "test": 1}, tmp_path / "loose"), "test/00.mp4 is in no class folder")
     fails(tree({"train/a": 2, "test/b": 2, "extra": 1}, tmp_path / "more"), "but extra is not a side")
 

@@ -147,7 +147,7 @@ def test_clips_that_cannot_be_read_are_not_packed(demo: Path, tmp_path: Path, on
         again = pack(demo, tmp_path / "shards", **changes)
         assert (again.clips, again.made, again.left_out, again.errors) == (22, 0, 2, packed.errors)
         assert (tmp_path / "shards/failed.csv").read_text().count("\n") == 3
-        with pytest.raises(DataError, match="mend it"):  # what was left out then is not all right now
+        with pytest.raises(DataError, match="repair it"):  # what was left out then is not all right now
             pack(demo, tmp_path / "shards", **{**changes, "on_error": "raise"})
     assert not [path.name for path in (tmp_path / "shards").iterdir() if path.name.startswith(".")]
 
