@@ -35,6 +35,7 @@ from coviar_mocrop.errors import DataError
 from coviar_mocrop.files import atomic_write
 from coviar_mocrop.fusion import fuse
 from coviar_mocrop.fusion_weights import tune_weights
+from coviar_mocrop.messages import counted
 from coviar_mocrop.networks.linear import cross_validate, fit_linear
 from coviar_mocrop.runtime import choose_runtime
 from coviar_mocrop.scores import Scores
@@ -133,7 +134,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             for seed in range(given.seeds)
         ]
         results[row] = {"top1": _by_title(rounds, titles), **facts}
-    print(f"\n{given.divisions} divisions into {given.folds} folds x {given.seeds} seeds\n")
+    print(f"\n{counted(given.divisions, 'division')} into {given.folds} folds, {counted(given.seeds, 'seed')}\n")
     print(_table(results))
     if given.figure:
         _draw(results, given.figure)
