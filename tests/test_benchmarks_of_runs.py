@@ -111,7 +111,7 @@ def test_footage_is_cross_validated(
         assert list(found["top1"]) == (["motion"] if row == footage.FLOOR else names)
         assert all(len(values) == 2 and all(0 <= value <= 1 for value in values) for values in found["top1"].values())
     said = capsys.readouterr().out
-    assert "1 divisions into 2 folds x 2 seeds" in said
+    assert "1 division into 2 folds, 2 seeds" in said
     runs = sorted(path.parent.parent.name for path in (tmp_path / "out/trained0").rglob("mv/best.pt"))
     assert runs == ["0_0_0", "0_0_1", "0_1_0", "0_1_1"]
     assert not list((tmp_path / "out").rglob("mv/held_out.npz")) and list(
