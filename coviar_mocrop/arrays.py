@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_turn = Lock()
+from coviar_mocrop.locks import ForkSafeLock
+
+_turn = ForkSafeLock()
 """NumPy parses the header of each array with ``ast``, which fails at random in some versions of Python (3.11.7 is one)
 when two threads parse at the same time."""
-
-
-def _renew() -> None:
-    global _turn
-    _turn = Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)  # another thread of the parent may have held it
 
 
 def read_arrays(source: str | os.PathLike[str] | bytes, *names: str) -> list[NDArray[Any]]:

@@ -88,9 +88,9 @@ def read(path: str | os.PathLike[str], start: int = 0, size: int | None = None) 
     """
     if not is_address(path):
         try:
-            with open(path, "rb", buffering=0) as file:
+            with open(path, "rb") as file:
                 file.seek(start)
-                return file.readall() if size is None else file.read(size)
+                return file.read() if size is None else file.read(size)
         except FileNotFoundError as error:
             raise NoSuchFile(f"{os.fspath(path)}: no such file; check the path") from error
         except OSError as error:

@@ -223,7 +223,7 @@ def test_signals_leave_neither_processes_nor_files(tmp_path: Path, number: signa
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
     if number == signal.SIGKILL:

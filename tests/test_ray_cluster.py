@@ -211,7 +211,7 @@ def test_ctrl_c_ends_the_tasks_and_removes_their_files(cluster: Any, videos: Pat
         while process.poll() is None and not list((tmp_path / "out").rglob("[!.]*.mp4")):
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130, errors

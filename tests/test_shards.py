@@ -278,6 +278,32 @@ def test_a_server_without_ranges_is_copied_once(
     assert sum(path.endswith(".tar") for path in server.requests) == 4  # though all clips were asked for at once
 
 
+def test_a_shard_that_was_replaced_on_a_server_without_ranges_is_copied_once(
+    demo: Path, server: Server, shards: Path, tmp_path: Path
+) -> None:
+    server.ranges = False
+    config = config_of(demo, tmp_path / "run", f"{server.address}/replaced", data={"on_error": "skip"})
+    replaced = Path(shutil.copytree(shards, demo / "replaced"))
+    try:
+        clips = clips_of(config)
+        for path in replaced.glob("*.tar"):
+            path.write_bytes(path.read_bytes() + bytes(512))
+        samples = clips.__getitems__([(0, index, None) for index in range(16)])
+        assert all("bytes instead of" in str(sample.errors) for sample in samples)
+        assert sum(path.endswith(".tar") for path in server.requests) == 4
+        assert not list((tmp_path / "run/cache/shards").iterdir())
+    finally:
+        shutil.rmtree(replaced)
+
+
+@pytest.mark.slow
+def test_files_beyond_what_one_system_call_reads(tmp_path: Path) -> None:
+    size = 2**31 + 100
+    with (tmp_path / "long").open("wb") as file:
+        file.truncate(size)
+    assert len(storage.read(tmp_path / "long", 10, size - 20)) == size - 20
+
+
 def test_what_is_far_away_is_fetched_together(demo: Path, server: Server, tmp_path: Path) -> None:
     clips = clips_of(config_of(demo, tmp_path, f"{server.address}/shards"))
     clips.store.read(clips.videos.clips[0].path)  # the server is asked whether it sends parts

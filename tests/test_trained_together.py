@@ -42,15 +42,16 @@ def alone(configs: Mapping[str, Config], folder: Path) -> dict[str, Any]:
 def test_together_or_alone_gives_the_same_bits(demo: Path, tmp_path: Path) -> None:
     """With augmentation, dropout, mixup, micro-batches, other epochs and rates, and clips not all streams can read."""
     lines = (demo / "lists/train_split1.txt").read_text()
+    videos = Path(shutil.copytree(demo / "videos", tmp_path / "videos"))
     for number in range(2):  # VP9 has pictures, but no motion vectors
         name = f"vp9_{number}.webm"
-        record(wandering(12, 96, 64, 4, seed=number), demo / "videos" / name, codec="libvpx-vp9")
+        record(wandering(12, 96, 64, 4, seed=number), videos / name, codec="libvpx-vp9")
         lines += f"{name} {lines.split()[1]} 0\n"
     (tmp_path / "l.txt").write_text(lines)
     configs = small_configs(
         demo,
         tmp_path / "together",
-        data={"train_list": str(tmp_path / "l.txt"), "on_error": "skip", "workers": 2},
+        data={"root": str(videos), "train_list": str(tmp_path / "l.txt"), "on_error": "skip", "workers": 2},
         input={"segments": 2, "full_size": 40},
         train={"accumulate": 2, "val_every": 1},
         iframe={"train": {"epochs": 1, "lr": 3e-3}},

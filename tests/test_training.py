@@ -43,7 +43,7 @@ from coviar_mocrop.training.config import RateFactors, TrainConfig
 from coviar_mocrop.training.dry_run import dry_run
 from coviar_mocrop.training.optim import mixup, parameter_groups
 from coviar_mocrop.training.saving import load_state, save_state
-from coviar_mocrop.training.state import TrainState
+from coviar_mocrop.training.state import Metrics, TrainState
 from coviar_mocrop.viz.show import log_pictures
 
 
@@ -314,6 +314,61 @@ def test_resuming_where_there_is_no_run_says_so(demo: Path, tmp_path: Path, capl
         train(config, resume=True)
         assert "is finished already (1 epoch)" in caplog.text
     assert (tmp_path / "none/last.pt").read_bytes() == before
+
+
+def test_a_checkpoint_from_elsewhere_is_not_deleted(demo: Path, trained: Path, tmp_path: Path) -> None:
+    config = small_config(demo, tmp_path, train={"epochs": 1})
+    best = Path(shutil.copy(trained, tmp_path / "best.pt"))
+    before = best.read_bytes()
+    with pytest.raises(ConfigError, match=r"already holds a run \(best\.pt\)"):
+        train(config)
+    with pytest.raises(ConfigError, match=r"best\.pt: was not trained here, so --resume cannot continue it"):
+        train(config, resume=True)
+    assert best.read_bytes() == before
+    train(config, overwrite=True)
+    assert best.read_bytes() != before
+
+
+def test_the_first_epoch_is_saved_to_resume_from(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any save is due. A run that is killed earlier starts from the beginning."""
+
+    def kill(trainer: Any) -> None:
+        raise KeyboardInterrupt
+
+    config = small_config(demo, tmp_path, train={"epochs": 2, "val_every": 1})
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("coviar_mocrop.training.trainer.report_epoch", kill)
+        train(config)
+    assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 1
+    with pytest.raises(ConfigError, match=r"already holds a run \(last\.pt\)"):
+        train(config)
+    (tmp_path / "last.pt").unlink()  # as if it was killed while best.pt was there alone
+    with pytest.raises(ConfigError, match=r"already holds a run \(best\.pt\)"):
+        train(config)
+    train(config, resume=True)
+    assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 2
+
+
+def test_times_over_processes_are_means_after_any_number_of_saves() -> None:
+    class Group:
+        """Four processes of one speed, one after the other."""
+
+        world = 4
+
+        def __init__(self, others: list[Metrics]) -> None:
+            self.others = others
+
+        def table(self, mine: list[float]) -> torch.Tensor:
+            found = [[float(value) for value in vars(other).values()] for other in self.others]
+            return torch.tensor([mine, *found], dtype=torch.float64)
+
+    of = [Metrics() for _ in range(4)]
+    for _ in range(6):
+        for metrics in of:
+            metrics.seen, metrics.seconds, metrics.waited = metrics.seen + 10, metrics.seconds + 600, metrics.waited + 6
+        whole = of[0].reduce(Group(of[1:]))  # type: ignore[arg-type]
+        of = [whole, *[whole.times() for _ in range(3)]]
+    assert (whole.seen, whole.seconds, whole.waited) == (240, 3600, 36)
 
 
 def test_training_and_testing_tell_of_damaged_frames(

@@ -264,7 +264,7 @@ def test_ctrl_c_writes_what_was_seen(clip: Path, streams: list[Path], tmp_path: 
         process.stdout.readline()
         time.sleep(0.5)
         process.send_signal(kind)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     assert process.returncode == 130, said
     assert all(f"wrote {path}" in said for path in files.values())
     assert len(files["seen.csv"].read_text().splitlines()) >= 3

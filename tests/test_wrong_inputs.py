@@ -49,6 +49,7 @@ TEST = "test_stream --checkpoint {}/best.pt --scores {}/out.npz"
 EXPORT = "export --checkpoint {}/best.pt --output {}/out"
 FUSE = "fuse --scores mv={}/mv.npz --output {}/out"
 IMPORT = "import_weights {}/best.pt --config {}/settings.yaml --output {}/out.pt"
+WATCH = "watch {}/clip.mp4 --checkpoints {}/best.pt"
 SHOW = "show_crop {}/clip.mp4 --output {}/out.png"
 PREDICT = "predict {}/clip.mp4 --checkpoints {}/best.pt"
 BOXES = "extract_boxes --config {}/settings.yaml"
@@ -71,6 +72,10 @@ BOXES = "extract_boxes --config {}/settings.yaml"
         (f"{SHOW} --output {{}}/text.txt/out.png", "cannot be written (Not a directory)"),
         (f"{SHOW} --video {{}}/folder", "folder: is a folder; give the name of a file"),
         (f"{SHOW} --video {{}}/clip.mp4", "would replace the video it is made from"),
+        (f"{WATCH} --video {{}}/clip.mp4", "clip.mp4: would replace the video it is made from; choose another folder"),
+        (f"{WATCH} {{}}/other.mp4 --video {{}}", "clip.mp4: would replace the video it is made from"),
+        (f"{WATCH} --video {{}}/out.webm", "out.webm: is not a supported video format; use .mp4, "),
+        (f"{WATCH} --video {{}}/text.txt/videos", "cannot be written (Not a directory)"),
         (f"{PREDICT} --output {{}}/out.foo", "out.foo: is not a supported picture"),
         (f"{PREDICT} --output {{}}/text.txt/pictures", "cannot be written (Not a directory)"),
         (f"{BOXES} --set data.cache={{}}/text.txt", "text.txt: cannot be written (Not a directory)"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,6 +16,7 @@ from av.container.input import InputContainer
 from coviar_mocrop.bitstream.remote import RemoteFile, connection_problem, is_address
 from coviar_mocrop.bitstream.types import Source
 from coviar_mocrop.errors import VideoError
+from coviar_mocrop.locks import ForkSafeLock
 from coviar_mocrop.messages import reason_of, redacted
 
 FORMATS = (
@@ -42,7 +42,7 @@ _PADDING = 64 * 16384
 _FFMPEG_ERRORS = (av.error.FFmpegError, OSError, ValueError, IndexError, OverflowError)
 """What PyAV raises. ValueError: a file object was closed. IndexError: a stream appears within the file."""
 
-_logging = threading.RLock()  # all threads share the level
+_logging = ForkSafeLock()  # all threads share the level
 
 
 def name_of(source: Source) -> str:

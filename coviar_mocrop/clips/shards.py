@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,10 +26,11 @@ from coviar_mocrop.clips.store import NO_VIDEO, State, open_with
 from coviar_mocrop.datasets.splits import some
 from coviar_mocrop.errors import CoviarMocropError, DataError, VideoError
 from coviar_mocrop.files import atomic_write
+from coviar_mocrop.locks import ForkSafeLock
 
 _READERS = 16
 """Number of parallel reads of indexes and clips, to hide latency."""
-_turn = Lock()
+_turn = ForkSafeLock()
 """Held while one thread tests a server or copies a shard; the other threads wait for the result."""
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ class ShardStore:
         self._made_by = [index and index.boxes_made_by for index in found]
         self._versions = [("", 0) if index is None else (index.made_from, index.tar_bytes) for index in found]
         self._ranges: dict[str, bool] = {}
+        self._wrong_sizes: dict[str, int] = {}
         kept = [(number, index) for number, index in enumerate(found) if index is not None]
         names = np.concatenate([index.names for _, index in kept] or [np.empty(0, "S1")])
         order = np.argsort(names, kind="stable")
@@ -107,10 +108,7 @@ class ShardStore:
                 index = _read_index(shard)
                 state = None if storage.is_address(shard) else _file_state(shard)
                 if state is not None and state[0] != index.tar_bytes:
-                    raise DataError(
-                        f"{shard}: has {state[0]} bytes instead of {index.tar_bytes}; it was cut short or replaced, "
-                        "copy it again"
-                    )
+                    raise _wrong_size(shard, state[0], index.tar_bytes)
                 if state is None and not storage.is_address(shard):
                     raise DataError(f"{shard}: no such shard; copy it again")
                 return index
@@ -263,15 +261,28 @@ class ShardStore:
             return self._ranges[server]
 
     def _copy(self, shard: str) -> Path:
-        """Path of a shard's copy in the cache folder. The shard is copied if necessary."""
+        """Path of a shard's copy in the cache folder. The shard is copied if necessary.
+
+        Raises:
+            DataError: the shard is not the one whose index was read. It is copied only once to find this out.
+        """
         made_from, tar_bytes = self._versions[self.shards.index(shard)]
         digest = hashlib.blake2b(f"{shard} {made_from} {tar_bytes}".encode(), digest_size=8).hexdigest()
         path = Path(self.data.cache, "shards", f"{digest}.tar")
-        with _turn:  # one at a time, and each only once
-            if not path.exists() or path.stat().st_size != tar_bytes:
+        with _turn:  # one at a time, and each only once in a process
+            if shard not in self._wrong_sizes and (not path.exists() or path.stat().st_size != tar_bytes):
                 with atomic_write(path) as temporary:
                     storage.copy(shard, temporary)
+                    if (size := temporary.stat().st_size) != tar_bytes:
+                        self._wrong_sizes[shard] = size
+                        raise _wrong_size(shard, size, tar_bytes)
+            if shard in self._wrong_sizes:
+                raise _wrong_size(shard, self._wrong_sizes[shard], tar_bytes)
         return path
+
+
+def _wrong_size(shard: str, size: int, expected: int) -> DataError:
+    return DataError(f"{shard}: has {size} bytes instead of {expected}; it was cut short or replaced, copy it again")
 
 
 def _read_index(shard: str) -> ShardIndex:

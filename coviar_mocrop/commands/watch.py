@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections import deque
@@ -21,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from coviar_mocrop.cli import add_set_argument, output_paths
 from coviar_mocrop.commands.networks import add_networks_arguments, open_predictor, read_classes
+from coviar_mocrop.errors import DataError
+from coviar_mocrop.files import require_writable
 from coviar_mocrop.interrupt import StopRequest
 from coviar_mocrop.messages import clock
 from coviar_mocrop.viz.pictures import PICTURES, require_picture
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from coviar_mocrop.inference.events import Event
     from coviar_mocrop.inference.prediction import WindowPrediction
 
+VIDEOS = (".mp4", ".mkv", ".avi", ".mov", ".m4v", ".ts")
+"""Suffixes of --video; files in a folder get the first one."""
 EXAMPLES = """\
   coviar watch hour.mp4 --checkpoints runs/mine --timeline hour.png --csv hour.csv
   coviar watch rtsp://user:password@camera/stream --checkpoints runs/mine --events fight --json
@@ -284,10 +289,17 @@ def _outputs(given: argparse.Namespace) -> tuple[dict[str, Path], dict[str, Path
 
     names = list(dict.fromkeys(source_names(given.source)))
     paths: dict[str, Any] = {"--timeline": {}, "--video": {}}
-    for option, suffixes in (("--timeline", PICTURES), ("--video", (".mp4", ".mkv", ".avi"))):
+    for option, suffixes in (("--timeline", PICTURES), ("--video", VIDEOS)):
         chosen = given.timeline if option == "--timeline" else given.video
         if chosen is not None:
             paths[option] = dict(zip(names, output_paths(names, chosen, option, suffixes), strict=True))
     for picture in paths["--timeline"].values():
         require_picture(picture)
+    for video in paths["--video"].values():
+        if video.suffix.lower() not in VIDEOS:
+            raise DataError(f"--video {video}: is not a supported video format; use {', '.join(VIDEOS)}")
+        require_writable(video)
+        for source in given.source:
+            if video.exists() and os.path.exists(source) and video.samefile(source):
+                raise DataError(f"--video {video}: would replace the video it is made from; choose another folder")
     return paths["--timeline"], paths["--video"]

@@ -166,9 +166,9 @@ class SourceReader(threading.Thread):
             except Exception as error:  # whatever it is, other sources go on
                 problem = VideoError(redacted(f"{source_name(self._source)}: {type(error).__name__}: {error}"))
             now = time.monotonic()
-            if self._is_stopped.is_set():
-                return
             with self._changed:
+                if self._is_stopped.is_set():  # asked here, so that the error given to fail() stays
+                    return
                 self.error = problem
                 self._changed.notify_all()
             if not self._returns:

@@ -62,8 +62,8 @@ class TrainConfig(BaseConfig):
     save_minutes: float = Field(
         10.0,
         ge=0,
-        description="Minutes between checkpoints to resume from (0: after every step). The end of a run is always "
-        "saved.",
+        description="Minutes between checkpoints to resume from (0: after every step). The first epoch and the end "
+        "of a run are always saved.",
     )
     sync_bn: bool = Field(False, description="Compute BatchNorm statistics across all processes.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(

@@ -43,7 +43,7 @@ def dry_run(configs: Mapping[str, Config], *, again: bool = False) -> list[str]:
     others = {name: config for name, config in configs.items() if name not in fitted}
     lines = [*(_fitted(fitted) if fitted else []), *(_step(others) if others else [])]
     lines.append(f"output: {', '.join(config.output for config in configs.values())} (nothing written)")
-    taken = [config.output for config in configs.values() if RunFolder(config.output).last.exists()]
+    taken = [config.output for config in configs.values() if RunFolder(config.output).results]
     if taken and not again:
         lines.append(f"  {', '.join(taken)}: already holds a run; --resume, --overwrite or another --output is needed")
     return lines

@@ -57,9 +57,9 @@ def train_streams(
     fitted = {name: config for name, config in configs.items() if _is_fitted(config)}
     others = {name: config for name, config in configs.items() if name not in fitted}
     best: dict[str, Path] = {}
-    if not (resume or overwrite):
+    if not overwrite:
         for config in configs.values():  # all of them, before the first is trained
-            RunFolder(config.output).require_free()
+            RunFolder(config.output).require_free(resume=resume)
     if fitted:
         best |= fit(fitted, resume=resume, overwrite=overwrite, draw=draw)
     if others:

@@ -29,6 +29,7 @@ class RunFolder:
         last: path of ``last.pt``, the checkpoint to resume from.
         best: path of ``best.pt``, the result of the run.
         held_out: path of the scores of held-out clips.
+        facts: path of ``run.json``.
     """
 
     def __init__(self, path: str) -> None:
@@ -41,16 +42,31 @@ class RunFolder:
         self.last = self.path / "last.pt"
         self.best = self.path / "best.pt"
         self.held_out = self.path / HELD_OUT
+        self.facts = self.path / "run.json"
 
-    def require_free(self) -> None:
-        """Check that the folder does not hold a run.
+    @property
+    def results(self) -> list[Path]:
+        """The checkpoints and scores that are in the folder, and that a new run would replace."""
+        return [file for file in (self.last, self.best, self.held_out) if file.exists()]
+
+    def require_free(self, *, resume: bool = False) -> None:
+        """Check that training in the folder deletes no result of anything else.
+
+        Args:
+            resume: whether a run in the folder is to be continued.
 
         Raises:
-            ConfigError: it holds one.
+            ConfigError: the folder holds a run, or with ``resume``, a ``best.pt`` that was not trained there.
         """
-        if self.last.exists():
+        found = self.results
+        if found and not resume:
             raise ConfigError(
-                f"{self.path}: already holds a run; continue it (--resume), replace it (--overwrite) or choose "
+                f"{self.path}: already holds a run ({found[0].name}); continue it (--resume), replace it (--overwrite) "
+                "or choose another --output"
+            )
+        if found and not self.last.exists() and not self.facts.exists():
+            raise ConfigError(
+                f"{found[0]}: was not trained here, so --resume cannot continue it; replace it (--overwrite) or choose "
                 "another --output"
             )
 
@@ -85,9 +101,8 @@ class RunFolder:
             CoviarMocropError: the folder cannot be written to.
         """
         write_text(self.path / "settings.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        file = self.path / "run.json"
-        parts = _parts(file) if self.last.exists() else []
-        write_json(file, {"parts": [*parts, {**describe_machine(), **facts}]})
+        parts = _parts(self.facts) if self.last.exists() else []
+        write_json(self.facts, {"parts": [*parts, {**describe_machine(), **facts}]})
 
     def write_metrics(self, history: Sequence[dict[str, Any]]) -> None:
         """Write the metrics of all epochs so far to ``metrics.jsonl`` and ``metrics.csv``.

@@ -36,6 +36,10 @@ class Metrics:
         seen = max(self.seen, 1)
         return f"mean loss {float(self.loss) / seen:.3f}, top-1 {float(self.correct) / seen:.3f}"
 
+    def times(self) -> Metrics:
+        """Return the times alone. A process whose sums are counted elsewhere goes on from these: times are averaged."""
+        return Metrics(seconds=self.seconds, waited=self.waited)
+
     def reduce(self, group: Group) -> Metrics:
         """Return the sums over all processes; for times, the mean. Collective: every process must call it."""
         mine = [float(value) for value in (self.loss, self.correct, self.seen, self.seconds, self.waited)]

@@ -40,10 +40,10 @@ def train(
     """Train streams together, decoding each clip once. Under torchrun, all its processes take part.
 
     Each stream has its own network, optimizer, schedule and folder, and ends with the same weights as if it were
-    trained alone. Each folder ``config.output`` gets ``last.pt`` (every ``train.save_minutes`` and at the end),
-    ``best.pt``, ``settings.yaml``, ``run.json``, ``metrics.jsonl``, ``metrics.csv`` and TensorBoard files. All
-    randomness is derived from seed, epoch, step and clip, so interrupting and resuming a run does not change its
-    result.
+    trained alone. Each folder ``config.output`` gets ``last.pt`` (after the first epoch, every ``train.save_minutes``
+    and at the end), ``best.pt``, ``settings.yaml``, ``run.json``, ``metrics.jsonl``, ``metrics.csv`` and TensorBoard
+    files. All randomness is derived from seed, epoch, step and clip, so interrupting and resuming a run does not change
+    its result.
 
     Args:
         configs: settings of each stream, by name.
@@ -79,8 +79,8 @@ def begin(
 ) -> Run:
     """Set up a run: resume from the folders of ``configs``, or start a new run; see :func:`train`."""
     for config in configs.values():
-        if not (resume or overwrite):
-            RunFolder(config.output).require_free()
+        if not overwrite:
+            RunFolder(config.output).require_free(resume=resume)
     run = prepare(configs, group)
     run.draw = draw
     for trainer in run.trainers:
@@ -99,8 +99,8 @@ def _start(trainer: Trainer, run: Run, stack: ExitStack, *, resume: bool) -> Non
     folder, config = trainer.folder, trainer.config
     if resume and folder.last.exists():
         load_state(trainer)
-        if not run.group.is_main:  # a checkpoint holds the sums over all processes
-            trainer.state.metrics = Metrics()
+        if not run.group.is_main:
+            trainer.state.metrics = trainer.state.metrics.times()
         if trainer.done:
             logger.info("%s: is finished already (%s)", folder.path, counted(trainer.state.epoch, "epoch"))
     elif run.group.is_main:
@@ -222,7 +222,8 @@ def finish_epoch(run: Run, trainers: Sequence[Trainer], scores: Mapping[str, Sco
     for name, scored in (scores or {}).items():
         metrics[name] |= {"val_top1": scored.top1, "val_loss": scored.loss}
     late = time.monotonic() - run.saved >= 60 * trainers[0].config.train.save_minutes
-    due = bool(run.group.table([late])[0, 0])  # the main process's clock decides
+    first = not all(trainer.folder.last.exists() for trainer in trainers)
+    due = bool(run.group.table([late or first])[0, 0])  # the main process decides
     for trainer in trainers:
         state = trainer.state
         state.history.append(metrics[trainer.stream.name])
@@ -240,12 +241,12 @@ def finish_epoch(run: Run, trainers: Sequence[Trainer], scores: Mapping[str, Sco
 def _save_within_epoch(run: Run, trainers: Sequence[Trainer]) -> None:
     """Save in the middle of an epoch.
 
-    The sums of all processes are saved, and from then on counted on the main process. The others start from zero.
+    The sums of all processes are saved, and from then on counted on the main process. The others keep the times only.
     """
     for trainer in trainers:
         trainer.state.metrics = trainer.state.metrics.reduce(run.group)
         if run.group.is_main:
             save_state(trainer)
         else:
-            trainer.state.metrics = Metrics()
+            trainer.state.metrics = trainer.state.metrics.times()
     run.saved, run.unsaved = time.monotonic(), False

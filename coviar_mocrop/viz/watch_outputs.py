@@ -174,8 +174,8 @@ class _Video:
         if self._writer is None:
             from coviar_mocrop.viz.annotate import AnnotatedVideo
 
-            self._writer = AnnotatedVideo(self.path, window.info.frame_rate, (window.info.width, window.info.height))
-            self._writer.__enter__()
+            size = (window.info.width, window.info.height)
+            self._writer = AnnotatedVideo(self.path, window.info.frame_rate, size).__enter__()
         for number, frame in enumerate(window.frames):
             if frame.time > self._until:
                 self._writer.add(window.get_frames_at([number])[0], prediction)
