@@ -180,7 +180,8 @@ def test_windows_can_be_dropped_of_files_too_if_asked_for(clip: Path) -> None:
     assert any(window.dropped for window in found.windows)
 
 
-def test_a_pipe_that_stalls_holds_up_nobody(clip: Path, tmp_path: Path) -> None:
+def test_a_pipe_that_stalls_holds_up_nobody(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_reader, "_STALLED", 0.5)
     data, stalled = clip.read_bytes(), tmp_path / "pipe"
     import os
 
