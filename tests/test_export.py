@@ -233,7 +233,7 @@ def test_overwriting_removes_what_exports_write_and_nothing_else(demo: Path, bes
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"card.json", "iframe.safetensors", "thesis.tex", "runs"}
     (tmp_path / "card.json").write_text("{")
-    with pytest.raises(ConfigError, match=r"no card that this version reads; .*--overwrite"):
+    with pytest.raises(ConfigError, match=r"not a card that this version reads; .*--overwrite"):
         export_run([other], tmp_path, ["safetensors"])
     export_run([other], tmp_path, ["safetensors"], overwrite=True)
     assert card_of(tmp_path)["streams"].keys() == {"iframe"}

@@ -181,7 +181,7 @@ def test_senseless_surroundings_are_refused(
     assert torchrun_share({}) == (0, 1)
     assert torchrun_share({"RANK": "1", "WORLD_SIZE": "3"}) == (1, 3)
     for rank, world in (("3", "3"), ("x", "2"), ("0", "0"), ("-1", "2")):
-        with pytest.raises(ConfigError, match="torchrun sets them"):
+        with pytest.raises(ConfigError, match="start the processes with torchrun"):
             torchrun_share({"RANK": rank, "WORLD_SIZE": world})
     with pytest.raises(ConfigError, match="none is set; name a video list"):
         extract_boxes(Config.model_validate(settings(demo, tmp_path, train_list=None, val_list=None, test_list=None)))

@@ -130,7 +130,7 @@ def test_what_resuming_needs_is_written_when_it_is_due_and_at_the_end(
 
     monkeypatch.setattr(trainer_module, "save_state", save)
     train(small_config(demo, tmp_path))
-    assert written == [(1, False), (2, False), (3, True)]
+    assert written == [(1, True), (2, False), (3, True)]
 
 
 def test_best_holds_nothing_to_resume_from(trained: Path) -> None:
