@@ -515,7 +515,7 @@ def test_list_entries_stay_below_the_root(demo: Path, tmp_path: Path, entry: str
 def test_lists_and_roots_that_are_not_there_are_told(demo: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.train_list is not set"):
         open_list(streams_of(demo, ["mv"], data={"train_list": None}), "train")
-    with pytest.raises(DataError, match=r"is not a folder; set data\.root"):
+    with pytest.raises(DataError, match=r"is not a folder; make it with coviar prepare, or set data\.root"):
         open_list(streams_of(demo, ["mv"], data={"root": str(tmp_path / "none")}), "test")
 
 

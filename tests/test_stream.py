@@ -295,6 +295,17 @@ def test_standard_input_that_is_no_stream(tmp_path: Path, kind: str) -> None:
     assert "\n" not in said
 
 
+def test_a_pipe_that_carries_an_mp4(tmp_path: Path) -> None:
+    """Its index is at the end, farther than the demuxer looks back in a pipe."""
+    noise = list(np.random.default_rng(0).integers(0, 256, (50, 48, 64, 3), dtype=np.uint8))
+    path = record(noise, tmp_path / "clip.mp4", gop=10)
+    feed(tmp_path / "pipe", path.read_bytes())
+    said = problem_of(tmp_path / "pipe")
+    assert said.startswith("is damaged, or an MP4 (") and said.endswith(
+        "; send MPEG-TS, Matroska, raw H.264 or raw MPEG-4"
+    )
+
+
 def test_a_pipe_that_is_closed_at_once(tmp_path: Path) -> None:
     feed(tmp_path / "pipe", b"").join(0)
     assert "is empty, or no video (" in problem_of(tmp_path / "pipe")

@@ -546,7 +546,7 @@ def list_of_one(demo: Path, path: Path) -> str:
 
 
 def test_a_missing_root_is_told_before_anything_is_written(demo: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nope: is not a folder; set data\.root"):
+    with pytest.raises(DataError, match=r"nope: is not a folder; make it with coviar prepare, or set data\.root"):
         train(small_config(demo, tmp_path / "run", data={"root": str(tmp_path / "nope")}))
     assert not (tmp_path / "run").exists()
 

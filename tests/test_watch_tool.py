@@ -221,6 +221,11 @@ def test_mistakes_end_in_one_line(
     assert says in tool("watch", *given, "--checkpoints", *streams, ok=False)
 
 
+def test_a_source_that_is_not_there_is_one_line(streams: list[Path], tmp_path: Path) -> None:
+    done = run_tool("watch", tmp_path / "none.mp4", "--checkpoints", *streams, check=False)
+    assert done.stderr.splitlines() == [f"error: {tmp_path / 'none.mp4'}: no such file; check the path"]
+
+
 def test_events_of_unknown_classes_are_refused_before_networks_are_loaded(
     clip: Path, streams: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

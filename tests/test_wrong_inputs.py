@@ -102,6 +102,7 @@ BOXES = "extract_boxes --config {}/settings.yaml"
         ("predict {}/text.txt --checkpoints {}/best.pt", "text.txt: is not a readable video"),
         ("show_crop {}/folder", "folder: is a folder; give a video file"),
         ("show_crop {}/none.mp4", "none.mp4: no such file"),
+        ("prepare_data transcode {}/none {}/transcoded", "none: no such file or folder; check the path"),
         ("fuse --output {}/out --scores mv={}/best.pt", "best.pt: is damaged or not a score file"),
         ("fuse --output {}/out --scores mv={}/folder", "folder: is a folder; give a score file"),
         # options that do not fit

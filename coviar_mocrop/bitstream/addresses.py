@@ -75,6 +75,10 @@ def source_names(sources: Sequence[Source]) -> list[str]:
     return [names[key] for key in keys]
 
 
+PIPED = "send MPEG-TS, Matroska, raw H.264 or raw MPEG-4"
+"""Formats that can be read from a pipe, for error messages."""
+
+
 def is_endless(source: Source) -> bool:
     """Whether a source, by its name, may have no end or can be read only once."""
     if not isinstance(source, (str, os.PathLike)):
@@ -181,7 +185,7 @@ def _explained(error: Exception, scheme: str, source: Source) -> str:
     if isinstance(error, PermissionError):
         return "no permission to read it"
     if is_endless(source):
-        return f"is empty, or no video ({reason}); send MPEG-TS, Matroska, raw H.264 or raw MPEG-4"
+        return f"is empty, or no video ({reason}); {PIPED}"
     if isinstance(source, (str, os.PathLike)) and os.path.isfile(source) and not os.path.getsize(source):
         return "is empty; copy or download it again"
     return f"is not a readable video ({reason})"

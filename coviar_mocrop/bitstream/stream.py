@@ -13,7 +13,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from coviar_mocrop.bitstream import h264
-from coviar_mocrop.bitstream.addresses import Transport, open_source, scheme_of
+from coviar_mocrop.bitstream.addresses import PIPED, Transport, is_endless, open_source, scheme_of
 from coviar_mocrop.bitstream.container import MAX_FRAME_PIXELS, watched
 from coviar_mocrop.bitstream.decoding import VECTOR_CODECS, PyavFrame, StreamDecoding, use_one_thread
 from coviar_mocrop.bitstream.index import UNTIMED_FORMATS
@@ -127,6 +127,8 @@ class VideoStream:
         opened = open_source(source, max_frame_pixels=max_frame_pixels, transport=transport, timeout=timeout)
         self._container, self.path = opened.container, opened.path
         self.is_live, self.is_remote = opened.is_live, opened.is_remote
+        damaged = f"is damaged, or an MP4 ({{}}); {PIPED}" if is_endless(source) else "is damaged ({})"
+        self._problem = "the connection broke ({})" if self.is_remote else damaged
         self._has_no_length = opened.is_live and scheme_of(source) in ("http", "https")
         try:
             stream = self._container.streams.best("video")
@@ -197,7 +199,7 @@ class VideoStream:
         key: av.Packet | None = None
         undecoded, patience = 0, _AT_FIRST
         failed = -1  # the last packet that does not decode, until a frame has come that may refer to it
-        with watched(self.path, "the connection broke ({})" if self.is_remote else "is damaged ({})"):
+        with watched(self.path, self._problem):
             for number, packet in enumerate(self._packets()):
                 sent[number] = facts = self._facts(packet)
                 packet.pts = packet.dts = number

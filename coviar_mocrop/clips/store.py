@@ -106,7 +106,10 @@ class FileStore:
             DataError: there is no such folder.
         """
         if not Path(data.root).is_dir():
-            raise DataError(f"{data.root}: is not a folder; set data.root to where the paths of the lists start")
+            raise DataError(
+                f"{data.root}: is not a folder; make it with coviar prepare, or set data.root to where the paths "
+                "of the lists start"
+            )
         self.data = data
         self.below = DataRoot(data.root, follow_links=data.follow_links)
         self.identity = os.path.realpath(data.root)

@@ -222,7 +222,9 @@ def _watch(given: argparse.Namespace, timelines: dict[str, Path], videos: dict[s
                 try:
                     outputs.close(left)
                 finally:
-                    print("\n".join([str(summary), *(f"wrote {path}" for path in outputs.written)]), file=sys.stderr)
+                    told = [str(summary)] if summary.windows or stop.made else []  # else an error says all
+                    for line in (*told, *(f"wrote {path}" for path in outputs.written)):
+                        print(line, file=sys.stderr)
     if stop.made:
         raise SystemExit(130)
 

@@ -65,7 +65,7 @@ def transcode_files(
 
     Raises:
         DataError: two videos would become the same file, a video would replace itself, ``output`` is a file but there
-            are several videos, its suffix is not supported, or a folder holds no video.
+            are several videos, its suffix is not supported, a folder holds no video, or the only source does not exist.
     """
     target_of = _targets([_as_source(source) for source in sources], Path(output))
     jobs = [_Job(source, target) for source, target in target_of.items()]
@@ -103,6 +103,8 @@ def _as_source(source: str | os.PathLike[str]) -> Path | str:
 
 
 def _targets(sources: Sequence[Path | str], output: Path) -> dict[Path | str, Path]:
+    if len(sources) == 1 and isinstance(sources[0], Path) and not sources[0].exists():
+        raise DataError(f"{sources[0]}: no such file or folder; check the path")
     single = len(sources) == 1 and not Path(sources[0]).is_dir()
     if single and output.suffix and not output.is_dir():
         if output.suffix.lower() not in _CONTAINERS:
