@@ -18,6 +18,7 @@ from clips import record, wandering
 from live import Rtsp, camera_pictures, chunked, feed, raw_h264, serving
 
 from coviar_mocrop.bitstream.addresses import source_name
+from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.time_windows import TimeWindow
 from coviar_mocrop.errors import ConfigError, NoMotionVectorsError, VideoError
 from coviar_mocrop.inference import source_reader
@@ -258,14 +259,15 @@ def test_windows_of_a_camera_are_like_those_of_its_file(tmp_path: Path) -> None:
         assert all(window.wall_time is not None for window in found)
 
 
-def test_a_prediction_comes_soon_after_the_last_frame(tmp_path: Path) -> None:
-    camera = Rtsp(raw_h264(tmp_path), pace=0.04)
-    short = {"window": 0.4, "stride": 0.2}
+def test_a_prediction_comes_with_its_last_frame(tmp_path: Path) -> None:
+    """Nothing is sent after the frame at second 2.4, which the demuxer still holds: the window up to it comes."""
+    camera = Rtsp(raw_h264(tmp_path))
+    camera.stalls_after = 61
+    short = {"window": 0.4, "stride": 0.2, "timeout": 60.0}
     with serving(camera) as server, watching(f"rtsp://127.0.0.1:{server.port}/a", options=short) as running:
-        running.until(lambda: len(running.windows) >= 6)
-        assert min(window.latency for window in running.windows[-3:]) < 0.5  # a busy machine delays some
-        # a window that ends at second t is there before the frame after it is
-        running.until(lambda: camera.sent / 25 - running.windows[-1].end < 0.7)
+        running.until(lambda: running.windows and running.windows[-1].end > 2.39)
+        assert running.windows[-1].end == pytest.approx(2.4, abs=0.01)
+        assert running.windows[-1].latency < 5.0
 
 
 def test_slow_networks_drop_the_oldest_windows_of_cameras(tmp_path: Path) -> None:
@@ -287,7 +289,7 @@ def test_cutting_and_restoring_the_connection(tmp_path: Path, clip: Path, kind: 
     serve: Any = Rtsp(raw_h264(tmp_path)) if kind == "rtsp" else chunked(clip.read_bytes())
     with serving(serve) as server:
         address = f"{kind}://user:geheim@127.0.0.1:{server.port}/a"
-        with watching(address) as running:
+        with watching(address, options={"timeout": 60.0}) as running:  # no break but this one
             running.until(lambda: len(running.windows) >= 3)
             server.cut()
             cut = time.monotonic()
@@ -297,7 +299,7 @@ def test_cutting_and_restoring_the_connection(tmp_path: Path, clip: Path, kind: 
             with serving(serve, server.port):
                 running.until(lambda: len(running.windows) >= known + 3)
             away = time.monotonic() - cut
-    back, *_ = [notice for notice in running.notices if "is back after" in notice]
+    [back] = [notice for notice in running.notices if "is back after" in notice]
     assert back.startswith(f"{kind}://user:***@127.0.0.1:{server.port}/a: is back after")
     first = running.windows[known]
     assert latest.end - 1e-3 <= first.start < latest.end + away + 1
@@ -351,7 +353,9 @@ def test_a_camera_that_stalls_and_one_that_does_not(tmp_path: Path, monkeypatch:
             assert len(running.of(sources[0])) > len(running.of(sources[1])) > 1
             bad.stalls_after = 1 << 60
             running.until(lambda: running.said("is back after"))
-    assert not any(sources[0] in notice and "trying again" in notice for notice in running.notices)
+    told = [notice.removeprefix(f"{sources[0]}: ") for notice in running.notices if sources[0] in notice]
+    # nothing, or on a machine that is busy for 0.5 s, that frames came late
+    assert not [text for text in told if not text.startswith(("no frame has come for", "frames come again"))]
 
 
 def test_clocks_that_jump_and_time_stamps_without_sense(tmp_path: Path) -> None:
@@ -494,18 +498,33 @@ def test_a_window_is_classified_like_a_clip(demo: Path, tmp_path: Path) -> None:
             np.testing.assert_array_equal(window.scores[name], row)
 
 
+def test_the_reason_that_ends_a_source_stays(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading that breaks because it is asked to end says nothing of its own."""
+    given = VideoError("the networks cannot use its windows")
+    reader = source_reader.SourceReader(clip, "clip", DataConfig(classes=""), StreamOptions(), threading.Condition())
+
+    def read() -> None:
+        reader.fail(given)
+        raise VideoError("the connection broke")
+
+    monkeypatch.setattr(reader, "_read", read)
+    reader.run()
+    assert reader.error is given
+
+
 def test_an_end_that_is_asked_for_is_soon(tmp_path: Path) -> None:
-    """Also of a pipe that gives nothing, and of servers that stall."""
+    """Also of a pipe that gives nothing, and of servers that stall for a minute."""
     import os
 
     os.mkfifo(tmp_path / "pipe")
     camera = Rtsp(raw_h264(tmp_path))
-    with serving(camera) as server, serving(lambda client: time.sleep(5)) as silent:
+    with serving(camera) as server, serving(lambda client: time.sleep(60)) as silent:
         sources = [f"rtsp://127.0.0.1:{server.port}/a", *[f"tcp://127.0.0.1:{silent.port}"] * 3, tmp_path / "pipe"]
-        found = watch(Networks(), sources, options=StreamOptions(1.0, 0.5), gate=0.0)  # type: ignore[arg-type]
+        options = StreamOptions(1.0, 0.5, timeout=60.0)
+        found = watch(Networks(), sources, options=options, gate=0.0)  # type: ignore[arg-type]
         next(found)
         began = time.monotonic()
         found.close()  # type: ignore[attr-defined]
-        assert time.monotonic() - began < 4.0
+        assert time.monotonic() - began < 10.0
     with (tmp_path / "pipe").open("wb"):
         pass  # lets the thread end that waits for a writer
