@@ -262,6 +262,10 @@ def test_an_export_that_fails_leaves_what_was_there(
     with pytest.raises(KeyboardInterrupt):
         export_run(others, folder, ["safetensors"], overwrite=True)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    out.clear()
+    with pytest.raises(KeyboardInterrupt):
+        export_run(others, tmp_path / "new", ["safetensors"])
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(best: Path, tmp_path: Path) -> None:

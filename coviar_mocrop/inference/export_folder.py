@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,21 +27,30 @@ SUFFIXES: dict[ExportFormat, str] = {
 def unfinished(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder. On success its files are moved into ``folder``, the card last; else they are removed.
 
+    A ``folder`` that did not exist does not exist after an error either.
+
     Raises:
         CoviarMocropError: the files cannot be written.
     """
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(prefix=".export.", dir=folder)
     except OSError as error:
         raise _refused(folder, error) from error
-    with temporary as name:
-        yield Path(name)
-        try:
-            for path in sorted(Path(name).iterdir(), key=lambda path: path.name == NAME):
-                os.replace(path, folder / path.name)
-        except OSError as error:
-            raise _refused(folder, error) from error
+    try:
+        with temporary as name:
+            yield Path(name)
+            try:
+                for path in sorted(Path(name).iterdir(), key=lambda path: path.name == NAME):
+                    os.replace(path, folder / path.name)
+            except OSError as error:
+                raise _refused(folder, error) from error
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # a file is in it
+                folder.rmdir()
+        raise
 
 
 def _refused(folder: Path, error: OSError) -> CoviarMocropError:
