@@ -1,6 +1,6 @@
 """Time to read long annotation files, find their videos, and cut a part out of a long video.
 
-The annotations have the layout of Kinetics-700. They name invented clips of ten seconds each, of which 95 % exist as
+The annotations have the layout of Kinetics-700. They name invented clips of ten seconds each, of which 95% exist as
 empty files in a folder per class. These are neither checked nor transcoded. The long video is synthetic too.
 """
 

@@ -272,7 +272,7 @@ def _table(results: Mapping[str, Any]) -> str:
 def _cell(top1: Sequence[float]) -> str:
     values = 100 * np.array(top1)
     spread = f" ({values.min():.1f} to {values.max():.1f})" if len(values) > 1 else ""
-    return f"{values.mean():.1f} %{spread}" if len(values) else ""
+    return f"{values.mean():.1f}%{spread}" if len(values) else ""
 
 
 def _draw(results: Mapping[str, Any], path: Path) -> None:

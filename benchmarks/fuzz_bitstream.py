@@ -163,7 +163,7 @@ def fuzz(given: argparse.Namespace, folder: Path) -> None:
     )
     print(f"damage that changed data: noticed in {summary['noticed']} of {summary['changed']} copies")
     rows = [
-        [codec, f"{100 * noticed / changed:.0f} %"] for codec, (noticed, changed) in summary["noticed_by_codec"].items()
+        [codec, f"{100 * noticed / changed:.0f}%"] for codec, (noticed, changed) in summary["noticed_by_codec"].items()
     ]
     print(markdown_table([["codec", "noticed"], *rows]))
     for line in summary["bad"]:

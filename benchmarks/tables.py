@@ -122,5 +122,5 @@ def _markdown(rows: Rows) -> str:
     table: list[Sequence[str]] = [("setting", "stream", "top-1, mean", "lowest to highest")]
     for (setting, stream), by_seed in rows.items():
         shares = 100 * np.array(list(by_seed.values()))
-        table.append((setting, stream, f"{shares.mean():.1f} %", f"{shares.min():.1f} to {shares.max():.1f}"))
+        table.append((setting, stream, f"{shares.mean():.1f}%", f"{shares.min():.1f} to {shares.max():.1f}"))
     return markdown_table([list(row) for row in table], align="llrr")

@@ -3,7 +3,7 @@
 One GFLOP of this field is 10^9 multiply-adds. The count follows fvcore: convolutions, linear layers (those inside
 attention included), explicit matrix products, normalisation and adaptive pooling count. Activations and element-wise
 sums do not. The two matrix products inside PyTorch's fused attention do not count either, because fvcore cannot see
-them. They are 1 % of CLIP ViT-B/32, and ``fused_attention=True`` adds them. By this convention ResNet-152 with 101
+them. They are 1% of CLIP ViT-B/32, and ``fused_attention=True`` adds them. By this convention ResNet-152 with 101
 classes costs 11.6 GFLOPs at 224 pixels and 8.5 GFLOPs at 192 pixels.
 
 The correlation of MotionSqueeze is counted by its definition: one multiply-add per channel, cell and position in the

@@ -124,7 +124,7 @@ def _keep_freed_memory() -> None:
     """Make glibc, if it is used, keep the freed memory of large tensors for the next ones.
 
     Otherwise the memory is returned to the system, which fills it with zeros again for every layer of every step. That
-    takes 15 % of the time of training a ResNet-18 on a CPU.
+    takes 15% of the time of training a ResNet-18 on a CPU.
     """
     if platform.libc_ver()[0] == "glibc":
         trim_threshold, mmap_threshold = -1, -3  # names in malloc.h

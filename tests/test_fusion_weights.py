@@ -93,10 +93,10 @@ def test_equal_streams_stay_near_equal_on_few_clips_and_unequal_ones_part_on_man
 
 
 def test_the_common_weight_counts_as_much_as_ninety_clips() -> None:
-    """Ninety clips that say as much as a clip can, of which 90 % are right, draw a weight of 1 half of the way."""
+    """Ninety clips that say as much as a clip can, of which 90% are right, draw a weight of 1 half of the way."""
     ahead = 2.3994  # difference of the two logits that maximises p (1 - p) ahead^2
     logits = np.tile([ahead, 0.0], (1, 90, 1))
-    calibrated = np.log(9) / ahead  # the weight that makes them 90 % sure
+    calibrated = np.log(9) / ahead  # the weight that makes them 90% sure
     (weight,) = fit_weights(logits, (np.arange(90) % 10 == 0).astype(np.int64), 1.0, EQUALITY_PENALTY)
     assert (1 - weight) / (1 - calibrated) == pytest.approx(0.5, abs=0.05)
 

@@ -151,7 +151,7 @@ def test_search_refuses_what_is_out_of_range() -> None:
 def test_box_holds_what_moves_and_keeps_x_and_y_apart(preset: Any) -> None:
     # a wide frame, motion low on the left: swapping x and y, or top and bottom, would miss it
     frames = [vectors_of(*((x, y, 6, 0) for x in (24, 40, 56) for y in (180, 196, 212))) for _ in range(5)]
-    # all vectors kept: v2's strongest 1 % of 45 equal ones would be a single one
+    # all vectors kept: v2's strongest 1% of 45 equal ones would be a single one
     box = estimate_box(frames, (240, 320), MoCropSettings(preset=preset, area_ratio=0.25, keep_strongest=1.0))
     assert box.x0 <= 24 / 320
     assert box.x1 >= 56 / 320

@@ -112,7 +112,7 @@ def _synthetic(output: Path, seed: int, clip: bool, again: Mapping[str, bool]) -
         write_json(output / "probes.json", probes)
         rows = [
             ["CLIP stream, same frozen features", "top-1"],
-            *([t, f"{100 * top1:.1f} %"] for t, top1 in probes.items()),
+            *([t, f"{100 * top1:.1f}%"] for t, top1 in probes.items()),
         ]
         print(f"{markdown_table(rows, align='lr')}\n")
     print(f"done in {time.perf_counter() - start:.0f} s; the same as JSON: {output}/results.json")

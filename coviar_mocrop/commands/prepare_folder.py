@@ -15,7 +15,7 @@ from pathlib import Path
 from coviar_mocrop.commands.dataset_options import add_common, common, report
 
 EXAMPLES = """\
-  # 30 % of each class for testing, 15 % of the others for validation; the videos stay as they are
+  # 30% of each class for testing, 15% of the others for validation; the videos stay as they are
   coviar prepare folder my_videos --name mine
 
   # videos in my_videos/train/jump/, my_videos/val/jump/, my_videos/test/jump/, ...: the lists follow these folders

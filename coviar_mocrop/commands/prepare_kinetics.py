@@ -19,7 +19,7 @@ EXAMPLES = """\
   # MPEG-4 at 340x256 with a key frame every 12 frames; downloads that cannot be read are left out
   coviar prepare kinetics videos --annotations train.csv validate.csv --transcode data/kinetics400 --on-error skip
 
-  # 5 % of the training clips become a validation list, on which training chooses its best epoch
+  # 5% of the training clips become a validation list, on which training chooses its best epoch
   coviar prepare kinetics videos --annotations train.csv validate.csv --transcode data/kinetics400 --val-share 0.05
 
   # clips that were cut already and are named by their id alone, as they are

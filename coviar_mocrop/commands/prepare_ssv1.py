@@ -18,7 +18,7 @@ EXAMPLES = """\
   # MPEG-4 at 340x256 with a key frame every 12 frames
   coviar prepare ssv1 20bn-something-something-v1 --annotations labels --transcode data/ssv1
 
-  # 5 % of the training clips become a validation list, on which training chooses its best epoch
+  # 5% of the training clips become a validation list, on which training chooses its best epoch
   coviar prepare ssv1 20bn-something-something-v1 --annotations labels --transcode data/ssv1 --val-share 0.05
 """
 

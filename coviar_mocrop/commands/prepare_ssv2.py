@@ -17,7 +17,7 @@ EXAMPLES = """\
   # MPEG-4 at 340x256 with a key frame every 12 frames
   coviar prepare ssv2 20bn-something-something-v2 --annotations labels --transcode data/ssv2
 
-  # 5 % of the training clips become a validation list, on which training chooses its best epoch
+  # 5% of the training clips become a validation list, on which training chooses its best epoch
   coviar prepare ssv2 20bn-something-something-v2 --annotations labels --transcode data/ssv2 --val-share 0.05
 """
 

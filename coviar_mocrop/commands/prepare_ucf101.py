@@ -14,7 +14,7 @@ EXAMPLES = """\
   # the form that CoViAR uses, MPEG-4 at 340x256 with a key frame every 12 frames
   coviar prepare ucf101 UCF-101 --transcode data/ucf101
 
-  # the videos of the archive as they are; 15 % of the training clips become a validation list, in whole groups
+  # the videos of the archive as they are; 15% of the training clips become a validation list, in whole groups
   coviar prepare ucf101 UCF-101 --val-share 0.15
 """
 

@@ -254,7 +254,7 @@ class Summary:
             import numpy as np
 
             median, most = np.quantile(list(self._late), (0.5, 0.95))
-            told += f"; latency {median:.2f} s (median), {most:.2f} s (95 %)"
+            told += f"; latency {median:.2f} s (median), {most:.2f} s (95%)"
         return told
 
 

@@ -97,7 +97,7 @@ class MotionView:
         """Draw a column per step (at most seven): frame, displacement, confidence, and the codec's motion."""
         steps = len(self.displacement)
         shown = np.unique(np.linspace(0, steps - 1, min(steps, _COLUMNS)).round().astype(int))
-        # Both motions share one scale. The longest 2 % of the vectors, which are often wrong, do not determine it.
+        # Both motions share one scale. The longest 2% of the vectors, which are often wrong, do not determine it.
         lengths = (np.hypot(motion[..., 0], motion[..., 1]) for motion in (self.displacement, self.codec))
         bound = max(*(float(np.percentile(length, 98)) for length in lengths), 1.0)
         rows = ("frame", "MotionSqueeze", "confidence", "codec")

@@ -73,7 +73,7 @@ def results_table(results: Mapping[str, Any]) -> str:
     for setting, entry in results["settings"].items():
         for name, row in {**entry["streams"], "**fused**": entry["fused"]}.items():
             costs = [f"{row['gflops_per_frame']:.3f}", f"{row['gflops_per_clip']:.2f}", f"{row['ms_per_clip']:.0f}"]
-            rows.append([setting, name, f"{100 * row['top1']:.1f} %", *costs])
+            rows.append([setting, name, f"{100 * row['top1']:.1f}%", *costs])
     return markdown_table(rows, align="llr")
 
 
