@@ -118,7 +118,7 @@ def test_a_user_and_a_password_are_sent_and_not_shown(clip: Path, server: Server
     server.ranges = True
     (written, target), *_ = transcode_files([address], tmp_path / "out")[0].items()
     assert (written, target) == (address, tmp_path / "out/clip.mp4")
-    _, failed = transcode_files([address.replace("clip", "text"), clip], tmp_path / "out")
+    _, failed = transcode_files([address.replace("clip", "text"), clip], tmp_path / "out", overwrite=True)
     assert list(failed) == [shown.replace("clip", "text")]
     assert "geh" not in (tmp_path / "out/failed.csv").read_text()
     server.user = "admin:"

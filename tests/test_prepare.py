@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -573,7 +574,16 @@ def test_single_files_to_the_canonical_form(spoilt: Path, clip_file: Path, tmp_p
     def refused(*given: str | Path) -> str:
         return tool("prepare_data", "transcode", *given, ok=False)
 
-    assert "would replace the video" in refused(clip_file, clip_file.parent)
+    assert "is one of the videos to transcode and would be replaced" in refused(clip_file, clip_file.parent)
+    mine = out / "mine.mp4"  # `*.mp4`, in a folder of two
+    shutil.copy(clip_file, mine)
+    before = mine.read_bytes()
+    assert f"{mine}: exists already; choose another target" in refused(bad / "00.mp4", mine)
+    assert "is one of the videos to transcode" in refused(mine, out / "many", out, "--overwrite")
+    assert mine.read_bytes() == before
+    assert "many/bad/00.mp4: exists already, as do 8 others" in refused(spoilt, clip_file, out / "many")
+    tool("prepare_data", "transcode", bad / "00.mp4", mine, "--overwrite")
+    assert mine.read_bytes() != before
     assert "names one video for several" in refused(bad / "00.mp4", bad / "01.mp4", out / "two.mp4")
     assert "would both become" in refused(bad / "00.mp4", spoilt / "good" / "00.mp4", out / "same")
     assert "is not a supported video format" in refused(clip_file, out / "one.wmv")
@@ -854,6 +864,10 @@ def test_settings_of_a_data_set_are_those_of_its_first_split(tmp_path: Path) -> 
     assert "--output runs/mine/split1" in next_commands("mine", folds)[0]
     assert other_splits(folds).startswith("split 2: as split 1")
     assert other_splits(replace(folds, splits=(split,))) == ""
+    uneven = other_splits(replace(folds, splits=({**split, "val": [clip]}, split, {**split, "val": [clip]})))
+    assert [line.partition(":")[0] for line in uneven.splitlines()] == ["split 2", "split 3"]
+    assert ["data.val_list=null" in line for line in uneven.splitlines()] == [True, False]
+    assert "data.val_list=data_lists/mine/val_split3.txt" in uneven
 
 
 def test_the_demo_by_another_name_has_runs_of_that_name() -> None:

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from coviar_mocrop.commands.dataset_options import add_form, add_ray, add_workers
+from coviar_mocrop.commands.dataset_options import add_form, add_overwrite, add_ray, add_workers
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.failed import NAME, shown
 
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="file to write; for several videos, or without a suffix, a folder",
     )
+    add_overwrite(parser, "existing files")
     add_form(parser, codec="h264")
     add_workers(parser)
     add_ray(parser)
@@ -51,6 +52,7 @@ def main(given: argparse.Namespace) -> None:
         codec=given.codec,
         size=given.size,
         handling=Handling(workers=given.workers, ray=given.ray),
+        overwrite=given.overwrite,
     )
     for source, target in written.items():
         print(f"{name_of(source)} -> {target}")

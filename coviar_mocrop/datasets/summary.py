@@ -83,13 +83,20 @@ def next_commands(name: str, prepared: Prepared, *, follow_links: bool = False, 
 
 
 def other_splits(prepared: Prepared) -> str:
-    """Return a sentence on how to train on the splits after the first; empty if there is only one."""
-    if len(prepared.splits) < 2:
-        return ""
-    sides = [side for side in SIDES if prepared.splits[1].get(side)]
-    lists = [f"data.{side}_list={(prepared.lists / list_name(side, 2)).as_posix()}" for side in sides]
-    many = f"split 2 to {len(prepared.splits)}" if len(prepared.splits) > 2 else "split 2"
-    return f"{many}: as split 1, with --set {' '.join(map(shlex.quote, lists))} and an --output of its own"
+    """Return how to train on the splits after the first, one line if it is alike for all; empty if there are none."""
+    first, *others = [[side for side in SIDES if split.get(side)] for split in prepared.splits]
+    alike = all(sides == others[0] for sides in others)
+    last = len(prepared.splits)
+    lines = []
+    for number, sides in enumerate(others[:1] if alike else others, 2):
+        lists = [
+            f"data.{side}_list={(prepared.lists / list_name(side, number)).as_posix() if side in sides else 'null'}"
+            for side in SIDES
+            if side in sides or side in first
+        ]
+        which = f"split 2 to {last}" if alike and last > 2 else f"split {number}"
+        lines.append(f"{which}: as split 1, with --set {' '.join(map(shlex.quote, lists))} and an --output of its own")
+    return "\n".join(lines)
 
 
 def _in_lines(words: Sequence[str]) -> str:

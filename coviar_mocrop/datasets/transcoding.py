@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +48,7 @@ def transcode_files(
     codec: Codec = "h264",
     size: tuple[int, int] | None = CANONICAL_SIZE,
     handling: Handling | None = None,
+    overwrite: bool = False,
 ) -> tuple[dict[Path | str, Path], dict[str, str]]:
     """Transcode videos of any codec; see :func:`~coviar_mocrop.bitstream.transcode`.
 
@@ -58,16 +59,19 @@ def transcode_files(
         codec: ``h264`` or ``mpeg4`` (Part 2).
         size: (width, height), pixels; None: each video keeps its size.
         handling: workers, Ray and progress.
+        overwrite: whether existing files may be replaced. A source never is.
 
     Returns:
         The targets of the videos that were written, by source; and the reasons why others failed, by source. If
         ``output`` is a folder, the reasons are also written to ``failed.csv`` in it.
 
     Raises:
-        DataError: two videos would become the same file, a video would replace itself, ``output`` is a file but there
-            are several videos, its suffix is not supported, a folder holds no video, or the only source does not exist.
+        DataError: two videos would become the same file, a video would replace one of the sources, or another file
+            without ``overwrite``; ``output`` is a file but there are several videos, its suffix is not supported, a
+            folder holds no video, or the only source does not exist.
     """
     target_of = _targets([_as_source(source) for source in sources], Path(output))
+    _require_free(target_of, overwrite)
     jobs = [_Job(source, target) for source, target in target_of.items()]
     reasons = for_each(_Transcode(codec, size), jobs, "transcoding", handling or Handling())
     failed = {name_of(job.source): reasons[job] for job in jobs if job in reasons}
@@ -121,11 +125,21 @@ def _targets(sources: Sequence[Path | str], output: Path) -> dict[Path | str, Pa
                 target_of[video] = Path(output, name).with_suffix(".mp4")
     taken: dict[Path, Path | str] = {}
     for source, target in target_of.items():
-        if target.exists() and os.path.exists(source) and os.path.samefile(source, target):
-            raise DataError(f"{target}: would replace the video that it is made from; choose another folder")
         if target in taken:
             raise DataError(
                 f"{name_of(taken[target])} and {name_of(source)} would both become {target}; transcode them one by one"
             )
         taken[target] = source
     return target_of
+
+
+def _require_free(target_of: Mapping[Path | str, Path], overwrite: bool) -> None:
+    """Check that no source is replaced, and without ``overwrite`` no other file either."""
+    sources = {os.path.realpath(source) for source in target_of if isinstance(source, Path)}
+    existing = [target for target in target_of.values() if os.path.lexists(target)]
+    for target in existing:
+        if os.path.realpath(target) in sources:
+            raise DataError(f"{target}: is one of the videos to transcode and would be replaced; choose another folder")
+    if existing and not overwrite:
+        others = f", as do {len(existing) - 1} others" if len(existing) > 1 else ""
+        raise DataError(f"{existing[0]}: exists already{others}; choose another target, or replace it (--overwrite)")
