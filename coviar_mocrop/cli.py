@@ -148,6 +148,7 @@ def parser(description: str, examples: str = "", program: str | None = None) -> 
         description=description,
         epilog=epilog(examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # an abbreviation would stop working when an option that begins the same is added
     )
 
 

@@ -28,12 +28,14 @@ def fuse(streams: Mapping[str, Scores], weights: Mapping[str, float] | None = No
         Scores of the same clips and classes.
 
     Raises:
-        ScoreError: there is no score file; a file belongs to another stream than its name says; clips, labels or
-            classes differ (the message names the first difference); a weight is negative, not finite or for an unknown
-            stream; or all weights are 0.
+        ScoreError: there is no score file; a name is ``fused``, that of the result; a file belongs to another stream
+            than its name says; clips, labels or classes differ (the message names the first difference); a weight is
+            negative, not finite or for an unknown stream; or all weights are 0.
     """
     if not streams:
         raise ScoreError("no score file given; give at least one, such as iframe=A.npz")
+    if "fused" in streams:
+        raise ScoreError("fused: is the name of the fusion; name the file after its stream, such as iframe=A.npz")
     weighted = resolve_weights(streams, weights)
     (first_name, first), *_ = streams.items()
     total = np.zeros_like(first.scores, dtype=np.float64)

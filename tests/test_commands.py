@@ -26,6 +26,7 @@ import coviar_mocrop.inference.predictor as predictor_module
 from coviar_mocrop.bitstream import open_video, transcode
 from coviar_mocrop.checkpoint import load_checkpoint, save_checkpoint
 from coviar_mocrop.cli import FrameBar, LinesAboveBars
+from coviar_mocrop.commands import run_command
 from coviar_mocrop.config import load_configs
 from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.errors import Interrupted
@@ -313,6 +314,51 @@ def test_an_interrupted_demo_names_the_command_that_goes_on(
         130,
         f"{where}; continue with coviar demo --seed 1 --output 'a run' --resume\n",
     )
+
+
+def test_the_demo_replaces_no_other_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tool("prepare_data", "demo", "--train-clips", 8, "--test-clips", 8)
+    before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*.*"))
+    assert "data_lists/demo: already holds other lists" in tool("demo", ok=False)
+    shutil.rmtree("data_lists")
+    before = [(path, written) for path, written in before if path.exists()]
+    assert "data/demo: holds the clips of another demo" in tool("demo", ok=False)
+    assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*.*")) == before
+    assert "argument --seed" in run_tool("demo", "--seed", "-1", check=False).stderr
+    assert "leave it out with --real" in tool("demo", "--real", tmp_path, "--clip", ok=False)
+
+
+def test_options_are_written_out() -> None:
+    """An abbreviation would be another word to what looks for the option, such as the systemd unit."""
+    for words in (("demo", "--over"), ("watch", "a.mp4", "--checkpoints", "a.pt", "--system")):
+        done = run_tool(*words, check=False)
+        assert (done.returncode, "unrecognized arguments: --" in done.stderr) == (2, True)
+    done = run_tool("prepare_data", "demo", "--over", check=False)
+    assert (done.returncode, "unrecognized arguments: --over" in done.stderr) == (2, True)
+
+
+def test_the_demo_on_few_videos_names_the_lists_that_there_are(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    def run(name: str, words: list[str], program: str) -> None:
+        ran.append([name, *words])
+        if name == "prepare":
+            run_command(name, words, program)
+
+    monkeypatch.setattr("coviar_mocrop.commands.demo.run_command", run)
+    monkeypatch.chdir(tmp_path)
+    for number, clip in enumerate(sorted((demo / "videos").rglob("*.mp4"))[:4]):
+        Path("few", "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, Path("few", "ab"[number % 2], f"{number}.mp4"))
+    tool("demo", "--real", "few", "--seed", "3")
+    prepare, train, fuse = ran
+    assert prepare[prepare.index("--seed") + 1] == "3"
+    assert "data.val_list=null" in train
+    assert "data.train_list=data_lists/few/train_split1.txt" in train
+    assert fuse[0] == "fuse"
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TEST = "test_stream --checkpoint {}/best.pt --scores {}/out.npz"
-EXPORT = "export --checkpoint {}/best.pt --output {}/out"
+EXPORT = "export --checkpoints {}/best.pt --output {}/out"
 FUSE = "fuse --scores mv={}/mv.npz --output {}/out"
 IMPORT = "import_weights {}/best.pt --config {}/settings.yaml --output {}/out.pt"
 WATCH = "watch {}/clip.mp4 --checkpoints {}/best.pt"
@@ -105,6 +105,7 @@ BOXES = "extract_boxes --config {}/settings.yaml"
         ("prepare_data transcode {}/none {}/transcoded", "none: no such file or folder; check the path"),
         ("fuse --output {}/out --scores mv={}/best.pt", "best.pt: is damaged or not a score file"),
         ("fuse --output {}/out --scores mv={}/folder", "folder: is a folder; give a score file"),
+        ("fuse --output {}/out --scores fused={}/mv.npz", "fused: is the name of the fusion; name the file after its"),
         # options that do not fit
         (f"{TEST} --streams mv", "--streams: the checkpoint is of one stream"),
         (f"{TEST} --set area=0.4", "--set area=0.4: unknown key 'area'; did you mean 'mocrop.area_ratio'"),

@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from coviar_mocrop.commands import run_command
-from coviar_mocrop.errors import Interrupted
+from coviar_mocrop.commands.dataset_options import whole_number
+from coviar_mocrop.errors import ConfigError, Interrupted
 from coviar_mocrop.files import require_writable, write_json
 
 EXAMPLES = """\
@@ -40,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="DIR", help="output folder (default: runs/demo; with --real, runs/NAME_OF_DIR)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="random seed of clips and training (default: %(default)s)"
+        "--seed",
+        type=whole_number(0, 2**63 - 1),
+        default=0,
+        metavar="N",
+        help="random seed of clips and training (default: %(default)s)",
     )
     parser.add_argument("--clip", action="store_true", help="add the CLIP stream (not with --real)")
     parser.add_argument(
@@ -57,6 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(given: argparse.Namespace) -> None:
     """Run the demo."""
+    if given.real and given.clip:
+        raise ConfigError("--clip: is for the synthetic clips; leave it out with --real")
     if given.real:
         _real(given.real, given.output, given.seed, resume=given.resume, overwrite=given.overwrite)
         return
@@ -86,7 +93,7 @@ def _synthetic(output: Path, seed: int, clip: bool, again: Mapping[str, bool]) -
     start = time.perf_counter()
     name = "demo" if seed == 0 else f"demo_seed{seed}"
     root, lists = Path("data") / name, Path("data_lists") / name
-    make_demo(root, lists, seed=seed, overwrite=True)
+    make_demo(root, lists, seed=seed, overwrite=again["overwrite"])
     _show_a_clip(root, output / "crop.png")
     common = [
         f"seed={seed}",
@@ -137,23 +144,25 @@ def _show_a_clip(root: Path, picture: Path) -> None:
 
 def _real(videos: Path, output: Path | None, seed: int, *, resume: bool, overwrite: bool) -> None:
     """Prepare, train and fuse a folder of videos by the commands for one's own videos, which are printed."""
-    from coviar_mocrop.datasets.splits import SIDES
+    from coviar_mocrop.datasets.splits import SIDES, list_name
 
     start = time.perf_counter()
     name = re.sub(r"\W+", "_", videos.resolve().name)
     output = output or Path("runs", name)
-    data = [f"data.root=data/{name}", f"data.classes=data_lists/{name}/classes.txt", f"seed={seed}"]
-    data += [f"data.{side}_list=data_lists/{name}/{side}_split1.txt" for side in SIDES]
     go_on, replace = ["--resume"] * resume, ["--overwrite"] * overwrite
-    commands: list[list[object]] = [
-        ["prepare", "folder", videos, "--name", name, "--transcode", f"data/{name}", *replace],
-        ["train", "--config", "folder", "--set", *data, "--output", output, *go_on, *replace],
-        ["fuse", "--checkpoints", output, "--output", output / "fused"],
-    ]
-    for command in commands:
-        name, *words = map(str, command)
-        print(f"+ {shlex.join(['coviar', name, *words])}", flush=True)
-        run_command(name, words, f"coviar {name}")
+
+    def run(command: str, *options: object) -> None:
+        words = [str(option) for option in options]
+        print(f"+ {shlex.join(['coviar', command, *words])}", flush=True)
+        run_command(command, words, f"coviar {command}")
+
+    run("prepare", "folder", videos, "--name", name, "--seed", seed, "--transcode", f"data/{name}", *replace)
+    lists = Path("data_lists", name)
+    files = {side: lists / list_name(side) for side in SIDES}  # a side without clips has no list
+    data = [f"data.{side}_list={file.as_posix() if file.is_file() else 'null'}" for side, file in files.items()]
+    data += [f"data.root=data/{name}", f"data.classes={lists.as_posix()}/classes.txt", f"seed={seed}"]
+    run("train", "--config", "folder", "--set", *data, "--output", output, *go_on, *replace)
+    run("fuse", "--checkpoints", output, "--output", output / "fused")
     print(f"done in {time.perf_counter() - start:.0f} s")
 
 

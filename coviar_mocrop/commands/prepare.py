@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             description=description(module),
             epilog=epilog(module.EXAMPLES),
             formatter_class=parser.formatter_class,
+            allow_abbrev=False,
         )
         module.add_arguments(arguments)
         arguments.set_defaults(prepare=module.main)
