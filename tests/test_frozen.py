@@ -451,6 +451,28 @@ def test_held_out_scores_are_of_the_settings_they_were_fitted_in(run: Path, tmp_
     tool(*command, "train.precision=fp32", "data.workers=1", "--tune")
 
 
+def test_accuracies_on_clips_that_were_fitted_to_are_marked(
+    run: Path, clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    same = f"data.test_list={clips}/lists/train.txt"
+    for arguments in (
+        ("fuse", "--checkpoints", run, "--output", tmp_path / "out"),
+        ("test_stream", "--checkpoint", run / "mv/best.pt", "--scores", tmp_path / "mv.npz"),
+    ):
+        caplog.clear()
+        tool(*arguments)
+        assert "the classifier was fitted on" not in caplog.text
+        tool(*arguments, "--set", same)
+        assert re.search(r"mv/best\.pt: the classifier was fitted on (\d+) of the \1 clips reported here", caplog.text)
+
+
+def test_weights_of_probabilities_are_not_stored(run: Path, tmp_path: Path) -> None:
+    (run / "fusion.json").unlink(missing_ok=True)
+    said = tool("fuse", "--checkpoints", run, "--scale", "softmax", "--output", tmp_path / "out")
+    assert "the weights are not stored, because coviar predict fuses logits" in said
+    assert not (run / "fusion.json").exists()
+
+
 def test_held_out_scores_of_other_weights_are_refused(run: Path, settings: Path, tmp_path: Path) -> None:
     tool("fuse", "--checkpoints", run, "--output", tmp_path / "out", "--tune")
     shutil.copy(run / "iframe/held_out.npz", run / "mv/held_out.npz")

@@ -2,9 +2,9 @@
 
 Late fusion is the weighted sum of the streams' clip scores. With --checkpoints the weights are learned on the
 validation list of the settings (data.val_list) and stored in the folder of the run (fusion.json), where coviar predict
-finds them. For frozen networks they are learned on the scores of clips that cross-validation held out in training.
-Then the test list, if there is one, is scored; each clip is read once for all streams. If there is nothing to learn on,
-the weights are those of CoViAR: iframe 2, all others 1.
+finds them (those for --scale softmax are not stored). For frozen networks they are learned on the scores of clips that
+cross-validation held out in training. Then the test list, if there is one, is scored; each clip is read once for all
+streams. If there is nothing to learn on, the weights are those of CoViAR: iframe 2, all others 1.
 
 Writes to the output folder: results.json (settings already there stay), fused scores, accuracy per class (CSV), the
 confusion matrix and accuracy against GFLOPs (PNG), and one TensorBoard run per setting with the same tags, so that
@@ -94,7 +94,7 @@ def main(given: argparse.Namespace) -> None:
     from coviar_mocrop.fusion_weights import rescale
     from coviar_mocrop.inference.stored_fusion import fusion_file, store_fusion
     from coviar_mocrop.inference.testing import find_checkpoints, load_streams, score_streams
-    from coviar_mocrop.inference.validation import validation_scores
+    from coviar_mocrop.inference.validation import validation_scores, warn_if_fitted_on
     from coviar_mocrop.runtime import process_group
     from coviar_mocrop.scores import load_scores
     from coviar_mocrop.shared_settings import require_shared
@@ -129,6 +129,8 @@ def main(given: argparse.Namespace) -> None:
             if group.is_main:
                 _keep(validation, files, given.output, "_val")
                 _keep(streams, files, given.output)
+                for scores, checkpoint in zip(streams.values(), files, strict=bool(streams)):
+                    warn_if_fitted_on(checkpoint, scores)
         if not is_main_process():
             return
     else:
@@ -155,6 +157,8 @@ def main(given: argparse.Namespace) -> None:
     if learned and given.scale == "logits" and (file := fusion_file(given.checkpoints or (), trained)):
         store_fusion(file, trained, learned)
         print(f"wrote {file}, which coviar predict uses")
+    elif learned and trained and given.scale == "softmax":
+        print("the weights are not stored, because coviar predict fuses logits (--scale logits)")
     if not streams:
         print("there is no test list (data.test_list), so nothing is reported")
         return

@@ -37,6 +37,7 @@ def main(given: argparse.Namespace) -> None:
     """Test, and save the scores."""
     from coviar_mocrop.fusion import measure
     from coviar_mocrop.inference.testing import load_untrained, score_checkpoint, score_streams
+    from coviar_mocrop.inference.validation import warn_if_fitted_on
     from coviar_mocrop.runtime import process_group
     from coviar_mocrop.scores import save_scores
 
@@ -56,6 +57,8 @@ def main(given: argparse.Namespace) -> None:
         if not group.is_main:
             return
     save_scores(given.scores, scores)
+    if given.checkpoint:
+        warn_if_fitted_on(given.checkpoint, scores)
     accuracy, facts = measure(scores), scores.settings
     top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.1%}"
     print(

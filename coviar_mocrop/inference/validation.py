@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from coviar_mocrop.inference.testing import score_streams
 from coviar_mocrop.runtime import Group
 from coviar_mocrop.scores import HELD_OUT, Scores, load_scores
 from coviar_mocrop.streams.base import Stream
+
+logger = logging.getLogger(__name__)
 
 
 def validation_scores(streams: Mapping[str, Stream], files: Sequence[Path], group: Group) -> dict[str, Scores]:
@@ -36,6 +41,19 @@ def validation_scores(streams: Mapping[str, Stream], files: Sequence[Path], grou
         _require_validation_list(others)
         held_out |= score_streams(others, "val", group=group)
     return {name: held_out[name] for name in streams}
+
+
+def warn_if_fitted_on(checkpoint: str | os.PathLike[str], scores: Scores) -> None:
+    """Warn if the classifier of a frozen network was fitted on some of the clips whose scores are reported."""
+    file = Path(checkpoint).parent / HELD_OUT
+    with suppress(ScoreError):  # nothing is known of its clips then
+        fitted = load_scores(file).names.tolist() if file.exists() else []
+        if shared := set(fitted) & set(scores.names.tolist()):
+            logger.warning(
+                "%s: the classifier was fitted on %d of the %d clips reported here, first %s; "
+                "on other clips it is less accurate",
+                *(os.fspath(checkpoint), len(shared), len(scores.names), min(shared)),
+            )
 
 
 def _held_out(stream: Stream, checkpoint: Path) -> Scores:
