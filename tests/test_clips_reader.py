@@ -168,6 +168,9 @@ def test_iframes_need_no_motion_vectors(clips: dict[str, Path]) -> None:
         ({"size": -1}, "size -1"),
         ({"box": "auto"}, "box is 'auto'; give a CropBox, 'mocrop' or None"),
         ({"box": (0.0, 0.0, 1.0, 1.0)}, "box is .*; give a CropBox"),
+        ({"box": CropBox(40, 30, 200, 150)}, "is not a part of the frame"),
+        ({"box": CropBox(0.8, 0.1, 0.2, 0.9)}, "is not a part of the frame"),
+        ({"box": CropBox(0.1, 0.1, float("nan"), 0.9)}, "is not a part of the frame"),
     ],
 )
 def test_wrong_arguments_are_told(clips: dict[str, Path], arguments: Any, says: str) -> None:

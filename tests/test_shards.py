@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from web import Server, serving
 
 from coviar_mocrop import storage
+from coviar_mocrop.clips.boxes import extract_boxes
 from coviar_mocrop.clips.dataset import ClipDataset, SkipLog
 from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.clips.loading import open_clips
@@ -94,6 +95,17 @@ def test_shards_hold_the_videos_as_they_are(demo: Path) -> None:
     assert store.form == Form("h264", (64, 48), 12)
     for clip in read_videos(config_of(demo, demo / "x").data, "train").clips:
         assert store.read(clip.path) == (demo / "videos" / clip.path).read_bytes()
+
+
+def test_boxes_in_the_shards_are_not_computed_again(demo: Path, tmp_path: Path) -> None:
+    found = extract_boxes(config_of(demo, tmp_path, str(demo / "shards")), progress=False)
+    assert found.computed == 0
+    files = extract_boxes(config_of(demo, tmp_path, data={"cache": str(tmp_path / "other")}), progress=False)
+    assert files.computed == len(found.boxes) > 0
+    assert found.boxes == files.boxes
+    area = {"mocrop": {"area_ratio": 0.5}}  # not those of the shards
+    other = extract_boxes(config_of(demo, tmp_path, str(demo / "shards"), **area), progress=False)
+    assert other.computed == len(found.boxes)
 
 
 def test_the_webdataset_library_reads_them(demo: Path) -> None:

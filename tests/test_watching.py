@@ -472,6 +472,8 @@ def test_the_size_changes(tmp_path: Path) -> None:
     [
         ({"gate": 1.0}, "the gate is 1; give"),
         ({"gate": -0.1}, "the gate is -0.1; give"),
+        ({"options": {"timeout": 0.0}}, "the timeout is 0 s; give more than 0"),
+        ({"options": {"timeout": float("nan")}}, "the timeout is nan s"),
         ({"options": {"stride": 3.0}}, "windows of 1 s every 3 s: give a stride above 0 s"),
         ({"options": {"window": 0.0}}, "give a stride above 0 s"),
         ({"sources": ["-", "-"]}, "standard input can be read once; name it once"),

@@ -12,7 +12,7 @@ import numpy as np
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.video import Backend
-from coviar_mocrop.clips.cache import open_box_cache
+from coviar_mocrop.clips.cache import boxes_made_by, open_box_cache
 from coviar_mocrop.clips.config import DataConfig
 from coviar_mocrop.clips.lists import PARTS, Part, read_videos
 from coviar_mocrop.clips.reader import box_of
@@ -33,7 +33,7 @@ class ListBoxes(NamedTuple):
     errors: dict[str, CoviarMocropError]
     """Why the other clips have no box, by name."""
     computed: int
-    """Number of boxes that were not in the cache."""
+    """Number of boxes that were neither in the shards nor in the cache."""
     failed: Path
     """Path of the table of clips without a box. The file exists only if there are any."""
 
@@ -65,7 +65,7 @@ def box_of_file(
 def boxes_of_list(
     names: Iterable[str], data: DataConfig, settings: MoCropSettings, *, ray: str | None = None, progress: bool = True
 ) -> ListBoxes:
-    """Return the boxes of many clips: from the cache if it has them, else computed and added to the cache.
+    """Return the boxes of many clips: from the shards or the cache, else computed and added to the cache.
 
     Clips without a box are also written to ``boxes/failed.csv`` in the cache folder.
 
@@ -84,10 +84,16 @@ def boxes_of_list(
     store = open_store(data)
     cache = open_box_cache(data, settings, store)
     options: dict[str, Any] = {"workers": data.workers, "ray": ray, "progress": progress}
-    rows, failed = compute_rows(names, {"box": cache}, _BoxOf(store, settings), title="crop boxes", **options)
+    names = list(dict.fromkeys(names))
+    packed = store.boxes(names, boxes_made_by(settings, data.anchor_every))
+    stored = [] if packed is None else zip(names, packed[1], strict=True)
+    known = {name: box for name, box in stored if not np.isnan(box[0])}
+    others = [name for name in names if name not in known]
+    rows, failed = compute_rows(others, {"box": cache}, _BoxOf(store, settings), title="crop boxes", **options)
     errors = {name: by_cache["box"] for name, by_cache in failed.items()}
     table = write_failed(cache.folder.parent, {name: str(error) for name, error in errors.items()})
-    boxes = {name: CropBox(*row["box"].tolist()) for name, row in rows.items() if row}
+    known |= {name: row["box"] for name, row in rows.items() if row}
+    boxes = {name: CropBox(*known[name].tolist()) for name in names if name in known}
     return ListBoxes(boxes, errors, cache.added, table)
 
 

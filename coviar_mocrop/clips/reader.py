@@ -220,6 +220,8 @@ def load_clip(
         raise ConfigError(f"load_clip: segments is {segments} and size {size}; give 1 or more")
     if not (box is None or box == "mocrop" or isinstance(box, CropBox)):
         raise ConfigError(f"load_clip: box is {box!r}; give a CropBox, 'mocrop' or None")
+    if isinstance(box, CropBox) and not (0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1):
+        raise ConfigError(f"load_clip: {box} is not a part of the frame; its sides are shares of it, from 0 to 1")
     with open_video(path) as video:
         views: dict[str, View] = {}
         for stream in streams:

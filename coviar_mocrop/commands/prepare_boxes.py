@@ -50,8 +50,9 @@ def main(given: argparse.Namespace) -> None:
     clips = len(boxes) + len(errors)
     for line in shown(errors.values(), failed):
         print(line, file=sys.stderr)
+    where = "cache" if config.data.shards is None else "cache or the shards"
     print(
-        f"{clips} clips: {computed} boxes computed, {len(boxes) - computed} found in the cache, "
+        f"{clips} clips: {computed} boxes computed, {len(boxes) - computed} found in the {where}, "
         f"{len(errors)} clips without a box"
     )
     if errors and config.data.on_error == "raise":

@@ -7,6 +7,7 @@ source can stop the others: if the windows of one cannot be used, only that one 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -54,13 +55,15 @@ def watch(
 
     Raises:
         VideoError: none of the sources could be opened, or all of them ended in an error.
-        ConfigError: the window, the stride or the gate is out of range, ``data.anchor_every`` is null, standard input
-            is named twice, or ``key_frames_only`` is set and motion vectors or transcoding are needed.
+        ConfigError: the window, the stride, the timeout or the gate is out of range, ``data.anchor_every`` is null,
+            standard input is named twice, or ``key_frames_only`` is set and motion vectors or transcoding are needed.
     """
     options = options or StreamOptions()
     if not 0 <= gate < 1:
         raise ConfigError(f"the gate is {gate:g}; give a level of motion from 0 to below 1")
     require_lengths(options.window, options.stride)
+    if not 0 < options.timeout < math.inf:
+        raise ConfigError(f"the timeout is {options.timeout:g} s; give more than 0")
     if sources.count(STANDARD_INPUT) > 1:
         raise ConfigError(f"{source_name(STANDARD_INPUT)} can be read once; name it once")
     if options.key_frames_only and (classifier.needs_vectors or options.form is not None):
