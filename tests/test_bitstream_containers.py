@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from clips import Recorder, decode, every_frame, may_refuse, record, sliding, tu
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.mvextractor_reader import is_available
+from coviar_mocrop.bitstream.stream import VideoStream
 from coviar_mocrop.errors import NoMotionVectorsError, VideoError
 
 BACKENDS = ["auto", "pyav", *(["mvextractor"] if is_available() else [])]
@@ -153,6 +155,28 @@ def test_rotation_metadata_turns_everything(tmp_path: Path, backend: Any, quarte
                 assert min(left.min(), top.min()) >= 0
                 assert left.max() < width
                 assert top.max() < height
+
+
+@pytest.mark.parametrize(
+    ("matrix", "quarters"),
+    [((-1, 0, 0, 1), 0), ((1, 0, 0, -1), 2), ((0, 1, 1, 0), 1), ((0, -1, -1, 0), 3), ((0, 1, -1, 0), 1)],
+    ids=["left and right", "upside down", "both diagonals", "the other diagonal", "turned only"],
+)
+def test_mirrored_videos_are_upright(tmp_path: Path, matrix: tuple[int, ...], quarters: int) -> None:
+    """Mirroring is left out: but for left and right, the pictures are those that a player shows."""
+    coded = record(wandering(4, 96, 64, 5, noise=4), tmp_path / "coded.mp4")
+    data = bytearray(coded.read_bytes())
+    at = data.find(b"tkhd") + 44
+    a, b, c, d = (65536 * number for number in matrix)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path = tmp_path / "mirrored.mp4"
+    path.write_bytes(data)
+    with open_video(coded) as flat, open_video(path) as video:
+        np.testing.assert_array_equal(video.get_frames_at([2])[0], np.rot90(flat.get_frames_at([2])[0], -quarters))
+    stream = VideoStream(path)
+    next(iter(stream))
+    assert stream.rotation == -quarters % 4
+    stream.close()
 
 
 def test_what_moves_right_moves_down_in_a_video_turned_clockwise(tmp_path: Path) -> None:

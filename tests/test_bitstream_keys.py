@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coviar_mocrop.bitstream import open_video, packets
-from coviar_mocrop.bitstream.h264 import is_whole, nal_length_size
+from coviar_mocrop.bitstream.h264 import crop_offset, is_whole, nal_length_size
+from coviar_mocrop.bitstream.stream import VideoStream
 
 
 def write(path: Path, *, codec: str = "libx264", x264: str = "", b_frames: int = 0, size: Any = (96, 64)) -> Path:
@@ -122,3 +123,52 @@ def test_whatever_the_bytes(data: bytes, length_size: int, extradata: bytes | No
     assert isinstance(is_whole(memoryview(data), length_size), bool)
     assert isinstance(is_whole(joined([b"\x06" + data, SLICE], length_size), length_size), bool)
     assert 0 <= nal_length_size(extradata) <= 4
+
+
+# -- pictures that are cropped ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".ts", ".h264"])
+@pytest.mark.parametrize("crop", [(16, 0, 0, 0), (2, 0, 4, 0), (0, 16, 0, 0), (18, 20, 2, 8), (0, 0, 16, 16)])
+def test_vectors_of_cropped_pictures_lie_where_their_blocks_are(
+    tmp_path: Path, crop: tuple[int, int, int, int], suffix: str
+) -> None:
+    """The crop stands in the header alone: pictures and vectors are those of the whole video, cut and moved."""
+    left, top, right, bottom = crop
+    whole = write(tmp_path / f"whole{suffix}")
+    cut = write(tmp_path / f"cut{suffix}", x264=f"crop-rect={left},{top},{right},{bottom}")
+    with open_video(whole) as full, open_video(cut) as video:
+        assert (video.info.width, video.info.height) == (96 - left - right, 64 - top - bottom)
+        pictures = full.get_frames_at(range(40))[:, top : 64 - bottom, left : 96 - right]
+        np.testing.assert_array_equal(video.get_frames_at(range(40)), pictures)
+        for mine, other in zip(video.get_motion_vectors_at(), full.get_motion_vectors_at(), strict=True):
+            offsets = {"dst_x": left, "src_x": left, "dst_y": top, "src_y": top, "w": 0, "motion_x": 0}
+            for name, offset in offsets.items():
+                np.testing.assert_array_equal(mine[name], other[name] - offset)
+        assert any(len(vectors) for vectors in full.get_motion_vectors_at())
+    stream = VideoStream(cut)
+    frames = list(stream)
+    stream.close()
+    assert {frame.size for frame in frames} == {(64 - top - bottom, 96 - left - right)}
+
+
+@pytest.mark.parametrize(
+    ("x264", "unit"),
+    [("cqm=jvt:8x8dct=1", 2), ("interlaced=1", 4), ("bframes=0", 2), ("bframes=2", 2), ("profile=baseline", 2)],
+)
+def test_the_crop_is_found_in_all_kinds_of_headers(tmp_path: Path, x264: str, unit: int) -> None:
+    path = write(tmp_path / "a.mp4", x264=f"{x264}:crop-rect=6,{3 * unit},2,4")
+    with av.open(str(path)) as container:
+        extradata = container.streams.video[0].codec_context.extradata
+    assert extradata is not None
+    assert crop_offset(extradata) == (6, 3 * unit)
+    for end in range(len(extradata)):
+        assert crop_offset(extradata[:end]) in ((0, 0), (6, 3 * unit))
+    assert crop_offset(None) == crop_offset(b"") == (0, 0)
+
+
+@given(st.binary(max_size=60))
+def test_no_header_is_too_damaged(data: bytes) -> None:
+    for start in (b"\1\x64\0\x1f\xff\xe1\0\x20\x67", b"\0\0\0\1\x67\x64\0\x1f"):
+        left, top = crop_offset(start + data)
+        assert min(left, top) >= 0

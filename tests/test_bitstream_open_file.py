@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,6 +42,14 @@ def test_the_same_as_from_the_path(tmp_path: Path, name: str, limit: int, monkey
         assert contents(memory) == expected
     with path.open("rb") as file:
         assert contents(file) == expected
+
+
+def test_a_file_object_need_not_say_that_it_can_seek(tmp_path: Path) -> None:
+    """As tempfile.SpooledTemporaryFile of Python 3.10."""
+    path = record(wandering(6, 64, 48, 3), tmp_path / "clip.mp4")
+    memory = io.BytesIO(path.read_bytes())
+    bare: Any = SimpleNamespace(read=memory.read, seek=memory.seek, tell=memory.tell)
+    assert contents(bare) == contents(path)
 
 
 def test_no_index_is_kept_of_what_may_change(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ import pytest
 from clips import decode, decode_vectors, read_packets, record, remux, wandering, write_sound
 from live import PACE, Rtsp, camera_pictures, chunked, feed, raw_h264, serving
 
+from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.addresses import is_endless, open_source, scheme_of, source_name, source_names
+from coviar_mocrop.bitstream.decoding import StreamDecoding
 from coviar_mocrop.bitstream.stream import StreamFrame, VideoStream
 from coviar_mocrop.bitstream.stream_clock import StreamClock
 from coviar_mocrop.errors import VideoError
@@ -393,6 +395,24 @@ def test_key_frames_that_are_rarer_than_the_first_look(tmp_path: Path) -> None:
     assert "has frames of 64x48 pixels, more than max_frame_pixels=3071 allows" in said
 
 
+def test_no_frame_that_is_too_large_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even the first key frame, by which the rotation is found."""
+    path = record(camera_pictures(10), tmp_path / "clip.ts", codec="mpeg2video")
+    decoded: list[Any] = []
+    decode_packet = StreamDecoding.decode
+
+    def note(self: StreamDecoding, *arguments: Any) -> Any:
+        frames = decode_packet(self, *arguments)
+        decoded.extend(frames or ())
+        return frames
+
+    monkeypatch.setattr(StreamDecoding, "decode", note)
+    assert "more than max_frame_pixels=3071 allows" in problem_of(path, max_frame_pixels=64 * 48 - 1)
+    assert not decoded
+    assert len(take(path, max_frame_pixels=64 * 48)) == 10
+    assert decoded
+
+
 def test_http_without_end(tmp_path: Path) -> None:
     path = record(camera_pictures(), tmp_path / "clip.ts", gop=10)
     with serving(chunked(path.read_bytes())) as server:
@@ -518,6 +538,8 @@ def test_the_size_changes(tmp_path: Path) -> None:
         100: "the frames change from 96x64 to 64x48 pixels",
     }
     assert frames[50].starts_gop and frames[100].starts_gop
+    with open_video(path) as video, pytest.raises(VideoError, match="scale it to one size with another program"):
+        video.get_frames_at([60])
     assert not any(frame.is_damaged for frame in frames)
     expected = [*decode(tmp_path / "small.h264"), *decode(tmp_path / "large.h264")]
     for mine, other in zip(pictures_of(frames), expected, strict=False):

@@ -118,7 +118,7 @@ def _open(source: Source, max_frame_pixels: int) -> InputContainer:
     }
     if isinstance(source, (str, os.PathLike)):
         return av.open(url_of(source), options=options, **TOLERANT)
-    if source.seekable():
+    if getattr(source, "seekable", lambda: hasattr(source, "seek"))():  # SpooledTemporaryFile of Python 3.10 lacks it
         source.seek(0)
     size = 1 << 18 if isinstance(source, RemoteFile) else 1 << 15
     return av.open(source, "r", options=options, **TOLERANT, buffer_size=size)

@@ -6,11 +6,13 @@ always runs in one thread. Several videos are read in parallel instead.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import av
 import av.error
 import numpy as np
+from av.codec.context import Flags
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.codeccontext import VideoCodecContext
@@ -18,7 +20,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from coviar_mocrop.bitstream import h264
 from coviar_mocrop.bitstream.container import claimed_size, max_pixels, name_of, watched
+from coviar_mocrop.bitstream.rotate import moved
 from coviar_mocrop.bitstream.types import MOTION_VECTOR_DTYPE, Source, no_vectors
 from coviar_mocrop.errors import VideoError
 
@@ -40,6 +44,7 @@ class StreamDecoding:
         path: name of the video in error messages.
         codec: FFmpeg's name of the decoder.
         width, height: pixels, coded orientation, as the container says.
+        offset: (left, top), pixels that the decoder crops, see :func:`~coviar_mocrop.bitstream.h264.crop_offset`.
     """
 
     def __init__(self, source: Source, template: VideoCodecContext, max_frame_pixels: int) -> None:
@@ -53,6 +58,7 @@ class StreamDecoding:
         self.path, self._source = name_of(source), source
         self.codec = template.codec.name
         self.width, self.height = template.width, template.height
+        self.offset = h264.crop_offset(template.extradata) if self.codec == "h264" else (0, 0)
         self._template, self._limit = template, max_frame_pixels
         # One converter for all frames, without threads: a converter with threads that outlives a fork (in a data
         # loading worker) waits for them for ever when it is freed.
@@ -86,6 +92,7 @@ class StreamDecoding:
         # some decoders (WMV, FFV1) cannot know the size otherwise
         context.width, context.height = self.width, self.height
         use_one_thread(context)
+        context.flags |= Flags.unaligned  # crop on the left as the stream says, not only by multiples of 64 bytes
         # Damaged blocks repeat the frame before. FFmpeg's default guesses their vectors from pixels, so that
         # vectors would depend on whether the loop filter ran.
         options = {"ec": "favor_inter+deblock", "max_pixels": max_pixels(self._limit)}
@@ -157,9 +164,11 @@ class PyavFrame:
         # not frame.side_data: it and the frame would refer to each other and wait for the garbage collector
         data: Any = SideDataContainer(self._frame)  # type: ignore[call-arg]
         try:
-            return np.frombuffer(bytes(data[SideDataType.MOTION_VECTORS]), MOTION_VECTOR_DTYPE)
+            vectors = np.frombuffer(bytes(data[SideDataType.MOTION_VECTORS]), MOTION_VECTOR_DTYPE)
         except KeyError:
             return no_vectors()
+        left, top = self._decoding.offset
+        return moved(vectors, -left, -top) if left or top else vectors
 
     def rgb(self) -> NDArray[np.uint8]:
         """See :class:`~coviar_mocrop.bitstream.types.DecodedFrame`."""
@@ -170,6 +179,21 @@ class PyavFrame:
     def forget_rgb(self) -> None:
         """Free the RGB picture. It is converted again if it is asked for again."""
         self._rgb = None
+
+
+def quarter_turns(frame: VideoFrame) -> int:
+    """Quarter turns, counter-clockwise, that the display matrix of a frame asks for, 0 to 3.
+
+    Mirroring is left out: the picture of a mirrored video is upright, but not mirrored.
+    """
+    turned = round(frame.rotation / 90) % 4
+    data: Any = SideDataContainer(frame)  # type: ignore[call-arg]
+    try:
+        a, b, _, c, d, *_ = np.frombuffer(bytes(data[SideDataType.DISPLAYMATRIX]), np.int32).astype(float)
+    except KeyError:
+        return turned
+    # a matrix that mirrors is one that turns, after left and right have been exchanged
+    return turned if a * d - b * c >= 0 else round(-math.degrees(math.atan2(b, -a)) / 90) % 4
 
 
 def use_one_thread(context: VideoCodecContext) -> None:

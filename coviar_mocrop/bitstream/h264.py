@@ -1,4 +1,4 @@
-"""Find the key frames of an H.264 stream at which decoding can begin.
+"""Find the key frames of an H.264 stream at which decoding can begin, and where its pictures are cropped.
 
 Containers also mark the recovery points of periodic intra refresh as key frames. At such a frame the picture is not
 complete. It is complete some frames later; until then, the decoder gives nothing or a wrong picture.
@@ -7,8 +7,11 @@ complete. It is complete some frames later; until then, the decoder gives nothin
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
-_SLICE, _IDR_SLICE, _SEI = 1, 5, 6
+_SLICE, _IDR_SLICE, _SEI, _SPS = 1, 5, 6, 7
+_WITH_CHROMA_FORMAT = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244})
+"""Profiles whose sequence parameter set holds the chroma format and scaling matrices (H.264, 7.3.2.1.1)."""
 _RECOVERY_POINT = 6
 _LOOK_AT = 1 << 16  # bytes to examine; the first slice starts long before, and only its kind matters
 
@@ -53,7 +56,7 @@ def _units(data: memoryview, length_size: int) -> Iterator[bytes]:
 
 def _frames_to_recovery(unit: bytes) -> int:
     """Number of frames until the picture is complete, as an SEI unit says; 0 if it does not say."""
-    data = unit[1:].replace(b"\0\0\3", b"\0\0")
+    data = _payload(unit)
     at = 0
     while at + 2 < len(data):
         numbers = []
@@ -65,8 +68,105 @@ def _frames_to_recovery(unit: bytes) -> int:
             at += 1
         kind, size = numbers
         if kind == _RECOVERY_POINT:
-            bits = "".join(f"{byte:08b}" for byte in data[at : at + 5])
-            zeros = len(bits) - len(bits.lstrip("0"))
-            return int(bits[zeros : 2 * zeros + 1] or "1", 2) - 1  # Exp-Golomb
+            with suppress(IndexError):  # the unit is cut off
+                return _Bits(data[at : at + 5]).number()
         at += size
     return 0
+
+
+def crop_offset(extradata: bytes | None) -> tuple[int, int]:
+    """Pixels that a decoder crops from the left and from the top of its pictures; motion vectors keep counting them.
+
+    Args:
+        extradata: the parameter sets, as a container stores them (``avcC``), or with start codes.
+
+    Returns:
+        (left, top), pixels; (0, 0) if there is no sequence parameter set, or it is damaged.
+    """
+    data = extradata or b""
+    if nal_length_size(data):
+        sets = [data[8 : 8 + int.from_bytes(data[6:8], "big")]]
+    else:
+        sets = [unit for unit in _units(memoryview(data), 0) if unit[0] & 31 == _SPS]
+    try:
+        return _crop_of(_Bits(_payload(sets[0])))
+    except IndexError:  # there is none, or it ends too soon
+        return 0, 0
+
+
+def _crop_of(bits: _Bits) -> tuple[int, int]:
+    """The crop of a sequence parameter set (H.264, 7.3.2.1.1 and 7.4.2.1.1)."""
+    profile = bits.take(8)
+    bits.take(16)
+    bits.number()
+    chroma, separate = 1, 0
+    if profile in _WITH_CHROMA_FORMAT:
+        chroma = bits.number()
+        separate = bits.take(1) if chroma == 3 else 0
+        bits.numbers(2)
+        bits.take(1)
+        if bits.take(1):
+            for matrix in range(8 if chroma != 3 else 12):
+                if bits.take(1):
+                    bits.skip_scaling_list(16 if matrix < 6 else 64)
+    bits.number()
+    order = bits.number()
+    if order == 0:
+        bits.number()
+    elif order == 1:
+        bits.take(1)
+        bits.numbers(2)
+        bits.numbers(bits.number())
+    bits.number()
+    bits.take(1)
+    bits.numbers(2)
+    frames_only = bits.take(1)
+    bits.take(1 if frames_only else 2)
+    if not bits.take(1):
+        return 0, 0
+    left, _, top = bits.numbers(3)
+    halved = 0 if separate else chroma
+    return left * (2 if halved in (1, 2) else 1), top * (2 if halved == 1 else 1) * (2 - frames_only)
+
+
+def _payload(unit: bytes) -> bytes:
+    """The payload of a NAL unit, without its header and the bytes that keep start codes from appearing in it."""
+    return unit[1:].replace(b"\0\0\3", b"\0\0")
+
+
+class _Bits:
+    """Reads bits and Exp-Golomb numbers; IndexError at the end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bits = "".join(f"{byte:08b}" for byte in data)
+        self._at = 0
+
+    def take(self, count: int) -> int:
+        """The next ``count`` bits as a number."""
+        taken = self._bits[self._at : self._at + count]
+        if len(taken) < count:
+            raise IndexError
+        self._at += count
+        return int(taken, 2)
+
+    def number(self) -> int:
+        """The next unsigned Exp-Golomb number (H.264, 9.1)."""
+        zeros = self._bits.find("1", self._at) - self._at
+        if zeros < 0:
+            raise IndexError
+        self._at += zeros
+        return self.take(zeros + 1) - 1
+
+    def numbers(self, count: int) -> list[int]:
+        """The next ``count`` Exp-Golomb numbers."""
+        return [self.number() for _ in range(count)]
+
+    def skip_scaling_list(self, size: int) -> None:
+        """Skip a scaling list (H.264, 7.3.2.1.1.1)."""
+        scale = 8
+        for _ in range(size):
+            coded = self.number()
+            change = (coded + 1) // 2 if coded % 2 else -(coded // 2)
+            scale = (scale + change) % 256
+            if scale == 0:  # the rest of the list repeats the last value
+                return

@@ -60,6 +60,11 @@ class MvextractorReader:
                 f"{self.path}: holds {pyav.num_streams} video streams, among which mvextractor cannot choose; "
                 "use backend='pyav'"
             )
+        if any(pyav.decoding.offset):
+            raise VideoError(
+                f"{self.path}: its pictures are cropped on the left or at the top, which mvextractor ignores; "
+                "use backend='pyav'"
+            )
 
     def frames(self, spans: Sequence[Span]) -> Iterator[DecodedFrame]:
         """See :class:`~coviar_mocrop.bitstream.types.Reader`."""

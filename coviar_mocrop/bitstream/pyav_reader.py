@@ -28,7 +28,13 @@ from coviar_mocrop.bitstream.container import (
     open_container,
     watched,
 )
-from coviar_mocrop.bitstream.decoding import VECTOR_CODECS, PyavFrame, StreamDecoding, use_one_thread
+from coviar_mocrop.bitstream.decoding import (
+    VECTOR_CODECS,
+    PyavFrame,
+    StreamDecoding,
+    quarter_turns,
+    use_one_thread,
+)
 from coviar_mocrop.bitstream.index import (
     FrameIndex,
     has_true_times,
@@ -165,7 +171,7 @@ class PyavReader:
         """Quarter turns, counter-clockwise, of the display matrix, which decoded frames carry."""
         try:  # with the stream's own decoder: the matrix comes from the container, so other decoders lack it
             for frame in self._decode(self.index.packets(0, 0), self._template):
-                return round(frame.rotation / 90) % 4
+                return quarter_turns(frame)
         finally:
             self._template.flush_buffers()
         return 0
@@ -215,7 +221,7 @@ class PyavReader:
                 if (frame.width, frame.height) != (self.width, self.height):
                     raise VideoError(
                         f"{self.path}: frame {number} is {frame.width}x{frame.height}, the first "
-                        f"{self.width}x{self.height}; transcode the video to one size"
+                        f"{self.width}x{self.height}; scale it to one size with another program, such as ffmpeg"
                     )
                 yield PyavFrame(number, frame, self.decoding, bool(self._packets.table.corrupt[frame.pts]))
             latest = number

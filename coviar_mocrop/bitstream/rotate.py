@@ -33,3 +33,12 @@ def rotate_vectors(vectors: NDArray[np.void], turns: int, width: int, height: in
         turned["motion_x"], turned["motion_y"] = vectors["motion_y"], -vectors["motion_x"]
         vectors, width, height = turned, height, width
     return vectors
+
+
+def moved(vectors: NDArray[np.void], right: int, down: int) -> NDArray[np.void]:
+    """Motion vectors in a picture whose origin lies elsewhere: positions change by ``right`` and ``down`` pixels."""
+    placed = vectors.copy()
+    for end in ("src", "dst"):
+        placed[f"{end}_x"] += right
+        placed[f"{end}_y"] += down
+    return placed

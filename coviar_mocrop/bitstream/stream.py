@@ -14,8 +14,14 @@ from av.video.frame import VideoFrame
 
 from coviar_mocrop.bitstream import h264
 from coviar_mocrop.bitstream.addresses import PIPED, Transport, is_endless, open_source, scheme_of
-from coviar_mocrop.bitstream.container import MAX_FRAME_PIXELS, watched
-from coviar_mocrop.bitstream.decoding import VECTOR_CODECS, PyavFrame, StreamDecoding, use_one_thread
+from coviar_mocrop.bitstream.container import MAX_FRAME_PIXELS, max_pixels, watched
+from coviar_mocrop.bitstream.decoding import (
+    VECTOR_CODECS,
+    PyavFrame,
+    StreamDecoding,
+    quarter_turns,
+    use_one_thread,
+)
 from coviar_mocrop.bitstream.index import UNTIMED_FORMATS
 from coviar_mocrop.bitstream.stream_clock import StreamClock
 from coviar_mocrop.bitstream.types import Source
@@ -136,6 +142,7 @@ class VideoStream:
             if stream is None or not isinstance(context, VideoCodecContext):
                 raise VideoError(f"{self.path}: holds no video stream that can be decoded")
             use_one_thread(context)
+            context.options = {"max_pixels": max_pixels(max_frame_pixels)}  # it decodes the first key frame
             self._stream = stream
             self._decoding = StreamDecoding(self.path, context, max_frame_pixels)
             self._decoding.require_size(context.width, context.height)  # 0 x 0 before the first key frame of a camera
@@ -252,7 +259,7 @@ class VideoStream:
         """Quarter turns of the display matrix, which only the stream's own decoder knows."""
         for packet in (key, None):
             for frame in self._decoding.decode(packet, self._template) or ():
-                return round(frame.rotation / 90) % 4
+                return quarter_turns(frame)
         return 0
 
     def _facts(self, packet: av.Packet) -> _Sent:
