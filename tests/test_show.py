@@ -40,7 +40,7 @@ from coviar_mocrop.streams.base import create_stream
 from coviar_mocrop.viz import show
 from coviar_mocrop.viz.clip_figures import ClipView, prediction_figure, short_name
 from coviar_mocrop.viz.drawing import block_motion, draw_box, flow_colours, visible
-from coviar_mocrop.viz.result_figures import accuracy_flops_figure
+from coviar_mocrop.viz.result_figures import accuracy_flops_figure, confusion_figure
 from coviar_mocrop.viz.show import annotate_video, inspect_clip, log_pictures, peak_motion_frame
 from coviar_mocrop.viz.tables import markdown_table
 
@@ -105,6 +105,20 @@ def test_any_streams_are_drawn_in_the_order_given() -> None:
     shares = {name: np.array([0.25, 0.75]) for name in (*seen, "fused")}
     panels = prediction_figure([], None, seen, ["run", "sit"], shares, "title", "footer").axes
     assert [panel.get_title() for panel in panels[:2]] == ["sound stream sees", "motion stream sees"]
+
+
+def test_names_with_dollars_are_drawn_as_they_are(clip: Path, tmp_path: Path) -> None:
+    """To matplotlib, they begin a formula."""
+    name = "from $5 50% to $6"
+    with open_video(clip) as video:
+        figures = [inspect_clip(video).figure(name)]
+    shares = {"mv": np.array([0.25, 0.75]), "fused": np.array([0.25, 0.75])}
+    figures.append(prediction_figure([], None, {"mv": np.zeros((8, 8, 2), np.uint8)}, [name, "b"], shares, name, name))
+    figures.append(confusion_figure(np.eye(2, dtype=np.int64), [name, "b"], name))
+    cost = {"gflops_per_clip": 1.0, "top1": 0.5}
+    figures.append(accuracy_flops_figure({"$a^$": {"streams": {"mv": cost}, "fused": cost}}))
+    for figure in figures:
+        figure.savefig(tmp_path / "out.png")
 
 
 def test_clip_view(clip: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from clips import wandering
@@ -335,6 +336,21 @@ def test_an_annotated_video_has_every_frame_the_box_and_a_caption(tmp_path: Path
     assert edge[active].mean() > 1.5 * edge[idle].mean()  # the upper side of the box
     assert above[idle].mean() < 1.2 * above[plain].mean() + 1
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_frames_of_an_annotated_video_are_shown_when_they_came(tmp_path: Path, suffix: str) -> None:
+    times = [0.0, 0.04, 0.08, 0.12, 1.12, 1.16, 1.16, 1.20]  # a gap, and a time twice
+    path = tmp_path / f"annotated{suffix}"
+    with AnnotatedVideo(path, 25, (64, 48)) as video:
+        for picture, at in zip(wandering(8, 64, 48, 3), times, strict=True):
+            video.add(picture, None, at)
+    with av.open(str(path)) as written:
+        shown = [float(frame.time) for frame in written.decode(video=0)]
+    if suffix == ".avi":  # which tells no time of display
+        assert (len(shown), max(shown) - min(shown)) == (8, pytest.approx(1.24, abs=0.09))
+    else:
+        assert shown == pytest.approx(times, abs=0.002)
 
 
 def test_a_video_that_ends_in_an_error_is_not_left_behind(tmp_path: Path) -> None:

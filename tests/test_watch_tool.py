@@ -290,6 +290,17 @@ def test_what_is_wrong_with_a_window_is_said() -> None:
     assert line_of(prediction("a", idle=True, scores={})).split()[-1] == "idle"
 
 
+def test_a_line_of_the_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    names = [f"rtsp://10.0.0.{number}:554/a/long/name" for number in (1, 2)]
+    out = io.StringIO()
+    table = LiveTable(names, out, update=True)
+    table.add(prediction(names[0]))
+    lines = [re.sub(r"\x1b\[\d*[FJK]", "", line) for line in out.getvalue().splitlines()]
+    assert [len(line) <= 49 for line in lines] == [True, True]
+    assert lines[0].startswith(names[0])
+
+
 def test_a_table_is_written_over() -> None:
     out = io.StringIO()
     table = LiveTable(["a", "camera b"], out, update=True)

@@ -24,6 +24,9 @@ from coviar_mocrop.inference.prediction import WindowPrediction
 from coviar_mocrop.messages import clock, reason_of
 from coviar_mocrop.viz.drawing import BOX_COLOUR
 
+_CLOCK = 90_000
+"""Ticks per second of the frames' times, as in MPEG-TS."""
+
 
 class AnnotatedVideo:
     """Writes an annotated H.264 video frame by frame.
@@ -46,6 +49,9 @@ class AnnotatedVideo:
         self.path = Path(path)
         self.frames = 0
         self._rate = Fraction(frame_rate).limit_denominator(1001)
+        # AVI has frames at a constant rate only
+        self._tick = 1 / self._rate if self.path.suffix.lower() == ".avi" else Fraction(1, _CLOCK)
+        self._at = 0.0
         self._size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
         self._open = ExitStack()
         self._container: OutputContainer
@@ -71,16 +77,18 @@ class AnnotatedVideo:
                 raise self._failed(error) from error
             self._stream.width, self._stream.height = self._size
             self._stream.pix_fmt = "yuv420p"
+            self._stream.codec_context.time_base = self._tick
             self._stream.codec_context.gop_size = max(round(2 * self._rate), 1)  # players can go to each key frame
             self._open = stack.pop_all()
         return self
 
-    def add(self, picture: NDArray[np.uint8], prediction: WindowPrediction | None) -> None:
+    def add(self, picture: NDArray[np.uint8], prediction: WindowPrediction | None, at: float | None = None) -> None:
         """Write a frame.
 
         Args:
             picture: the frame, uint8 [H, W, 3] RGB.
             prediction: prediction for the window of the frame; None: nothing is drawn.
+            at: when the frame is shown, seconds since the first one; None: one frame time after the last.
 
         Raises:
             VideoError: the frame cannot be encoded or written.
@@ -91,7 +99,9 @@ class AnnotatedVideo:
         if prediction is not None:
             self._draw(image, prediction)
         frame = VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
-        frame.pts, frame.time_base = self.frames, 1 / self._rate
+        at = self._at + float(1 / self._rate) if at is None else at
+        frame.pts = 0 if not self.frames else max(round(at / self._tick), round(self._at / self._tick) + 1)
+        frame.time_base, self._at = self._tick, float(frame.pts * self._tick)
         try:
             self._container.mux(self._stream.encode(frame))
         except av.error.FFmpegError as error:

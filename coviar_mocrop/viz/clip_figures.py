@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from coviar_mocrop.mocrop import CropBox
-from coviar_mocrop.viz.drawing import BOX_COLOUR, block_motion, draw_box, flow_colours, visible
+from coviar_mocrop.viz.drawing import BOX_COLOUR, block_motion, draw_box, flow_colours, plain_text, visible
 from coviar_mocrop.viz.result_figures import marker
 
 _INCHES = 12.0
@@ -70,7 +70,7 @@ class ClipView:
         _outline(arrows, self.box, height, width)
         arrows.set_title("motion vectors", fontsize=9)
         _show_seen(inputs, self.seen)
-        return page.figure
+        return plain_text(page.figure)
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class MotionView:
         for axis, name in zip(axes[:, 0], rows, strict=True):
             axis.set_ylabel(name, fontsize=9)
         figure.suptitle(f"{title}   (hue: direction; full colour: {bound:.0f} pixels a step)", fontsize=10)
-        return figure
+        return plain_text(figure)
 
 
 def prediction_figure(
@@ -153,7 +153,7 @@ def prediction_figure(
     *inputs, bars = page.rows[-1]
     _show_seen(inputs, seen)
     _draw_bars(bars, classes, probabilities, top)
-    return page.figure
+    return plain_text(page.figure)
 
 
 def short_name(path: str | os.PathLike[str], most: int = _NAME) -> str:
@@ -205,9 +205,9 @@ def _outline(axis: Axes, box: CropBox, height: int, width: int) -> None:
     axis.set_ylim(height, 0)
 
 
-def _draw_arrows(axis: Axes, vectors: NDArray[np.void], height: int, width: int, across: int = 36) -> None:
-    """Draw the motion of blocks as a grid of at most ``across`` arrows per row (mean over blocks, weighted by area)."""
-    side = max(width / across, 16)
+def _draw_arrows(axis: Axes, vectors: NDArray[np.void], height: int, width: int) -> None:
+    """Draw the motion of blocks as a grid of at most 36 arrows per row (mean over blocks, weighted by area)."""
+    side = max(width / 36, 16)
     columns, rows = int(np.ceil(width / side)), int(np.ceil(height / side))
     column = np.clip((vectors["dst_x"] / side).astype(int), 0, columns - 1)
     row = np.clip((vectors["dst_y"] / side).astype(int), 0, rows - 1)

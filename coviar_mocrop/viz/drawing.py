@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import hsv_to_rgb, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from coviar_mocrop.mocrop import CropBox
@@ -85,3 +87,10 @@ def draw_box(picture: NDArray[np.uint8], box: CropBox) -> NDArray[np.uint8]:
     inside = slice(top + line, bottom - line), slice(left + line, right - line)
     drawn[inside] = picture[inside]
     return drawn
+
+
+def plain_text(figure: Figure) -> Figure:
+    """Let a figure show names of videos and classes as they are. To matplotlib, a $ in them begins a formula."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    return figure

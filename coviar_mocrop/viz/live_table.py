@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import TextIO
@@ -56,8 +57,9 @@ class LiveTable:
     def _draw(self) -> None:
         if self._shown:
             self._out.write(f"\x1b[{len(self._sources)}F")
+        columns = shutil.get_terminal_size().columns - 1  # a line that wraps would take two, and the table move down
         for name in self._sources:
-            self._out.write(f"\x1b[2K{self._lines[name]}\n")
+            self._out.write(f"\x1b[2K{self._lines[name][:columns]}\n")
         self._out.flush()
         self._shown = True
 

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from coviar_mocrop.viz.drawing import plain_text
+
 SETTING_COLOURS = {"baseline": "#4c4c4c", "efficiency": "#1b7f5c", "attention": "#c2571a"}
 """Colours of the settings in figures. Other settings are grey."""
 _MARKERS = "os^DvPXp"
@@ -46,7 +48,7 @@ def confusion_figure(confusion: NDArray[np.int64], classes: Sequence[str], title
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
     axis.set_title(title, fontsize=9)
-    return figure
+    return plain_text(figure)
 
 
 def accuracy_flops_figure(results: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -74,4 +76,4 @@ def accuracy_flops_figure(results: Mapping[str, Mapping[str, Any]]) -> Figure:
     axis.set_ylim(0, 102)  # both axes from zero: half the height is half the accuracy
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, ncols=2)
-    return figure
+    return plain_text(figure)

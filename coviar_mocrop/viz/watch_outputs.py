@@ -168,7 +168,7 @@ class _Video:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._writer: AnnotatedVideo | None = None
-        self._until = -1.0
+        self._until, self._start = -1.0, 0.0
 
     def add(self, prediction: WindowPrediction, window: TimeWindow) -> None:
         if self._writer is None:
@@ -176,9 +176,10 @@ class _Video:
 
             size = (window.info.width, window.info.height)
             self._writer = AnnotatedVideo(self.path, window.info.frame_rate, size).__enter__()
+            self._start = window.frames[0].time
         for number, frame in enumerate(window.frames):
             if frame.time > self._until:
-                self._writer.add(window.get_frames_at([number])[0], prediction)
+                self._writer.add(window.get_frames_at([number])[0], prediction, frame.time - self._start)
                 self._until = frame.time
 
     def close(self) -> bool:
