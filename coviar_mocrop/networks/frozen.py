@@ -21,7 +21,8 @@ class FrozenNet(nn.Module):
         in_channels: see :class:`StreamNet`.
         mean: see :class:`StreamNet`.
         std: see :class:`StreamNet`.
-        temporal: False, because features are computed frame by frame.
+        temporal: False, because the features of a clip are a mean over its frames. (With the temporal shift, those of a
+            frame also depend on its neighbours.)
         classifier: linear layer on standardised features.
         classifier_name: name of the classifier's submodule.
         feature_mean: mean of the features over the training clips, float32 [dim].

@@ -9,18 +9,17 @@ SHARE = 8
 """1/8 of the channels are shifted in each direction (TSM)."""
 
 
-def temporal_shift(features: Tensor, frames: int, share: int = SHARE) -> Tensor:
-    """Take the first 1/``share`` of the channels from the next frame, and the next 1/``share`` from the previous one.
+def temporal_shift(features: Tensor, frames: int) -> Tensor:
+    """Take the first eighth of the channels from the next frame, and the second eighth from the previous one.
 
     Args:
         features: [N * frames, C, H, W]. The frames of a clip are consecutive.
         frames: number of frames per clip.
-        share: one channel in ``share`` is shifted in each direction.
 
     Returns:
         Shifted features of the same shape. Channels that would come from outside the clip are zero.
     """
-    fold = features.shape[1] // share
+    fold = features.shape[1] // SHARE
     clips = features.unflatten(0, (-1, frames))
     shifted = torch.zeros_like(clips)  # keeps channels_last, which torch.cat would not
     shifted[:, :-1, :fold] = clips[:, 1:, :fold]
