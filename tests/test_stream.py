@@ -474,7 +474,7 @@ def test_a_file_on_a_server_is_read_on_where_the_connection_broke(tmp_path: Path
 
 
 def test_tcp_and_udp(tmp_path: Path) -> None:
-    path = record(camera_pictures(), tmp_path / "clip.ts", gop=10)
+    path = record(camera_pictures(100), tmp_path / "clip.ts", gop=10)
     data = path.read_bytes()
 
     def serve(client: socket.socket) -> None:
@@ -500,19 +500,18 @@ def test_tcp_and_udp(tmp_path: Path) -> None:
                 except ConnectionRefusedError:
                     taken = 0
                 time.sleep(PACE)
-            for at in range(0, len(data), 1316):
-                sender.send(data[at : at + 1316])
-                time.sleep(PACE)
-            while not stopped.wait(PACE):
+            for at in itertools.cycle(range(0, len(data), 1316)):
+                if stopped.wait(PACE):
+                    return
                 with suppress(ConnectionRefusedError):  # all has been read
-                    sender.send(null)
+                    sender.send(data[at : at + 1316])
 
         thread = threading.Thread(target=send, daemon=True)
         thread.start()
-        frames = take(f"udp://127.0.0.1:{port}", 49)
+        frames = take(f"udp://127.0.0.1:{port}", 60)
         stopped.set()
         thread.join()
-    np.testing.assert_array_equal(pictures_of(frames), decode(path)[:49])
+    np.testing.assert_array_equal(pictures_of(frames), decode(path)[:60])
     assert not any(frame.is_damaged for frame in frames)
 
 

@@ -72,7 +72,7 @@ class Watch:
         self.error: Exception | None = None
         self._stop = threading.Event()
         options = StreamOptions(**{"window": 1.0, "stride": 0.5, "timeout": 2.0, **how.pop("options", {})})
-        how = {"gate": 0.0, **how}
+        how = {"gate": 0.0, "should_stop": self._stop.is_set, **how}
         self._found = watch(
             networks or Networks(),
             sources,
