@@ -77,6 +77,7 @@ def code_of(way: Any, motion: list[int]) -> list[int]:
     return coded[0].tolist()
 
 
+@pytest.mark.slow  # processes of their own
 def test_what_was_compiled_is_kept_and_a_damaged_cache_does_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def coviar_without_torch(folder: Path, *words: str) -> subprocess.CompletedProce
     return python(code, cwd=folder)
 
 
+@pytest.mark.slow  # a process of its own
 def test_a_box_is_shown_without_torch(tmp_path: Path) -> None:
     record(sliding(30, 96, 64, (2, 0)), tmp_path / "clip.mp4")
     done = coviar_without_torch(tmp_path, "show", "clip.mp4", "--video", "box.mp4")

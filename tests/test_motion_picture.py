@@ -61,6 +61,7 @@ def trained(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train({"iframe": config_of(demo, tmp_path_factory.mktemp("run"))}, draw=log_pictures)["iframe"]
 
 
+@pytest.mark.slow  # a long training
 def test_training_learns_the_module_and_shows_its_motion(demo: Path, trained: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -76,6 +77,7 @@ def test_training_learns_the_module_and_shows_its_motion(demo: Path, trained: Pa
     assert not torch.equal(learned[name], fresh[name])
 
 
+@pytest.mark.slow  # a long training
 def test_scores_carry_the_cost_of_whole_clips_and_predictions_agree(demo: Path, trained: Path) -> None:
     scores = score_checkpoint(trained, ["input.test_crops=10"])
     clip = count_flops(load_stream(trained).network, (1, 3, 3, 48, 48))
@@ -115,6 +117,7 @@ def test_any_stream_with_the_module_shows_its_motion(tmp_path: Path) -> None:
             inspect_motion(video, stream_of())
 
 
+@pytest.mark.slow  # a long training
 def test_show_crop_writes_the_motion_beside_the_box(demo: Path, trained: Path, tmp_path: Path) -> None:
     clip = next((demo / "videos").rglob("*.mp4"))
     done = run_tool("show_crop", clip, "--output", tmp_path / "crop.png", "--checkpoint", trained)

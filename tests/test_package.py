@@ -58,6 +58,7 @@ def test_the_package_by_itself_loads_nothing() -> None:
     assert heavy_modules_after("import coviar_mocrop; dir(coviar_mocrop)") == set()
 
 
+@pytest.mark.slow  # processes of their own
 def test_reading_videos_needs_no_torch(tmp_path: Path) -> None:
     clip = record(sliding(14, 64, 48, (1, 0)), tmp_path / "clip.mp4")
     names = ", ".join(name for name in NAMES if name != "Predictor")

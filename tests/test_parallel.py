@@ -201,6 +201,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow  # kills
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])
 def test_signals_leave_neither_processes_nor_files(tmp_path: Path, number: signal.Signals) -> None:
     """SIGINT and SIGHUP come to all processes, as from a terminal; the others to the first one alone."""

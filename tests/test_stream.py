@@ -279,6 +279,7 @@ def test_files_that_are_no_stream(tmp_path: Path, kind: str) -> None:
     assert expected[kind] in problem_of(path)
 
 
+@pytest.mark.slow  # processes of their own
 @pytest.mark.parametrize("kind", ["text", "empty", "picture", "playlist", "zeros"])
 def test_standard_input_that_is_no_stream(tmp_path: Path, kind: str) -> None:
     data = {

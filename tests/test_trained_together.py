@@ -99,6 +99,7 @@ def equal_runs(first: Path, second: Path) -> bool:
     return all(same(outcome(first / name), outcome(second / name)) for name in ("iframe", "mv"))
 
 
+@pytest.mark.slow  # kills
 def test_killed_between_the_saves_of_two_streams(
     demo: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
