@@ -73,6 +73,7 @@ def damage(data: bytes, seed: int) -> bytes:
     return damaged.tobytes()
 
 
+@pytest.mark.slow  # fuzzing
 @pytest.mark.parametrize("name", CLIPS)
 def test_random_damage(tmp_path: Path, clips: dict[str, bytes], name: str) -> None:
     path = tmp_path / name

@@ -148,6 +148,7 @@ def test_in_double_precision_two_processes_are_one(demo: Path, tmp_path: Path) -
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-9)
 
 
+@pytest.mark.slow  # long trainings
 def test_micro_batches_make_the_same_step(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With BatchNorm at rest, micro-batches change nothing but rounding."""
     monkeypatch.setattr(StreamNet, "train", lambda self, mode=True: torch.nn.Module.train(self, False))

@@ -239,7 +239,9 @@ def test_overwriting_removes_what_exports_write_and_nothing_else(demo: Path, bes
     assert card_of(tmp_path)["streams"].keys() == {"iframe"}
 
 
-@pytest.mark.parametrize("when", ["second stream", "card", "moving"])
+@pytest.mark.parametrize(
+    "when", ["second stream", *(pytest.param(when, marks=pytest.mark.slow) for when in ("card", "moving"))]
+)
 def test_an_export_that_fails_leaves_what_was_there(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:

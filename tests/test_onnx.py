@@ -74,6 +74,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return record(wandering(100, 96, 64, 5, seed=3), tmp_path_factory.mktemp("clip") / "clip.mp4")
 
 
+@pytest.mark.slow  # the export
 def test_the_default_export_holds_fp32_and_int8_and_says_what_both_are_worth(exported: Path) -> None:
     card = json.loads((exported / "card.json").read_text())
     files = {f"{name}{suffix}" for name in STREAMS for suffix in (".onnx", ".int8.onnx")}
@@ -88,6 +89,7 @@ def test_the_default_export_holds_fp32_and_int8_and_says_what_both_are_worth(exp
         assert entry["files"]["onnx"]["relative_difference"] < 1e-4 < entry["files"]["int8"]["relative_difference"]
 
 
+@pytest.mark.slow  # the export
 def test_onnx_says_what_pytorch_says(run: Path, exported: Path, clip: Path) -> None:
     ours, theirs = Predictor(onnx=exported), Predictor([run])
     assert (ours.weights, ours.weights_from, ours.classes) == (theirs.weights, theirs.weights_from, theirs.classes)
@@ -101,6 +103,7 @@ def test_onnx_says_what_pytorch_says(run: Path, exported: Path, clip: Path) -> N
         np.testing.assert_allclose(one.scores["fused"], other.scores["fused"], atol=1e-4)
 
 
+@pytest.mark.slow  # the export
 def test_int8_is_near(exported: Path, clip: Path) -> None:
     exact, near = Predictor(onnx=exported)(clip), Predictor(onnx=exported, precision="int8")(clip)
     for name in STREAMS:
@@ -108,6 +111,7 @@ def test_int8_is_near(exported: Path, clip: Path) -> None:
         assert 0 < difference < 0.5 * float(np.abs(exact.scores[name]).max())
 
 
+@pytest.mark.slow  # the export
 def test_a_clip_scores_the_same_whatever_is_beside_it(exported: Path, clip: Path) -> None:
     alone = list(Predictor(onnx=exported).over_time(clip))
     again = Predictor(onnx=exported)(clip).scores, Predictor(onnx=exported)(clip).scores
@@ -115,6 +119,7 @@ def test_a_clip_scores_the_same_whatever_is_beside_it(exported: Path, clip: Path
     np.testing.assert_array_equal(again[0]["fused"], again[1]["fused"])
 
 
+@pytest.mark.slow  # the export
 def test_settings_that_are_built_in_cannot_change(exported: Path) -> None:
     predictor = Predictor(onnx=exported, overrides=["data.max_frame_pixels=1000000", "train.threads=2"])
     assert predictor.data.max_frame_pixels == 1_000_000
@@ -161,6 +166,7 @@ def damage(folder: Path, what: str) -> str:
     }[what]
 
 
+@pytest.mark.slow  # the export
 @pytest.mark.parametrize(
     "what",
     ["flipped bit", "no network", "no card", "way out", "other precision", "weights", "settings", "no streams"],
@@ -193,6 +199,7 @@ WRONG: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow  # the export
 @pytest.mark.parametrize("where", WRONG)
 def test_a_card_that_was_tampered_with_is_one_line(exported: Path, tmp_path: Path, where: str) -> None:
     folder = Path(shutil.copytree(exported, tmp_path / "copy"))
@@ -211,6 +218,7 @@ def test_a_card_that_was_tampered_with_is_one_line(exported: Path, tmp_path: Pat
         assert str(caught.value).endswith("; export again") and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow  # the export
 @pytest.mark.parametrize("name", ["", "fused", "a/b"])
 def test_names_of_streams_that_mean_something_else_are_refused(exported: Path, tmp_path: Path, name: str) -> None:
     folder = Path(shutil.copytree(exported, tmp_path / "copy"))
@@ -234,6 +242,7 @@ def replace_network(folder: Path, content: bytes) -> None:
     (folder / "card.json").write_text(json.dumps(card))
 
 
+@pytest.mark.slow  # the export
 def test_a_network_that_is_none_is_one_line(exported: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(exported, tmp_path / "copy"))
     replace_network(folder, b"no network")
@@ -245,6 +254,7 @@ def test_a_network_that_is_none_is_one_line(exported: Path, tmp_path: Path) -> N
         Predictor(onnx=folder)
 
 
+@pytest.mark.slow  # the export
 def test_logits_that_are_no_numbers_are_refused(run: Path, exported: Path, clip: Path, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     folder = Path(shutil.copytree(exported, tmp_path / "copy"))
@@ -282,6 +292,7 @@ def test_learned_weights_go_with_exported_weights(run: Path, tmp_path: Path, cap
         Predictor([tmp_path / "second"])
 
 
+@pytest.mark.slow  # the export
 def test_what_is_no_folder_of_an_export(run: Path, exported: Path) -> None:
     for path in (exported / "mv.onnx", exported / "card.json"):
         with pytest.raises(CheckpointError, match=r"is a file; give the folder that coviar export made"):
@@ -294,12 +305,14 @@ def test_what_is_no_folder_of_an_export(run: Path, exported: Path) -> None:
         Predictor([run], precision="int8")
 
 
+@pytest.mark.slow  # the export
 def test_without_onnx_runtime_one_line_says_what_to_install(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(CoviarMocropError, match="pip install onnxruntime"):
         Predictor(onnx=exported)
 
 
+@pytest.mark.slow  # the export
 def test_threads_may_share_a_predictor(exported: Path, clip: Path) -> None:
     predictor = Predictor(onnx=exported)
     expected = predictor(clip).scores["fused"]
@@ -308,6 +321,7 @@ def test_threads_may_share_a_predictor(exported: Path, clip: Path) -> None:
             np.testing.assert_array_equal(prediction.scores["fused"], expected)
 
 
+@pytest.mark.slow  # the export
 def test_one_of_two_sources(run: Path, exported: Path, clip: Path) -> None:
     with pytest.raises(CheckpointError, match="give one of the two"):
         Predictor([run], onnx=exported)
