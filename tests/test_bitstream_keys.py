@@ -165,6 +165,8 @@ def test_the_crop_is_found_in_all_kinds_of_headers(tmp_path: Path, x264: str, un
     for end in range(len(extradata)):
         assert crop_offset(extradata[:end]) in ((0, 0), (6, 3 * unit))
     assert crop_offset(None) == crop_offset(b"") == (0, 0)
+    assert crop_offset(extradata[:5] + b"\xe0" + extradata[6:]) == (0, 0)  # it says that it holds none
+    assert crop_offset(extradata[:8] + b"\x68" + extradata[9:]) == (0, 0)  # another unit
 
 
 @given(st.binary(max_size=60))

@@ -581,6 +581,10 @@ def test_single_files_to_the_canonical_form(spoilt: Path, clip_file: Path, tmp_p
     assert f"{mine}: exists already; choose another target" in refused(bad / "00.mp4", mine)
     assert "is one of the videos to transcode" in refused(mine, out / "many", out, "--overwrite")
     assert mine.read_bytes() == before
+    (out / "same").mkdir()
+    (out / "same/mine.mp4").hardlink_to(mine)  # one file by two names, such as a.MP4 and a.mp4 on some systems
+    assert "is one of the videos to transcode" in refused(mine, out / "same", "--overwrite")
+    assert mine.read_bytes() == before
     assert "many/bad/00.mp4: exists already, as do 8 others" in refused(spoilt, clip_file, out / "many")
     tool("prepare_data", "transcode", bad / "00.mp4", mine, "--overwrite")
     assert mine.read_bytes() != before

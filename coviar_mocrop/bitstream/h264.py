@@ -85,9 +85,10 @@ def crop_offset(extradata: bytes | None) -> tuple[int, int]:
     """
     data = extradata or b""
     if nal_length_size(data):
-        sets = [data[8 : 8 + int.from_bytes(data[6:8], "big")]]
+        units = [data[8 : 8 + int.from_bytes(data[6:8], "big")]] if data[5:] and data[5] & 31 else []
     else:
-        sets = [unit for unit in _units(memoryview(data), 0) if unit[0] & 31 == _SPS]
+        units = list(_units(memoryview(data), 0))
+    sets = [unit for unit in units if unit and unit[0] & 31 == _SPS]
     try:
         return _crop_of(_Bits(_payload(sets[0])))
     except IndexError:  # there is none, or it ends too soon

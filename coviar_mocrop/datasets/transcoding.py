@@ -135,11 +135,18 @@ def _targets(sources: Sequence[Path | str], output: Path) -> dict[Path | str, Pa
 
 def _require_free(target_of: Mapping[Path | str, Path], overwrite: bool) -> None:
     """Check that no source is replaced, and without ``overwrite`` no other file either."""
-    sources = {os.path.realpath(source) for source in target_of if isinstance(source, Path)}
+    # by file, not by name: a.MP4 and a.mp4 are one file on some systems
+    sources = {_file(source) for source in target_of if isinstance(source, Path) and source.exists()}
     existing = [target for target in target_of.values() if os.path.lexists(target)]
     for target in existing:
-        if os.path.realpath(target) in sources:
+        if target.exists() and _file(target) in sources:
             raise DataError(f"{target}: is one of the videos to transcode and would be replaced; choose another folder")
     if existing and not overwrite:
         others = f", as do {len(existing) - 1} others" if len(existing) > 1 else ""
         raise DataError(f"{existing[0]}: exists already{others}; choose another target, or replace it (--overwrite)")
+
+
+def _file(path: Path) -> tuple[int, int]:
+    """What tells a file from others, whatever its name."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
