@@ -24,6 +24,10 @@ class NoMotionVectorsError(VideoError):
     FFmpeg exports none for its codec (HEVC, VP9, AV1, intra-only codecs), or the video has key frames only.
     """
 
+    def advising(self, remedy: str) -> NoMotionVectorsError:
+        """Return the error with another remedy than transcoding the video by hand, such as an option of a command."""
+        return NoMotionVectorsError(f"{str(self).partition('; transcode it')[0]}; {remedy}")
+
 
 class ConfigError(CoviarMocropError):
     """A setting or an argument is unknown, of the wrong type or out of range."""

@@ -272,6 +272,19 @@ def test_predict_one_video(clip: Path, checkpoints: list[Path], tmp_path: Path) 
     assert imread(tmp_path / "p.png").std() > 0.1
 
 
+def test_show_transcodes_first(tmp_path: Path) -> None:
+    """HEVC has no vectors. The box is that of the transcoded copy."""
+    hevc = record(wandering(20, 96, 64, 5, seed=3), tmp_path / "phone.mp4", codec="libx265")
+    failed = run_tool("show_crop", hevc, "--output", tmp_path / "box.png", check=False)
+    assert failed.returncode == 2
+    assert failed.stderr == f"error: {hevc}: the decoder of hevc exports no motion vectors; add --transcode\n"
+    done = run_tool("show_crop", hevc, "--transcode", "--output", tmp_path / "box.png")
+    transcode(hevc, tmp_path / "by_hand.mp4")
+    by_hand = run_tool("show_crop", tmp_path / "by_hand.mp4", "--output", tmp_path / "other.png")
+    assert done.stdout.partition(";")[0] == by_hand.stdout.partition(";")[0]
+    assert imread(tmp_path / "box.png").std() > 0.1
+
+
 def test_transcode_before_predicting(checkpoints: list[Path], tmp_path: Path) -> None:
     """HEVC has no vectors; and what streams learned from a folder of transcodes is said, once."""
     hevc = record(wandering(20, 96, 64, 5, seed=3), tmp_path / "phone.mp4", codec="libx265")

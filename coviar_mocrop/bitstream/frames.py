@@ -235,7 +235,7 @@ class FrameSequence(ABC):
         if moves and self.info.codec not in VECTOR_CODECS:
             raise NoMotionVectorsError(
                 f"{self.path}: the decoder of {self.info.codec} exports no motion vectors; transcode it to "
-                "H.264 first (coviar prepare transcode IN OUT; folder and predict have --transcode)"
+                "H.264 first (coviar prepare transcode IN OUT; folder, show and predict have --transcode)"
             )
         return self._visit(wanted, accumulate)
 

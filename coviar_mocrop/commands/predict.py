@@ -79,7 +79,7 @@ def main(given: argparse.Namespace) -> None:
             with FrameBar(Path(shown).name) as bar:
                 prediction = replace(predictor(path, progress=bar), path=shown)
         except VideoError as problem:
-            error = _with_remedy(problem)
+            error = problem.advising("add --transcode") if isinstance(problem, NoMotionVectorsError) else problem
             if not many:
                 raise error from problem
             print(f"skipped {str(error).replace(name_of(path), shown, 1)}", file=sys.stderr)
@@ -123,13 +123,6 @@ def _damaged(prediction: Prediction) -> str:
 def _unlike(prediction: Prediction, form: Form) -> str:
     trained = f"the streams were trained on transcoded videos ({form})"
     return f"note: {prediction.path}: {trained}; this one is not: add --transcode"
-
-
-def _with_remedy(error: VideoError) -> VideoError:
-    """The error as a user of this tool can act on it."""
-    if isinstance(error, NoMotionVectorsError):
-        return NoMotionVectorsError(f"{str(error).partition('; transcode it')[0]}; add --transcode")
-    return error
 
 
 def _weights_line(predictor: Predictor) -> str:

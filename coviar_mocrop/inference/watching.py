@@ -209,9 +209,9 @@ def _classify(
         if len(moving) > 1:  # one by one, to find the window that cannot be used
             return {number: _classify(classifier, taken, [number])[number] for number in moving}
         if isinstance(error, NoMotionVectorsError):
-            error = NoMotionVectorsError(
-                f"{str(error).partition('; transcode')[0]}; add --transcode, have the camera send H.264, or use "
-                "the I-frame stream alone with --set setting=baseline"
+            error = error.advising(
+                "add --transcode, have the camera send H.264, or use the I-frame stream alone with --set "
+                "setting=baseline"
             )
         taken[moving[0]][0].fail(error)
         return {moving[0]: None}
