@@ -586,6 +586,16 @@ def test_single_files_to_the_canonical_form(spoilt: Path, clip_file: Path, tmp_p
     assert "is one of the videos to transcode" in refused(mine, out / "same", "--overwrite")
     assert mine.read_bytes() == before
     assert "many/bad/00.mp4: exists already, as do 8 others" in refused(spoilt, clip_file, out / "many")
+    kept, missing = out / "many/bad/00.mp4", out / "many/good/01.mp4"  # as after an interruption
+    state, content = kept.stat().st_mtime_ns, missing.read_bytes()
+    missing.unlink()
+    again = run_tool(
+        *("prepare_data", "transcode", spoilt, clip_file, out / "many"), "--resume", "--codec", "mpeg4", check=False
+    )
+    assert (again.returncode, again.stdout, again.stderr.count("skipped ")) == (1, done.stdout, 3)
+    assert (kept.stat().st_mtime_ns, missing.read_bytes()) == (state, content)
+    tool("prepare_data", "transcode", bad / "00.mp4", mine, "--resume")
+    assert mine.read_bytes() == before
     tool("prepare_data", "transcode", bad / "00.mp4", mine, "--overwrite")
     assert mine.read_bytes() != before
     assert "names one video for several" in refused(bad / "00.mp4", bad / "01.mp4", out / "two.mp4")

@@ -19,6 +19,7 @@ EXAMPLES = """\
   coviar prepare transcode phone.mov phone.mp4
   coviar prepare transcode a.webm b.mkv more/ transcoded/
   coviar prepare transcode phone.mov phone.mp4 --codec mpeg4 --size keep
+  coviar prepare transcode videos/ transcoded/ --resume
   coviar prepare transcode /shared/videos /shared/transcoded --ray auto
 """
 
@@ -34,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         help="file to write; for several videos, or without a suffix, a folder",
     )
-    add_overwrite(parser, "existing files")
+    again = parser.add_mutually_exclusive_group()
+    add_overwrite(again, "existing files")
+    again.add_argument("--resume", action="store_true", help="keep existing files, transcode the other videos")
     add_form(parser, codec="h264")
     add_workers(parser)
     add_ray(parser)
@@ -53,6 +56,7 @@ def main(given: argparse.Namespace) -> None:
         size=given.size,
         handling=Handling(workers=given.workers, ray=given.ray),
         overwrite=given.overwrite,
+        resume=given.resume,
     )
     for source, target in written.items():
         print(f"{name_of(source)} -> {target}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from coviar_mocrop.datasets.handling import Handling, for_each
 from coviar_mocrop.datasets.videos import VIDEO_SUFFIXES, videos_below
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.failed import write_failed
+from coviar_mocrop.messages import counted
 
 _CONTAINERS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".m4v", ".h264"})
 """Suffixes of containers that can hold the canonical codecs."""
+
+_log = logging.getLogger(__name__)
 
 
 def find_videos(paths: Sequence[str | os.PathLike[str]]) -> list[Path | str]:
@@ -49,6 +53,7 @@ def transcode_files(
     size: tuple[int, int] | None = CANONICAL_SIZE,
     handling: Handling | None = None,
     overwrite: bool = False,
+    resume: bool = False,
 ) -> tuple[dict[Path | str, Path], dict[str, str]]:
     """Transcode videos of any codec; see :func:`~coviar_mocrop.bitstream.transcode`.
 
@@ -60,20 +65,31 @@ def transcode_files(
         size: (width, height), pixels; None: each video keeps its size.
         handling: workers, Ray and progress.
         overwrite: whether existing files may be replaced. A source never is.
+        resume: whether existing files are kept, and only the other videos transcoded, to go on after an interruption.
 
     Returns:
-        The targets of the videos that were written, by source; and the reasons why others failed, by source. If
+        The targets of the videos that were written or kept, by source; and the reasons why others failed, by source. If
         ``output`` is a folder, the reasons are also written to ``failed.csv`` in it.
 
     Raises:
         DataError: two videos would become the same file, a video would replace one of the sources, or another file
-            without ``overwrite``; ``output`` is a file but there are several videos, its suffix is not supported, a
-            folder holds no video, or the only source does not exist.
+            exists without ``overwrite`` or ``resume``; ``output`` is a file but there are several videos, its suffix is
+            not supported, a folder holds no video, or the only source does not exist.
     """
     target_of = _targets([_as_source(source) for source in sources], Path(output))
-    _require_free(target_of, overwrite)
+    existing = _existing(target_of)
+    if existing and not (overwrite or resume):
+        others = f", as do {len(existing) - 1} others" if len(existing) > 1 else ""
+        raise DataError(
+            f"{existing[0]}: exists already{others}; choose another target, replace what is there (--overwrite), or "
+            "keep it and transcode the rest (--resume)"
+        )
     jobs = [_Job(source, target) for source, target in target_of.items()]
-    reasons = for_each(_Transcode(codec, size), jobs, "transcoding", handling or Handling())
+    kept = set(existing) if resume else set()
+    todo = [job for job in jobs if job.target not in kept]
+    if kept:
+        _log.info("%s: %s kept", output, counted(len(kept), "video"))
+    reasons = for_each(_Transcode(codec, size), todo, "transcoding", handling or Handling())
     failed = {name_of(job.source): reasons[job] for job in jobs if job in reasons}
     if list(target_of.values()) != [Path(output)]:
         write_failed(output, failed)
@@ -133,17 +149,15 @@ def _targets(sources: Sequence[Path | str], output: Path) -> dict[Path | str, Pa
     return target_of
 
 
-def _require_free(target_of: Mapping[Path | str, Path], overwrite: bool) -> None:
-    """Check that no source is replaced, and without ``overwrite`` no other file either."""
+def _existing(target_of: Mapping[Path | str, Path]) -> list[Path]:
+    """The targets that exist; checks that none of them is a source."""
     # by file, not by name: a.MP4 and a.mp4 are one file on some systems
     sources = {_file(source) for source in target_of if isinstance(source, Path) and source.exists()}
     existing = [target for target in target_of.values() if os.path.lexists(target)]
     for target in existing:
         if target.exists() and _file(target) in sources:
             raise DataError(f"{target}: is one of the videos to transcode and would be replaced; choose another folder")
-    if existing and not overwrite:
-        others = f", as do {len(existing) - 1} others" if len(existing) > 1 else ""
-        raise DataError(f"{existing[0]}: exists already{others}; choose another target, or replace it (--overwrite)")
+    return existing
 
 
 def _file(path: Path) -> tuple[int, int]:
