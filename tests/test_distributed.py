@@ -206,6 +206,9 @@ def test_every_clip_belongs_to_one_process_once(world: int) -> None:
                 list(TrainingSampler(size, 6, seed=3, parts=parts, rank=rank, world=world)) for rank in range(world)
             ]
             whole = list(TrainingSampler(size, 6, seed=3))
+            sizes = sorted(map(len, whole))
+            assert (len(sizes), sum(sizes)) == (-(-size // 6), size)
+            assert sizes[-1] <= min(6, sizes[0] + 1)  # no step at the end that has fewer clips than processes
             assert {len(batches) for batches in mine} == {parts * len(whole)}
             for step, keys in enumerate(whole):
                 shared = [k for batches in mine for b in batches[step * parts : (step + 1) * parts] for k in b]

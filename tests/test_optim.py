@@ -38,10 +38,14 @@ def test_the_motion_module_learns_as_fast_as_the_classifier() -> None:
     assert rate[id(network.get_parameter("backbone.layer1.0.conv1.weight"))] == 0.01
 
 
-def test_no_kind_of_normalisation_decays() -> None:
-    kinds = [torch.nn.BatchNorm2d(4), torch.nn.LayerNorm(4), torch.nn.GroupNorm(2, 4)]
-    for group in parameter_groups(torch.nn.Sequential(*kinds), TrainConfig(weight_decay=0.1)):
-        assert group["weight_decay"] == 0
+def test_only_matrices_and_kernels_decay() -> None:
+    """Whatever a vector is called: an attention's in_proj_bias is a bias too."""
+    kinds = [torch.nn.BatchNorm2d(4), torch.nn.RMSNorm(4), torch.nn.GroupNorm(2, 4), torch.nn.MultiheadAttention(4, 2)]
+    network = torch.nn.Sequential(*kinds)
+    groups = parameter_groups(network, TrainConfig(weight_decay=0.1))
+    decays = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
+    found = {name for name, parameter in network.named_parameters() if decays[id(parameter)]}
+    assert found == {"3.in_proj_weight", "3.out_proj.weight"}
 
 
 @pytest.mark.parametrize(

@@ -571,10 +571,10 @@ def test_a_read_only_output_is_one_error(demo: Path, tmp_path: Path) -> None:
 
 
 def test_fewer_clips_than_micro_batches_are_refused(demo: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"8 clips cannot be shared.*9 micro-batches"):
-        train(small_config(demo, tmp_path, train={"accumulate": 9}))
-    with pytest.raises(ConfigError, match=r"train.batch_size is 4.*at least 5"):
-        train(small_config(demo, tmp_path, train={"accumulate": 5}))
+    with pytest.raises(ConfigError, match=r"batch_size 16, 8 clips make steps of 8, fewer than the 9 micro-batches"):
+        train(small_config(demo, tmp_path, train={"batch_size": 16, "accumulate": 9}))
+    with pytest.raises(ConfigError, match=r"batch_size 5, 8 clips make steps of 4, fewer than the 5 micro-batches"):
+        train(small_config(demo, tmp_path, train={"batch_size": 5, "accumulate": 5}))
 
 
 def test_batch_statistics_over_processes_need_gpus() -> None:

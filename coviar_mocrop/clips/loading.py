@@ -92,9 +92,9 @@ def open_clips(
 class TrainingSampler(Sampler[list[Key]]):
     """Draws the clips of one process for each training step, in one or more micro-batches.
 
-    The clips of an epoch are shuffled by seed and epoch. Step k takes ``batch_size`` clips from k * batch_size on, and
-    distributes them in turn over micro-batches and processes. So the clips of a step do not depend on the number of
-    processes.
+    The clips of an epoch are shuffled by seed and epoch, and divided into as few steps of at most ``batch_size`` clips
+    as possible, whose sizes differ by one at most. The clips of a step are distributed in turn over micro-batches and
+    processes. So they do not depend on the number of processes.
 
     Attributes:
         epoch: epoch, from 0. Set it before each pass.
@@ -109,7 +109,7 @@ class TrainingSampler(Sampler[list[Key]]):
 
         Args:
             size: number of clips in the list.
-            batch_size: number of clips per step, summed over all processes and micro-batches.
+            batch_size: largest number of clips per step, summed over all processes and micro-batches.
             seed: random seed of the order.
             parts: number of micro-batches per step.
             rank: number of this process, from 0.
@@ -130,11 +130,10 @@ class TrainingSampler(Sampler[list[Key]]):
         return (self.steps - self.first_step) * self.parts
 
     def __iter__(self) -> Iterator[list[Key]]:
-        """Yield ``parts`` micro-batches for each step. In the last step of an epoch, some may be empty."""
+        """Yield ``parts`` micro-batches for each step. Some are empty if a step has fewer clips."""
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
         epoch, hands = self.epoch, self.parts * self.world
-        for step in range(self.first_step, self.steps):
-            clips = order[step * self.batch_size : (step + 1) * self.batch_size]
+        for clips in np.array_split(order, self.steps)[self.first_step :]:
             for part in range(self.parts):
                 yield [(epoch, int(index), self.streams) for index in clips[part * self.world + self.rank :: hands]]
 
@@ -271,21 +270,11 @@ def create_training_loader(
         The loader and its sampler. Set the sampler's ``epoch`` before each pass.
 
     Raises:
-        ConfigError: the list or a step has fewer clips than there are micro-batches over all processes.
+        ConfigError: a step has fewer clips than there are micro-batches over all processes.
         CoviarMocropError: see :func:`open_clips`.
     """
     dataset, skipped = open_clips(streams, videos, group, training=True)
     train, parts = streams[0].config.train, group.world * streams[0].config.train.accumulate
-    if len(dataset) < parts:
-        raise ConfigError(
-            f"{len(dataset)} clips cannot be shared by {group.world} processes in {train.accumulate} micro-batches; "
-            "start fewer processes, or lower train.accumulate"
-        )
-    if train.batch_size < parts:
-        raise ConfigError(
-            f"train.batch_size is {train.batch_size} over all {group.world} processes and {train.accumulate} "
-            f"micro-batches; raise it to at least {parts}"
-        )
     sampler = TrainingSampler(
         *(len(dataset), train.batch_size),
         seed=dataset.seed,
@@ -293,6 +282,12 @@ def create_training_loader(
         rank=group.rank,
         world=group.world,
     )
+    if (smallest := len(dataset) // sampler.steps) < parts:
+        raise ConfigError(
+            f"with train.batch_size {train.batch_size}, {len(dataset)} clips make steps of {smallest}, fewer than the "
+            f"{parts} micro-batches of all processes; start fewer processes, lower train.accumulate, or raise "
+            "train.batch_size"
+        )
     return ClipLoader(dataset, skipped, sampler, streams[0].config, streams[0].device), sampler
 
 

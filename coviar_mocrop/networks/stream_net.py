@@ -85,9 +85,10 @@ class StreamNet(nn.Module):
         """Compute clip logits [N, classes], averaged over frames, of clips [N, T, C, H, W].
 
         Clips with several views (test crops) are [N, views, T, C, H, W]. Views are averaged too, and their frames do
-        not interact.
+        not interact. The average is at least float32, also of outputs in half precision.
         """
-        return self.frame_outputs(clips).flatten(1, 2).mean(dim=1)
+        outputs = self.frame_outputs(clips).flatten(1, 2)
+        return outputs.to(torch.promote_types(outputs.dtype, torch.float32)).mean(dim=1)
 
     def frame_outputs(self, clips: Tensor) -> Tensor:
         """Compute the backbone's output for each frame, [N, views, T, classes]; for the input see :meth:`forward`."""

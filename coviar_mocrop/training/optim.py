@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from coviar_mocrop.training.config import TrainConfig
 
 
 def parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Group parameters by learning rate and weight decay, as CoViAR's training code does.
+    """Group parameters by learning rate, as CoViAR's training code does, and by weight decay.
 
-    Biases and normalisation layers get no weight decay. Frozen parameters are left out.
+    Parameters of one dimension (biases, scales of normalisation layers) get no weight decay. Frozen ones are left out.
 
     Args:
         network: may name its last layer in ``classifier_name`` and its first layers in ``stem_names`` (names of
@@ -28,11 +29,6 @@ def parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, 
     factors = config.rate_factors
     classifier = (f"{getattr(network, 'classifier_name', '')}.", "motion_squeeze.")  # never pretrained
     stem = tuple(f"{name}." for name in getattr(network, "stem_names", ()))
-    norm_weights = {
-        f"{name}.weight"
-        for name, module in network.named_modules()
-        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm))
-    }
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     parts: dict[float, dict[str, None]] = {}  # which parts have a factor
     for name, parameter in network.named_parameters():
@@ -46,7 +42,7 @@ def parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, 
             part = "rest"
         factor = getattr(factors, part)
         parts.setdefault(factor, {})[part] = None
-        decays = not (name.endswith(".bias") or name in norm_weights)
+        decays = parameter.ndim > 1
         groups.setdefault((factor, decays), []).append(parameter)
     return [
         {
@@ -80,6 +76,8 @@ def create_schedule(
         config: schedule, epochs, steps and warm-up.
         steps_per_epoch: number of optimizer steps per epoch.
     """
+    # if no clip of the first step can be read, the schedule steps before the optimizer does
+    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
     total, warmup = config.epochs * steps_per_epoch, config.warmup_epochs * steps_per_epoch
     main: torch.optim.lr_scheduler.LRScheduler
     if config.schedule == "step":

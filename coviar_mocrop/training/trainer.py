@@ -154,6 +154,7 @@ def _train_epoch(run: Run, trainers: Sequence[Trainer], stop: StopRequest) -> No
             name = trainer.stream.name
             if synced.clips[name]:
                 train_step(trainer, synced.batches[name], synced.clips[name], run.group)
+            trainer.scheduler.step()  # also if no clip of the step could be read: the schedule counts steps
             trainer.state.step = step + 1
         run.unsaved = True
         seconds, mark = time.monotonic() - mark, time.monotonic()
@@ -200,7 +201,6 @@ def train_step(trainer: Trainer, batches: Sequence[StreamBatch], clips: int, gro
         torch.nn.utils.clip_grad_norm_(stream.network.parameters(), train.grad_clip)
     trainer.scaler.step(trainer.optimizer)
     trainer.scaler.update()
-    trainer.scheduler.step()
 
 
 def finish_epoch(run: Run, trainers: Sequence[Trainer], scores: Mapping[str, Scores] | None = None) -> None:
