@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,9 @@ from coviar_mocrop.checkpoint import save_checkpoint
 from coviar_mocrop.clips.reader import read_streams
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.time_windows import TimeWindow, WindowCutter
+from coviar_mocrop.commands.dataset_options import whole_number
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.videos import videos_below
+from coviar_mocrop.datasets.videos import videos_by_folder
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.inference.export import export_run
 from coviar_mocrop.inference.predictor import Predictor
@@ -55,6 +56,8 @@ RATE, PERIOD, LENGTH = 25, 8, 32
 """Frames per second; seconds from one motion to the next; seconds of the picture that is repeated."""
 NOISE = 2.5
 """Standard deviation of the sensor noise, grey levels."""
+DAMAGED = 1e-3
+"""Share of the packets that are damaged in a day, wherever they lie in their GOP."""
 GATES = (0.002, 0.005, 0.01, 0.02, 0.05)
 STREAMS = ("iframe", "mv", "residual")
 
@@ -62,7 +65,13 @@ STREAMS = ("iframe", "mv", "residual")
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the options of ``benchmark.py watch``."""
     add = command.add_argument
-    add("--repeats", type=int, default=5, metavar="N", help="passes of each way; the median counts (%(default)s)")
+    add(
+        "--repeats",
+        type=whole_number(1, 1000),
+        default=5,
+        metavar="N",
+        help="passes of each way; the median counts (%(default)s)",
+    )
     add(
         "--minutes",
         type=float,
@@ -73,12 +82,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     add(
         "--day",
-        type=int,
+        type=whole_number(0, 1_000_000_000),
         default=0,
         metavar="FRAMES",
         help="also send FRAMES small frames, some damaged, through a pipe",
     )
-    add("--footage", metavar="DIR", help="also measure what the gate misses, on clips in a folder for each class")
+    add(
+        "--footage",
+        type=Path,
+        metavar="DIR",
+        help="also measure what the gate misses, on clips in a folder for each class",
+    )
     add("--size", default="1280x720", metavar="WxH", help="size of the camera picture (%(default)s)")
 
 
@@ -87,6 +101,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     width, _, height = given.size.partition("x")
     if not (width.isdecimal() and height.isdecimal()):
         raise ConfigError(f"--size {given.size}: expected WIDTHxHEIGHT, such as 1280x720")
+    classes = videos_by_folder(given.footage) if given.footage else {}
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         clip = make_camera(Path(folder, "camera.ts"), int(width), int(height))
@@ -100,7 +115,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             "latency of {windows} windows, s: median {median:.3f}, longest {longest:.3f}\n".format(**found["latency"])
         )
         if given.footage:
-            found["gate"] = measure_gate(Path(given.footage), Path(folder))
+            found["gate"] = measure_gate(given.footage, classes, Path(folder))
             print(_gate_table(found["gate"]), end="\n\n")
         if given.minutes:
             found["memory"] = measure_memory(clip, checkpoints, given.minutes)
@@ -330,12 +345,12 @@ def _with_opencv(clip: Path, networks: TorchBackend) -> int:
 # -- the gate --------------------------------------------------------------------------------------------
 
 
-def measure_gate(footage: Path, folder: Path) -> dict[str, list[float]]:
+def measure_gate(footage: Path, classes: Mapping[str, Sequence[str]], folder: Path) -> dict[str, list[float]]:
     """The level of motion in clips by class, and in pictures of every tenth clip that stand still but for noise."""
     found: dict[str, list[float]] = {}
-    for group in sorted(path for path in footage.iterdir() if path.is_dir()):
-        videos = videos_below(group)
-        found[group.name] = [max(_levels(path)) for path in tqdm(videos, desc=group.name, unit="clip", leave=False)]
+    for name, paths in classes.items():
+        videos = [footage / path for path in paths]
+        found[name] = [max(_levels(path)) for path in tqdm(videos, desc=name, unit="clip", leave=False)]
         still = found.setdefault("nothing moves, only noise", [])
         for path in tqdm(videos[::10], desc="still pictures", unit="clip", leave=False):
             with open_video(path) as video:
@@ -451,19 +466,12 @@ def measure_day(folder: Path, frames: int) -> dict[str, Any]:
     export_run(make_checkpoints(small, 32), small, ["onnx"])
     predictor = Predictor(onnx=small)
     loops = -(-frames // (LENGTH * RATE))
-    generator = np.random.default_rng(0)
     pipe = folder / "day"
     os.mkfifo(pipe)
 
     def deliver() -> None:
         with open(pipe, "wb") as out:
-            for number, data in enumerate(packets(clip, loops)):
-                if number > RATE and number % 1000 == 999 and data:  # once in 40 s
-                    broken = bytearray(data)
-                    for at in generator.integers(0, len(broken), max(len(broken) // 50, 1)):
-                        broken[at] ^= 0xFF
-                    data = bytes(broken)
-                out.write(data)
+            out.writelines(damaged(packets(clip, loops)))
 
     threading.Thread(target=deliver, daemon=True).start()
     counts = dict.fromkeys(("windows", "frames", "idle", "with damage", "with missing frames"), 0)
@@ -485,6 +493,19 @@ def measure_day(folder: Path, frames: int) -> dict[str, Any]:
         "seconds": round(time.monotonic() - start, 1),
         "resident MB, every 1000 windows": [round(value) for value in resident[:: max(len(resident) // 10, 1)]],
     }
+
+
+def damaged(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Packets, of which a share ``DAMAGED`` has 2% of its bytes changed, but none in the first second."""
+    generator = np.random.default_rng(0)
+    for number, data in enumerate(pieces):
+        if generator.random() >= DAMAGED or number <= RATE or not data:
+            yield data
+            continue
+        broken = bytearray(data)
+        for at in generator.integers(0, len(broken), max(len(broken) // 50, 1)):
+            broken[at] ^= 0xFF
+        yield bytes(broken)
 
 
 def _resident(process: int) -> float:

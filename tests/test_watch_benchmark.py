@@ -54,6 +54,14 @@ def test_what_is_measured(camera: Path, tmp_path: Path) -> None:
     assert "bare decoding" in watch._reading_table(found) and "OpenCV" in watch._camera_table(seconds)
 
 
+def test_damage_strikes_all_frames_of_a_gop() -> None:
+    whole = bytes(300)
+    hits = [number for number, data in enumerate(watch.damaged(iter([whole] * 100_000))) if data != whole]
+    assert len(hits) == pytest.approx(100, abs=30) and min(hits) > watch.RATE
+    assert len({number % (2 * watch.RATE) for number in hits}) > 30
+    assert list(watch.damaged(iter([whole] * 2000))) == list(watch.damaged(iter([whole] * 2000)))
+
+
 def test_memory_and_a_day(camera: Path, tmp_path: Path) -> None:
     rows = watch.measure_memory(camera, watch.make_checkpoints(tmp_path, 32), [0.5])
     assert [(row["source"], row["networks"][:4]) for row in rows] == [
@@ -64,6 +72,6 @@ def test_memory_and_a_day(camera: Path, tmp_path: Path) -> None:
     ]
     assert all(row["windows"] == 31 and row["MB peak"] > 100 for row in rows)
     (tmp_path / "day").mkdir()
-    found = watch.measure_day(tmp_path / "day", 4000)
-    assert found["frames"] == 4000 and found["with damage"] > 0
-    assert found["windows"] == pytest.approx(159, abs=3)
+    found = watch.measure_day(tmp_path / "day", 8000)
+    assert found["frames"] == 8000 and found["with damage"] > 0
+    assert found["windows"] == pytest.approx(319, abs=3)
