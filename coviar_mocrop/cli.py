@@ -8,14 +8,15 @@ import logging
 import os
 import sys
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from coviar_mocrop.errors import ConfigError, CoviarMocropError, DataError, Interrupted, ScoreError
+from coviar_mocrop.errors import CoviarMocropError, DataError, Interrupted, ScoreError
 from coviar_mocrop.interrupt import ended_by_signals
 from coviar_mocrop.messages import first_line, pip_install
+from coviar_mocrop.torchrun import is_main_process
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -128,11 +129,6 @@ class FrameBar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def is_main_process() -> bool:
-    """Whether this is the main process, which prints: the first of those that torchrun starts, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def parser(description: str, examples: str = "", program: str | None = None) -> argparse.ArgumentParser:
@@ -287,15 +283,3 @@ def output_paths(
 def _file_stem(source: str) -> str:
     path = urllib.parse.urlsplit(source).path if "://" in source else source
     return Path(path).stem or "video"
-
-
-def torchrun_share(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """Return the rank of this process, from 0, and the number of processes, as set by torchrun; (0, 1) without it.
-
-    Raises:
-        ConfigError: the environment variables are invalid.
-    """
-    rank, world = environment.get("RANK", "0"), environment.get("WORLD_SIZE", "1")
-    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        raise ConfigError(f"RANK={rank} and WORLD_SIZE={world} are invalid; start the processes with torchrun")
-    return int(rank), int(world)

@@ -25,6 +25,7 @@ from torch import nn
 
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.messages import first_line
+from coviar_mocrop.torchrun import torchrun_share
 from coviar_mocrop.training.config import TrainConfig
 
 _PACKAGES = ("coviar_mocrop", "torch", "torchvision", "av", "numpy", "motion-vector-extractor", "open_clip_torch")
@@ -221,9 +222,9 @@ def process_group() -> Iterator[Group]:
     """Connect to the other processes that torchrun started. Without torchrun, yield a group of one process.
 
     Raises:
-        ConfigError: torchrun's environment variables are incomplete, or the other processes cannot be reached.
+        ConfigError: torchrun's environment variables are invalid or incomplete, or other processes cannot be reached.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) <= 1 or dist.is_initialized():
+    if torchrun_share()[1] == 1 or dist.is_initialized():
         yield _current()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -163,6 +163,16 @@ def test_features_of_a_motion_network_over_time_are_kept_apart(demo: Path, tmp_p
     assert made_by[0] != made_by[1]
 
 
+def test_features_of_other_frames_are_kept_apart(demo: Path, tmp_path: Path) -> None:
+    made_by = []
+    for stride in (None, 2):
+        config = clip_config(demo, tmp_path, None, clip={"parts": "motion"}, input={"segments": 3, "stride": stride})
+        torch.manual_seed(0)
+        made_by.append(CLIPStream(config, list("abcd"), weights=False).made_by("motion"))
+    assert made_by[0]["network"] == made_by[1]["network"]
+    assert made_by[0] != made_by[1]
+
+
 def test_the_time_of_a_clip_is_the_mean_cached_or_not(
     demo: Path, motion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

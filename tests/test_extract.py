@@ -17,7 +17,6 @@ import yaml
 from demo import demo_settings
 
 from coviar_mocrop.bitstream import open_video
-from coviar_mocrop.cli import torchrun_share
 from coviar_mocrop.clips.boxes import boxes_of_list, extract_boxes
 from coviar_mocrop.clips.cache import open_box_cache
 from coviar_mocrop.clips.store import FileStore
@@ -26,6 +25,8 @@ from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.datasets.lists import read_classes, read_list
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
+from coviar_mocrop.runtime import process_group
+from coviar_mocrop.torchrun import torchrun_share
 
 ROOT = Path(__file__).parents[1]
 TOOL = str(ROOT / "tools/extract_boxes.py")
@@ -183,6 +184,10 @@ def test_senseless_surroundings_are_refused(
     for rank, world in (("3", "3"), ("x", "2"), ("0", "0"), ("-1", "2")):
         with pytest.raises(ConfigError, match="start the processes with torchrun"):
             torchrun_share({"RANK": rank, "WORLD_SIZE": world})
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "abc")
+        with pytest.raises(ConfigError, match="start the processes with torchrun"), process_group():
+            pass
     with pytest.raises(ConfigError, match="none is set; name a video list"):
         extract_boxes(Config.model_validate(settings(demo, tmp_path, train_list=None, val_list=None, test_list=None)))
     (tmp_path / "list.txt").write_text("../x.mp4 nothing 0\n")

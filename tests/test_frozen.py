@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -411,6 +412,26 @@ def test_a_dry_run_tells_of_features(clips: Path, settings: Path, tmp_path: Path
     said = tool("train_stream", "--config", settings, "--output", tmp_path / "run", *mixed)
     assert "features 8 x" in said and "8 clips, 2 steps an epoch," in said and said.count("nothing written") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_join_once_for_all_streams(settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second group of the same processes may meet the closed connections of the first."""
+    events: list[str] = []
+
+    @contextmanager
+    def joined() -> Iterator[None]:
+        events.append("join")
+        yield
+        events.append("leave")
+
+    def done(name: str) -> Callable[..., dict[str, Path]]:
+        return lambda configs, **options: events.append(name) or dict.fromkeys(configs, tmp_path)  # type: ignore[func-returns-value]
+
+    for name in ("fit", "train"):
+        monkeypatch.setattr(fitting, name, done(name))
+    monkeypatch.setattr(fitting, "process_group", joined)
+    fitting.train_streams(load_configs(settings, overrides=["streams.mv.model.freeze=false"], output=str(tmp_path)))
+    assert events == ["join", "fit", "train", "leave"]
 
 
 @pytest.mark.slow

@@ -160,7 +160,8 @@ def test_tensorboard_shows_the_box_that_sparse_settings_find(
         assert estimate_box(video.get_motion_vectors_at(), (64, 96), sparse) != box
     values = {"stream": "mv", "data": {"root": str(clip.parent), "classes": "none"}, "mocrop": sparse}
     config = Config.model_validate(values)
-    videos = VideoList(clips=(Clip("missing.mp4", "run", 0), Clip(clip.name, "run", 0)), classes=CLASSES)
+    names = ("missing.mp4", "../outside.mp4", clip.name)
+    videos = VideoList(clips=tuple(Clip(name, "run", 0) for name in names), classes=CLASSES)
     used: list[MoCropSettings | None] = []
 
     def inspect(video: Video, settings: MoCropSettings | None = None) -> ClipView:

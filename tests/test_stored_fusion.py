@@ -187,6 +187,13 @@ def test_without_a_list_to_learn_on_the_weights_are_coviars(
     assert says in tool(*command, "--tune", ok=not an_error)
 
 
+def test_weights_are_learned_without_a_test_list(demo: Path, tmp_path: Path) -> None:
+    run = write_run(demo, tmp_path / "run", ("iframe", "mv"), test_list=None)
+    said = tool("fuse", "--checkpoints", run, "--output", tmp_path / "out", "--tune")
+    assert "held out, 8 clips: top-1" in said and "there is no test list (data.test_list)" in said
+    assert (run / "fusion.json").exists()
+
+
 def test_runs_that_do_not_share_a_folder_keep_nothing(demo: Path, tmp_path: Path) -> None:
     for name in ("iframe", "mv"):
         write_run(demo, tmp_path / f"of_{name}", (name,))

@@ -185,7 +185,8 @@ def test_resuming_with_other_settings_is_refused(demo: Path, trained: Path, tmp_
         train(small_config(demo, trained.parent, data={"anchor_every": 6}), resume=True)
     lines = (demo / "lists/train_split1.txt").read_text().splitlines()
     (tmp_path / "same.txt").write_text("\n".join(lines))
-    train(small_config(demo, trained.parent, data={"train_list": str(tmp_path / "same.txt")}), resume=True)
+    free = {"train_list": str(tmp_path / "same.txt"), "on_error": "skip"}  # what an unreadable clip's error advises
+    train(small_config(demo, trained.parent, data=free), resume=True)
     (tmp_path / "other.txt").write_text("\n".join([*lines[1:], lines[0]]))
     with pytest.raises(CheckpointError, match=r"data\.train_list names other clips or labels"):
         train(small_config(demo, trained.parent, data={"train_list": str(tmp_path / "other.txt")}), resume=True)
@@ -562,6 +563,55 @@ def test_no_clip_left_is_an_error(demo: Path, tmp_path: Path, setting: str) -> N
     data = {"train_list": list_of_one(demo, tmp_path / "l.txt"), "on_error": "skip"}
     with pytest.raises(DataError, match="none of"):
         train(small_config(demo, tmp_path / setting, setting=setting, data=data))
+
+
+def test_the_schedule_counts_steps_without_a_usable_clip(demo: Path, tmp_path: Path) -> None:
+    """Otherwise the learning rate would fall later than the settings say."""
+    lines = (demo / "lists/train_split1.txt").read_text().splitlines()
+    (tmp_path / "l.txt").write_text("\n".join([*lines, f"missing.mp4 {lines[0].split()[1]} 0"]))
+    data = {"train_list": str(tmp_path / "l.txt"), "on_error": "skip"}
+    train(small_config(demo, tmp_path / "run", data=data, input={"segments": 2}, train={"epochs": 1, "batch_size": 1}))
+    content = load_checkpoint(tmp_path / "run/last.pt")
+    assert (len(lines), content["schedule"]["last_epoch"]) == (8, 9)
+
+
+def test_a_run_goes_on_in_another_precision(demo: Path, trained: Path) -> None:
+    """fp16 needs a scaler, whose state other precisions do not have."""
+    run = setup.prepare({"mv": small_config(demo, trained.parent)}, ALONE)
+    run.trainers[0].scaler = torch.amp.GradScaler("cpu")
+    load_state(run.trainers[0])
+    assert run.trainers[0].scaler.get_scale() == 65536
+
+
+def test_motion_squeeze_needs_two_frames_in_validation_too(demo: Path, tmp_path: Path) -> None:
+    config = small_config(
+        demo,
+        tmp_path,
+        stream="iframe",
+        input={"segments": 2, "test_segments": 2, "val_segments": 1},
+        model={"backbone": "resnet18", "motion_squeeze": True},
+    )
+    with pytest.raises(ConfigError, match=r"input\.val_segments to 2 or more"):
+        create_stream(config, list("ab"), weights=False)
+
+
+def test_logits_of_frames_are_averaged_in_float32() -> None:
+    """Averages in bfloat16 have so few bits that classes tie."""
+    network = create_network(2, 5, ModelConfig(backbone="resnet18")).eval()
+    clips = torch.randn(2, 1, 3, 2, 32, 32)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        logits, frames = network(clips), network.frame_outputs(clips)
+    assert (frames.dtype, logits.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(logits, frames.float().mean(dim=(1, 2)))
+
+
+def test_skipped_clips_of_all_processes_are_counted(trained: Path) -> None:
+    class Two(Group):
+        def gather(self, value: Any) -> list[Any]:
+            return [value, {"theirs.mp4": "is damaged"}] if isinstance(value, dict) else [value]
+
+    scored = score_streams([load_stream(trained)], "val", group=Two())["mv"]
+    assert (len(scored.names), scored.settings["skipped"]) == (8, 1)
 
 
 def test_a_read_only_output_is_one_error(demo: Path, tmp_path: Path) -> None:

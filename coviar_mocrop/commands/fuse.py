@@ -19,9 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coviar_mocrop.cli import add_set_argument, is_main_process, parse_pairs, parse_weights
+from coviar_mocrop.cli import add_set_argument, parse_pairs, parse_weights
 from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.files import require_writable
+from coviar_mocrop.torchrun import is_main_process
 
 if TYPE_CHECKING:
     from coviar_mocrop.fusion_weights import LearnedFusion, Scale

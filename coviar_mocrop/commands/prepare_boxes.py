@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from coviar_mocrop.cli import add_config_argument, add_part_argument, add_set_argument, torchrun_share
+from coviar_mocrop.cli import add_config_argument, add_part_argument, add_set_argument
 from coviar_mocrop.commands.dataset_options import add_ray
 from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.failed import shown
 from coviar_mocrop.files import require_writable
+from coviar_mocrop.torchrun import torchrun_share
 
 EXAMPLES = """\
   coviar prepare boxes --config ucf101 --set data.workers=8

@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coviar_mocrop.cli import add_config_argument, add_part_argument, add_set_argument, torchrun_share
+from coviar_mocrop.cli import add_config_argument, add_part_argument, add_set_argument
 from coviar_mocrop.commands.dataset_options import add_ray
 from coviar_mocrop.errors import ConfigError, DataError
 from coviar_mocrop.failed import write_failed
 from coviar_mocrop.files import require_writable
+from coviar_mocrop.torchrun import torchrun_share
 
 if TYPE_CHECKING:
     from coviar_mocrop.clips.lists import Part

@@ -13,8 +13,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from coviar_mocrop.cli import add_config_argument, add_set_argument, is_main_process
+from coviar_mocrop.cli import add_config_argument, add_set_argument
 from coviar_mocrop.errors import ConfigError
+from coviar_mocrop.torchrun import is_main_process
 
 EXAMPLES = """\
   coviar train --config demo

@@ -314,13 +314,12 @@ def score_clips(
     for stream, training in zip(streams, was_training, strict=True):
         stream.network.train(training)
     scores = {}
+    skipped = {name: reason for part in group.gather(loader.skipped.reasons) for name, reason in part.items()}
     read_seconds = float(group.table([read_seconds]).sum()) / len(streams)
     for stream in streams:
         number, logits = _collect(numbers[stream.name], rows[stream.name], problem, group)
         if not len(number):
-            raise DataError(
-                f"none of the {len(dataset)} clips could be read: {next(iter(loader.skipped.reasons.values()))}"
-            )
+            raise DataError(f"none of the {len(dataset)} clips could be read: {next(iter(skipped.values()), '')}")
         clips = [dataset.videos.clips[i] for i in number]
         seconds = float(group.table([network_seconds[stream.name]]).sum())
         scores[stream.name] = Scores(
@@ -332,7 +331,7 @@ def score_clips(
                 "ms_read": 1e3 * read_seconds / len(number),
                 "ms_network": 1e3 * seconds / len(number),
                 "compute": str(runtime),
-                "skipped": len(loader.skipped.reasons),
+                "skipped": len(skipped),
             },
         )
     return scores

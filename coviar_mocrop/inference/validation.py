@@ -16,6 +16,7 @@ from coviar_mocrop.errors import ScoreError
 from coviar_mocrop.inference.testing import score_streams
 from coviar_mocrop.runtime import Group
 from coviar_mocrop.scores import HELD_OUT, Scores, load_scores
+from coviar_mocrop.storage import is_address
 from coviar_mocrop.streams.base import Stream
 
 logger = logging.getLogger(__name__)
@@ -81,8 +82,10 @@ def _require_validation_list(streams: Sequence[Stream]) -> None:
         raise ScoreError("there is no validation list (data.val_list)")
     if len(lists) > 1:
         raise ScoreError(f"the streams have different validation lists ({', '.join(sorted(map(str, lists)))})")
-    if not Path(str(data.val_list)).exists():
-        raise ScoreError(f"{data.val_list}: is not a file (data.val_list)")
-    validation, test = ({clip.path for clip in read_videos(data, part).clips} for part in ("val", "test"))
+    name = str(data.val_list)
+    if not is_address(name) and not Path(name).exists():
+        raise ScoreError(f"{name}: is not a file (data.val_list)")
+    validation = {clip.path for clip in read_videos(data, "val").clips}
+    test = {clip.path for clip in read_videos(data, "test").clips} if data.test_list else set()
     if shared := validation & test:
         raise ScoreError(f"{len(shared)} clips are in the validation list and in the test list, first {min(shared)}")

@@ -29,6 +29,7 @@ from coviar_mocrop.networks.fusion_head import CLIPFusionHead, MotionEncoder
 from coviar_mocrop.networks.stream_net import StreamNet
 from coviar_mocrop.streams.base import Stream, register
 from coviar_mocrop.streams.features import FeatureStream
+from coviar_mocrop.streams.frames import DECIDE_FEATURES
 from coviar_mocrop.streams.mv import MotionStream
 
 logger = logging.getLogger(__name__)
@@ -180,8 +181,7 @@ class CLIPStream(CLIPPictures):
             "part": "motion",
             "network": motion.digest(),
             "model": config.model.model_dump(mode="json", exclude={"weights", "freeze"}),
-            "segments": config.input.test_segments,
-            "crops": config.input.test_crops,
+            "input": config.input.model_dump(mode="json", include=DECIDE_FEATURES),
             "size": config.size,
             "anchor_every": config.data.anchor_every,
             "box": self._box(),

@@ -24,7 +24,8 @@ from coviar_mocrop.networks.stream_net import StreamNet, create_network
 from coviar_mocrop.runtime import precision_of
 from coviar_mocrop.streams.base import Stream
 
-_DECIDE_FEATURES = {"test_segments", "test_crops", "frames", "stride"}
+DECIDE_FEATURES = {"test_segments", "test_crops", "frames", "stride"}
+"""Settings of ``input`` that decide which frames of a clip features are computed from."""
 _FRAMES_AT_ONCE = 4
 """Number of frames of which a CPU computes features together. 4 fit its cache and take 0.6 of the time that 16 take."""
 logger = logging.getLogger(__name__)
@@ -42,10 +43,11 @@ class FrameStream(Stream):
         inputs = self.config.input
         if inputs.frames == "decoded" and self.kind != "frame":
             raise ConfigError(f"input.frames=decoded is for the I-frame stream; this is the {self.name} stream")
-        if self.config.model.motion_squeeze and min(inputs.segments, inputs.test_segments) < 2:
+        segments = (inputs.segments, inputs.test_segments, inputs.val_segments or inputs.segments)
+        if self.config.model.motion_squeeze and min(segments) < 2:
             raise ConfigError(
-                "model.motion_squeeze compares neighbouring frames; set input.segments and input.test_segments to 2 "
-                "or more, such as 8"
+                "model.motion_squeeze compares neighbouring frames; set input.segments, input.test_segments and "
+                "input.val_segments to 2 or more, such as 8"
             )
         if self.config.model.motion_squeeze and self.config.model.freeze:
             raise ConfigError("model.freeze: nothing would train MotionSqueeze; set model.motion_squeeze=false")
@@ -84,7 +86,7 @@ class FrameStream(Stream):
             "network": self.frozen.digest(),
             "model": config.model.model_dump(mode="json", include={"backbone", "temporal"}),
             "scaling": self.scaling,
-            "input": config.input.model_dump(mode="json", include=_DECIDE_FEATURES),
+            "input": config.input.model_dump(mode="json", include=DECIDE_FEATURES),
             "size": config.size,
             "anchor_every": config.data.anchor_every,
             "box": boxes_made_by(config.mocrop, config.data.anchor_every) if config.crops else None,

@@ -60,10 +60,11 @@ def train_streams(
     if not overwrite:
         for config in configs.values():  # all of them, before the first is trained
             RunFolder(config.output).require_free(resume=resume)
-    if fitted:
-        best |= fit(fitted, resume=resume, overwrite=overwrite, draw=draw)
-    if others:
-        best |= train(others, resume=resume, overwrite=overwrite, draw=draw)
+    with process_group():  # one group for both: a second one may meet what is left of the first
+        if fitted:
+            best |= fit(fitted, resume=resume, overwrite=overwrite, draw=draw)
+        if others:
+            best |= train(others, resume=resume, overwrite=overwrite, draw=draw)
     return {name: best[name] for name in configs}
 
 

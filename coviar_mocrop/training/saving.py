@@ -13,7 +13,7 @@ from coviar_mocrop.training.state import Metrics, TrainState
 
 _FREE_TO_CHANGE = (
     *("output", "data.root", "data.shards", "data.follow_links", "data.cache", "data.index_cache", "data.backend"),
-    *("data.workers", "data.start_method"),
+    *("data.workers", "data.start_method", "data.on_error"),
     *("data.max_frame_pixels", "data.test_list", "data.train_list", "data.val_list", "data.classes"),
     *("train.device", "train.threads", "train.precision", "train.save_minutes", "train.channels_last", "train.compile"),
     *("train.deterministic", "train.test_batch_size", "train.frames_at_once", "train.epochs"),
@@ -75,7 +75,8 @@ def load_state(trainer: Trainer) -> None:
         load_model_state(trainer.stream.network, content["model"], path)
         trainer.optimizer.load_state_dict(content["optimizer"])
         trainer.scheduler.load_state_dict(content["schedule"])
-        trainer.scaler.load_state_dict(content["scaler"])
+        if content["scaler"]:  # empty unless the run was in fp16; a scaler then starts anew
+            trainer.scaler.load_state_dict(content["scaler"])
         metrics = Metrics(**{name: float(value) for name, value in content["sums"].items()})
         history = [{**line, "epoch": epoch} for epoch, line in enumerate(content["history"], 1)]  # once counted from 0
         trainer.state = TrainState(content["epoch"], content["step"], metrics, history)

@@ -17,7 +17,7 @@ from coviar_mocrop.bitstream.transcode import encode, usable_rate
 from coviar_mocrop.clips.reader import View, read_views
 from coviar_mocrop.clips.sampling import middle_frames
 from coviar_mocrop.clips.windows import Window, testing_windows, whole_frame
-from coviar_mocrop.errors import ConfigError, ModelError, VideoError
+from coviar_mocrop.errors import ConfigError, CoviarMocropError, ModelError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, frames_to_read
 from coviar_mocrop.mocrop.estimate import BoxEstimator
 from coviar_mocrop.viz.clip_figures import ClipView, MotionView, short_name
@@ -194,7 +194,7 @@ def _add_figures(
             video, _ = clips.open(place)
             with video:
                 figure = inspect(video).figure(short_name(name))
-        except VideoError:
+        except CoviarMocropError:
             continue
         writer.add_figure(f"{tag}/{name}", figure, step)
 
