@@ -77,7 +77,7 @@ def measure_annotations(folder: Path, rows: int) -> dict[str, Any]:
     handling = Handling(check=False, progress=False, overwrite=True)
     for val_share in (0.0, 0.05):
         prepare_kinetics(folder / "videos", annotations, folder / "lists", val_share=val_share, handling=handling)
-        done(f"found, divided (validation share {val_share:g}), lists written")
+        done(f"all of the preparation but reading, validation share {val_share:g}")
     return {"files": files, "seconds": seconds}
 
 

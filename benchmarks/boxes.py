@@ -287,7 +287,7 @@ def _encodings(path: Path) -> tuple[dict[str, _Encoded], NDArray[np.uint8], int]
         found["MPEG-4"] = _read(target)[0]
         encode(pictures, target, quality=34, frame_rate=rate)
         found["low rate"] = _read(target)[0]
-        _encode_with_b_frames(pictures, target, rate)
+        encode_with_b_frames(pictures, target, rate)
         found["B-frames"] = _read(target)[0]
         encode([np.ascontiguousarray(picture[:, ::-1]) for picture in pictures], target, frame_rate=rate)
         found["mirrored"] = _read(target)[0]
@@ -308,10 +308,11 @@ def _read(path: Path) -> tuple[_Encoded, list[int]]:
         return _Encoded(vectors, size), [gop.start for gop in video.gops]
 
 
-def _encode_with_b_frames(pictures: NDArray[np.uint8], path: Path, rate: float) -> None:
+def encode_with_b_frames(pictures: NDArray[np.uint8], path: Path, rate: float, preset: str = "medium") -> None:
     """Encode as x264 does by itself: long GOPs, B-frames, several references."""
+    options = {"preset": preset, "x264-params": "cpu-independent=1"}
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("libx264", rate=round(rate), options={"x264-params": "cpu-independent=1"})
+        stream: Any = container.add_stream("libx264", rate=round(rate), options=options)
         stream.height, stream.width = pictures.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1  # the number of threads changes the bytes

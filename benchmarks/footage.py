@@ -26,13 +26,14 @@ from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.features import time_features
 from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.clips.loading import open_clips
+from coviar_mocrop.commands.dataset_options import whole_number
 from coviar_mocrop.config import Config, load_configs
 from coviar_mocrop.datasets.canonical import Canonical
 from coviar_mocrop.datasets.folder import prepare_folder
+from coviar_mocrop.datasets.handling import Handling
 from coviar_mocrop.datasets.lists import VideoList
 from coviar_mocrop.datasets.splits import divide, group_sizes
 from coviar_mocrop.errors import DataError
-from coviar_mocrop.files import atomic_write
 from coviar_mocrop.fusion import fuse
 from coviar_mocrop.fusion_weights import tune_weights
 from coviar_mocrop.messages import counted
@@ -41,6 +42,7 @@ from coviar_mocrop.runtime import choose_runtime
 from coviar_mocrop.scores import Scores
 from coviar_mocrop.streams.base import Stream, create_stream, stream_class
 from coviar_mocrop.training.fitting import fold_of
+from coviar_mocrop.viz.pictures import require_picture, save_figure
 from coviar_mocrop.viz.tables import markdown_table
 
 RECIPE = Path(__file__).resolve().parent.parent / "configs/folder.yaml"
@@ -60,6 +62,8 @@ BOXES: dict[str, list[str]] = {
 }
 """Settings on top of the recipe's."""
 FLOOR = "statistics of motion vectors, no network"
+NO_NETWORK = ["model.freeze=false", "model.backbone=resnet18", "model.weights=null"]
+"""Settings without weights to read and features to compute."""
 ROWS = (FLOOR, *BOXES, *TRAINED)
 COSTS = {"gflops_per_clip": ".1f", "ms_per_clip": ".0f"}
 """Last columns of the table: key, and how it is written."""
@@ -78,9 +82,13 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--group-column", default="source_video", metavar="NAME", help="column of groups.csv (%(default)s)"
     )
-    command.add_argument("--divisions", type=int, default=3, metavar="N", help="divisions into folds (%(default)s)")
-    command.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds of the inner folds (%(default)s)")
-    command.add_argument("--folds", type=int, default=5, metavar="N", help="folds of a division (%(default)s)")
+    for name, least, default, text in (
+        ("--divisions", 1, 3, "divisions into folds"),
+        ("--seeds", 1, 3, "seeds of the inner folds"),
+        ("--folds", 2, 5, "folds of a division"),
+    ):
+        number = whole_number(least, 1000)
+        command.add_argument(name, type=number, default=default, metavar="N", help=f"{text} (%(default)s)")
     command.add_argument(
         "--rows",
         nargs="+",
@@ -98,6 +106,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> dict[str, Any]:
     """Prepare the clips, cross-validate, print the table."""
     logging.getLogger("coviar_mocrop.streams").setLevel(logging.WARNING)  # hundreds of fits
+    if given.figure:
+        require_picture(given.figure)
     groups = given.footage / "groups.csv"
     if not groups.exists():
         raise DataError(f"{groups}: no such file; it names the group of each clip")
@@ -109,6 +119,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         group_column=given.group_column,
         test_share=0,
         val_share=0,
+        handling=Handling(overwrite=True),  # the lists are the benchmark's own
     )
     shared = [f"data.root={prepared.root}", "data.val_list=null", f"data.cache={given.output / 'cache'}"]
     shared += [
@@ -116,13 +127,14 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
         for key, name in (("train_list", "train_split1.txt"), ("classes", "classes.txt"))
     ]
     results: dict[str, Any] = {}
+    videos = read_videos(next(iter(load_configs(RECIPE, overrides=shared).values())).data, "train")
     for row in given.rows:
-        overrides = [*shared, "model.freeze=true", *BOXES.get(row, [])]
+        overrides = [*shared, *(NO_NETWORK if row == FLOOR else ["model.freeze=true"]), *BOXES.get(row, [])]
         if row in TRAINED:
-            results[row] = _trained(given, row, overrides)
+            results[row] = _trained(given, row, overrides, videos)
             continue
         configs = load_configs(RECIPE, overrides=overrides)
-        videos, streams, dataset = _open(configs)
+        streams, dataset = _open(configs, videos)
         if row == FLOOR:
             methods, facts = {"mv": _linear(motion_statistics(dataset), videos)}, {}
         else:
@@ -137,20 +149,19 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     print(f"\n{counted(given.divisions, 'division')} into {given.folds} folds, {counted(given.seeds, 'seed')}\n")
     print(_table(results))
     if given.figure:
-        _draw(results, given.figure)
+        _draw(results, given.figure, 100 / len(videos.classes))
     return results
 
 
-def _open(configs: Mapping[str, Config]) -> tuple[VideoList, list[Stream], ClipDataset]:
-    """All clips, the streams, and the data set with the features float32 [clips, dim] of those that are frozen."""
-    first = next(iter(configs.values()))
-    runtime, videos = choose_runtime(first.train), read_videos(first.data, "train")
+def _open(configs: Mapping[str, Config], videos: VideoList) -> tuple[list[Stream], ClipDataset]:
+    """The streams, and the data set with the features float32 [clips, dim] of those that are frozen."""
+    runtime = choose_runtime(next(iter(configs.values())).train)
     streams = []
     for config in configs.values():
         torch.manual_seed(config.seed)
         streams.append(create_stream(config, videos.classes, weights=True))
         runtime.place(streams[-1].network)
-    return videos, streams, open_clips(streams, videos)[0]
+    return streams, open_clips(streams, videos)[0]
 
 
 def _cost(streams: Sequence[Stream], dataset: ClipDataset) -> dict[str, float]:
@@ -226,10 +237,8 @@ def _count(
         right.setdefault(name, []).append(scores.scores.argmax(axis=1) == scores.labels)
 
 
-def _trained(given: argparse.Namespace, row: str, shared: Sequence[str]) -> dict[str, Any]:
+def _trained(given: argparse.Namespace, row: str, shared: Sequence[str], videos: VideoList) -> dict[str, Any]:
     """Top-1 of a row with a network that is trained, in as many divisions and seeds; see :func:`train_fold`."""
-    config = next(iter(load_configs(RECIPE, overrides=shared).values()))
-    videos = read_videos(config.data, "train")
     rounds, gflops = [], 0.0
     for division in range(given.divisions):
         fold = _folds(videos, division, given.folds)
@@ -275,9 +284,9 @@ def _cell(top1: Sequence[float]) -> str:
     return f"{values.mean():.1f}%{spread}" if len(values) else ""
 
 
-def _draw(results: Mapping[str, Any], path: Path) -> None:
-    """Bars of the means, with lines from the lowest to the highest."""
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+def _draw(results: Mapping[str, Any], path: Path, chance: float) -> None:
+    """Bars of the means above chance, with lines from the lowest to the highest."""
+    figure = Figure(figsize=(10, 4.5), dpi=110, layout="constrained")
     axes = figure.subplots()
     names = max((list(found["top1"]) for found in results.values()), key=len)
     width = 0.8 / len(results)
@@ -289,8 +298,7 @@ def _draw(results: Mapping[str, Any], path: Path) -> None:
         axes.bar(places, means, width, yerr=[means - lowest, highest - means], label=row, error_kw={"linewidth": 0.8})
     axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("top-1, %")
-    axes.set_ylim(50, 100)
-    axes.axhline(50, color="black", linewidth=0.8)
+    axes.set_ylim(chance, 100)
+    axes.axhline(chance, color="black", linewidth=0.8)
     axes.legend(fontsize=8, ncols=3)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+    save_figure(figure, path)

@@ -32,7 +32,9 @@ from tqdm import tqdm
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.types import no_vectors
 from coviar_mocrop.cli import parser, run
+from coviar_mocrop.commands.dataset_options import whole_number
 from coviar_mocrop.errors import CoviarMocropError, NoMotionVectorsError, VideoError
+from coviar_mocrop.files import write_json
 from coviar_mocrop.viz.tables import markdown_table
 
 EXAMPLES = """\
@@ -117,7 +119,7 @@ def main() -> None:
     arguments.add_argument("--frames", type=int, default=24, help="cut the files to this length (default: %(default)s)")
     arguments.add_argument("--copies", type=int, default=2000, help="copies in all (default: %(default)s)")
     arguments.add_argument("--first", type=int, default=0, help="number of the first copy")
-    arguments.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+    arguments.add_argument("--workers", type=whole_number(1, 1000), default=1, help="processes (default: %(default)s)")
     arguments.add_argument("--seconds", type=float, default=60.0, help="time limit of a copy (default: %(default)s)")
     arguments.add_argument(
         "--megabytes", type=float, default=1000.0, help="memory limit of a process (default: %(default)s)"
@@ -154,8 +156,9 @@ def fuzz(given: argparse.Namespace, folder: Path) -> None:
             file.write(json.dumps(done[task.number]) + "\n")
             file.flush()
             bar.update()
-    summary = summarize([done[task.number] for task in tasks], {source.name: _codec(source) for source in sources})
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    outcomes = [done[number] for number in sorted(done)]  # of earlier runs, too
+    summary = summarize(outcomes, {source.name: _codec(source) for source in sources})
+    write_json(folder / "summary.json", summary)
     print(
         f"{summary['copies']} copies of {summary['sources']} files: "
         + ", ".join(f"{count} {kind}" for kind, count in summary["outcomes"].items())

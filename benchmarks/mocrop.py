@@ -29,14 +29,17 @@ from coviar_mocrop.bitstream import Video, open_video
 from coviar_mocrop.bitstream.transcode import Codec, encode, transcode
 from coviar_mocrop.datasets.folder import read_groups
 from coviar_mocrop.datasets.lists import DataRoot
+from coviar_mocrop.datasets.videos import videos_below
 from coviar_mocrop.errors import ConfigError, DataError
-from coviar_mocrop.files import atomic_write
 from coviar_mocrop.mocrop import FULL_FRAME, CropBox, MoCropSettings, best_rectangle, estimate_box, frames_to_read
+from coviar_mocrop.viz.pictures import require_picture, save_figure
 from coviar_mocrop.viz.tables import markdown_table
 
 CameraMove = Literal["static", "pan", "shake", "zoom"]
 CAMERAS: tuple[CameraMove, ...] = ("static", "pan", "shake", "zoom")
-METHODS = ("full", "centre", "paper_v1", "paper_v2", "default", "best")
+EQUAL = "centre, as large as default"
+"""The centre crop with the area of the clip's default box, which may differ from the area asked for by a tenth."""
+METHODS = ("full", "centre", EQUAL, "paper_v1", "paper_v2", "default", "best")
 SYNTHETIC_AREAS = (0.75, 0.4)
 REAL_AREAS = (0.75, 0.4, 0.25)
 SPARSE_PLANS = ((1, 2), (1, 3), (1, 4), (1, 6), (2, 4), (2, 6), (2, 8), (2, 10), (2, 12), (3, 6), (3, 12))
@@ -94,7 +97,9 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     for name, count in (("--sparse-clips", given.sparse_clips), ("--unmarked-clips", given.unmarked_clips)):
         if count and not given.real:
             raise DataError(f"{name} takes its clips from --real; give a folder")
-    if given.real:  # mistakes first: the rest takes minutes
+    if given.figure:  # mistakes first: the rest takes minutes
+        require_picture(given.figure)
+    if given.real:
         check_marks(given.real)
     videos = spread_videos(given.real, given.sparse_clips) if given.sparse_clips else []
     unmarked = spread_videos(given.real, given.unmarked_clips) if given.unmarked_clips else []
@@ -121,8 +126,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
                 found["chosen"][f"{area:g}"] = chosen = choose(rows, area)
                 print(f"\n{chosen_line(chosen)}")
     if given.figure:
-        with atomic_write(given.figure) as temporary:
-            coverage_figure(found["synthetic"], found.get("real", [])).savefig(temporary, dpi=110)
+        save_figure(coverage_figure(found["synthetic"], found.get("real", [])), given.figure)
         print(f"\nwrote {given.figure}")
     return found
 
@@ -270,7 +274,7 @@ def read_marks(path: Path) -> dict[str, CropBox]:
 
 
 def spread_videos(root: Path, count: int) -> list[Path]:
-    """``count`` of the .mp4 files below a folder, spread over their sorted names.
+    """``count`` of the videos below a folder, spread over their sorted names.
 
     Raises:
         ConfigError: ``count`` is below 1.
@@ -278,19 +282,19 @@ def spread_videos(root: Path, count: int) -> list[Path]:
     """
     if count < 1:
         raise ConfigError(f"the number of clips is {count}; give 1 or more")
-    videos = sorted(root.rglob("*.mp4"))
+    videos = videos_below(root)
     if not videos:
-        raise DataError(f"{root}: holds no .mp4 file")
+        raise DataError(f"{root}: holds no video")
     return [videos[int(at)] for at in np.unique(np.linspace(0, len(videos) - 1, count).round())]
 
 
 def read_sources(root: Path, column: str) -> dict[str, str]:
-    """The source of each .mp4 file below a folder, by ``groups.csv`` in it; without one, each is its own.
+    """The source of each video below a folder, by ``groups.csv`` in it; without one, each is its own.
 
     Raises:
         DataError: ``groups.csv`` does not parse, or does not name exactly these files.
     """
-    names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.mp4"))]
+    names = [path.relative_to(root).as_posix() for path in videos_below(root)]
     groups = root / "groups.csv"
     return read_groups(groups, column, names) if groups.exists() else dict(zip(names, names, strict=True))
 
@@ -387,16 +391,16 @@ def best_box(regions: Sequence[CropBox], area: float) -> CropBox:
 
 
 def real_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Mean coverage on real clips: a row per method, a column per area."""
+    """Mean coverage and mean area of the boxes on real clips: a row per method, a column per area asked for."""
     areas = _areas(rows)
-    cells = [(method, *(_mean(rows, "coverage", method=method, area=area) for area in areas)) for method in METHODS]
+    cells = [(method, *(_held_in(rows, method, area) for area in areas)) for method in METHODS]
     held, used = (_mean(rows, what, method="adaptive") for what in ("coverage", "box_area"))
-    table = markdown_table([("mean coverage", *(f"area {area:g}" for area in areas)), *cells])
+    table = markdown_table([("mean coverage (mean area)", *(f"area {area:g}" for area in areas)), *cells])
     return f"{table}\n\nAdaptive: coverage {held} with {used} of the frame on average."
 
 
 def synthetic_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Mean coverage (and IoU with the best rectangle) by camera and number of objects."""
+    """Mean coverage (and IoU with the best rectangle) by camera and number of objects; mean areas of the boxes."""
     fixed = []
     for objects, area, camera in itertools.product((1, 2), _areas(rows), CAMERAS):
         chosen = _select(rows, objects=objects, area=area, camera=camera)
@@ -411,7 +415,11 @@ def synthetic_table(rows: Sequence[dict[str, Any]]) -> str:
         ("camera", "objects", "area", *METHODS, "default's IoU with best"),
         ("adaptive: camera", "objects", "coverage", "least coverage", "box area"),
     )
-    return f"{markdown_table([heads[0], *fixed])}\n\n{markdown_table([heads[1], *adaptive])}"
+    areas = _areas(rows)
+    sizes = [("mean area of the boxes", *(f"area {area:g}" for area in areas))]
+    sizes += [(method, *(_mean(rows, "box_area", method=method, area=area) for area in areas)) for method in METHODS]
+    tables = ([heads[0], *fixed], sizes, [heads[1], *adaptive])
+    return "\n\n".join(markdown_table(table) for table in tables)
 
 
 def parts_table(rows: Sequence[dict[str, Any]], title: str) -> str:
@@ -429,8 +437,8 @@ def parts_table(rows: Sequence[dict[str, Any]], title: str) -> str:
 def coverage_figure(synthetic: Sequence[dict[str, Any]], real: Sequence[dict[str, Any]] = ()) -> Figure:
     """Mean coverage as bars: a group per camera (and one for real clips), a colour per method, a panel per area."""
     areas = _areas(synthetic)
-    figure = Figure(figsize=(5.6 * len(areas), 3.8), layout="constrained")
-    methods = [method for method in METHODS if method not in ("full", "best")]
+    figure = Figure(figsize=(5.6 * len(areas), 3.8), dpi=110, layout="constrained")
+    methods = [method for method in METHODS if method not in ("full", EQUAL, "best")]
     colours = ("#b0b0b0", "#e0a458", "#c2571a", "#1b7f5c")
     for axis, area in zip(np.atleast_1d(figure.subplots(1, len(areas), sharey=True)), areas, strict=True):
         groups: list[tuple[str, list[dict[str, Any]]]] = [
@@ -472,6 +480,7 @@ def _measure(path: Path, regions: Sequence[CropBox], areas: Sequence[float]) -> 
         boxes = {"full": FULL_FRAME, "centre": centre_box(area), "best": best}
         for preset in ("paper_v1", "paper_v2", "default"):
             boxes[preset] = estimate_box(vectors, size, MoCropSettings(preset=preset, area_ratio=area))
+        boxes[EQUAL] = centre_box(boxes["default"].area)
         rows += [row(method, boxes[method], area, best) for method in METHODS]
     return rows
 
@@ -544,6 +553,11 @@ def _areas(rows: Iterable[dict[str, Any]]) -> list[float]:
 
 def _select(rows: Iterable[dict[str, Any]], **values: Any) -> list[dict[str, Any]]:
     return [row for row in rows if all(row.get(key) == value for key, value in values.items())]
+
+
+def _held_in(rows: Sequence[dict[str, Any]], method: str, area: float) -> str:
+    chosen = _select(rows, method=method, area=area)
+    return f"{_mean(chosen, 'coverage')} ({_mean(chosen, 'box_area')})"
 
 
 def _mean(rows: Iterable[dict[str, Any]], what: str, **values: Any) -> str:

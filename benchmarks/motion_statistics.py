@@ -30,10 +30,10 @@ def motion_statistics(dataset: ClipDataset) -> Tensor:
 
 
 def statistics_of(video: Video) -> NDArray[np.float32]:
-    """Mean, spread and maximum over 16 frames of what describes how fast, how much and which way a frame moves.
+    """Mean, spread and maximum over 16 frames of how fast and how much a frame moves, and how much along x and y.
 
-    The median motion of a frame, which is the camera's, is subtracted. Signed square roots of all, as of the features
-    of networks.
+    The median motion of a frame, which is the camera's, is subtracted. Square roots of all, as of the features of
+    networks.
     """
     frames = motion_frames(video.gops, middle_frames(video.info.num_frames, SEGMENTS, "mv"))
     motion = video.get_motion_at(frames)[:, ::EVERY, ::EVERY].astype(np.float32).reshape(len(frames), -1, 2)

@@ -27,10 +27,9 @@ import av
 import numpy as np
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
+from benchmarks.boxes import encode_with_b_frames
 from benchmarks.mocrop import Scene, render
 from coviar_mocrop.bitstream import Video, open_video, transcode
 from coviar_mocrop.bitstream.transcode import encode
@@ -299,21 +298,8 @@ def _clips(
         pictures, _ = render(scene, 0, width=340, height=256, frames=frames)
         encode(pictures, folder / "canonical.mp4", codec="mpeg4")
         yield folder / "canonical.mp4"
-        _encode_with_b_frames(pictures, folder / "b_frames.mp4")
+        encode_with_b_frames(pictures, folder / "b_frames.mp4", 25, "fast")
         yield folder / "b_frames.mp4"
-
-
-def _encode_with_b_frames(pictures: Iterable[NDArray[np.uint8]], path: Path) -> None:
-    """H.264 as the web has it: B-frames, several references, few key frames."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(
-            "libx264", rate=25, options={"preset": "fast", "x264-params": "cpu-independent=1"}
-        )
-        stream.width, stream.height, stream.pix_fmt = 340, 256, "yuv420p"
-        stream.codec_context.thread_count = 1
-        for picture in pictures:
-            container.mux(stream.encode(VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
 
 
 @contextmanager

@@ -27,11 +27,13 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import costs
+from coviar_mocrop.bitstream.transcode import Codec
 from coviar_mocrop.clips.boxes import extract_boxes
 from coviar_mocrop.clips.dataset import ClipDataset
 from coviar_mocrop.clips.lists import read_videos
 from coviar_mocrop.clips.loading import open_clips
 from coviar_mocrop.clips.packing import pack_shards
+from coviar_mocrop.commands.dataset_options import whole_number
 from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.canonical import Canonical
 from coviar_mocrop.datasets.folder import prepare_folder
@@ -50,7 +52,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("videos", type=Path, metavar="DIR", help="a folder for each class")
     costs.add_arguments(command)
-    add("--repeats", type=int, default=5, metavar="N", help="passes over all clips; the median counts (%(default)s)")
+    add("--codec", choices=("mpeg4", "h264"), default="mpeg4", help="codec of the canonical form (%(default)s)")
+    repeats = whole_number(1, 1000)
+    add(
+        "--repeats", type=repeats, default=5, metavar="N", help="passes over all clips; the median counts (%(default)s)"
+    )
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
@@ -58,9 +64,9 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     logging.getLogger("coviar_mocrop").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        found = measure(given.videos, Path(name), given.repeats)
+        found = measure(given.videos, Path(name), given.codec, given.repeats)
     steps = [(step, f"{found[step]:.1f}") for step in ("transcoding", "boxes", "packing")]
-    print(markdown_table([("one process", "clips per second"), *steps], "r"))
+    print(markdown_table([(f"one process, {given.codec}", "clips per second"), *steps], "r"))
     sizes = [f"{found[name]:.0f} kB" for name in ("kB_per_clip", "kB_canonical", "kB_in_shard")]
     print(f"\n{found['clips']} clips of {found['seconds_per_clip']:.1f} s, each {sizes[0]} as it comes, ", end="")
     print(f"{sizes[1]} in the canonical form, {sizes[2]} of a shard\n")
@@ -69,14 +75,14 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     return {**found, **costs.print_tables(found, given)}
 
 
-def measure(videos: Path, folder: Path, repeats: int) -> dict[str, Any]:
+def measure(videos: Path, folder: Path, codec: Codec, repeats: int) -> dict[str, Any]:
     """Clips per second of each step of preparation on one process, sizes, and milliseconds a clip of reading."""
     found: dict[str, Any] = {}
     start = time.perf_counter()
     prepared = prepare_folder(
         videos,
         folder / "lists",
-        canonical=Canonical(folder / "clips"),
+        canonical=Canonical(folder / "clips", codec),
         test_share=0,
         val_share=0,
         handling=Handling(workers=1, check=False, on_error="skip"),

@@ -1,7 +1,8 @@
 """The accuracies on the synthetic clips in README and docs, over several seeds.
 
 Trains and tests as the tools do, one run after the other, and prints the mean over the seeds, with the lowest and the
-highest. What is done already below the output folder is kept, so an interrupted run goes on.
+highest. What is done already below the output folder is kept, and said to be, so an interrupted run goes on. After a
+change of settings or code, give another folder.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +52,14 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
 
 def _demo(folder: Path, seed: int) -> dict[tuple[str, str], float]:
     """``tools/demo.py``: three streams on the synthetic clips."""
-    if not _is_done(folder / "results.json"):
+    if not _is_kept(folder / "results.json", set(SETTINGS)):
         _tool("demo", "--resume", "--seed", seed, "--output", folder)
     return _top1(folder / "results.json")
 
 
 def _clip(folder: Path, seed: int) -> dict[tuple[str, str], float]:
     """``tools/demo.py --clip``: with the CLIP stream, its probes, and weights for all four."""
-    if not (folder / "probes.json").exists():
+    if not _is_kept(folder / "probes.json"):
         _tool("demo", "--resume", "--clip", "--seed", seed, "--output", folder)
     probes = json.loads((folder / "probes.json").read_text())
     return {**_top1(folder / "results.json"), **{("attention", title): top1 for title, top1 in probes.items()}}
@@ -71,7 +73,7 @@ def _squeeze(folder: Path, seed: int) -> dict[tuple[str, str], float]:
     for title, squeeze in (("with MotionSqueeze", "true"), ("without", "false")):
         run_folder = folder / f"squeeze_{squeeze}"
         chosen = [f"seed={seed}", f"model.motion_squeeze={squeeze}", *_data(f"data/{name}", lists)]
-        if not (run_folder / "results.json").exists():
+        if not _is_kept(run_folder / "results.json"):
             stream = ["--streams", "iframe_motion_squeeze"]
             _train("configs/demo.yaml", *stream, "--set", *chosen, "--output", run_folder)
             _tool("fuse", "--checkpoints", run_folder, "--output", run_folder)
@@ -100,9 +102,12 @@ def _tool(name: str, *options: object) -> None:
         raise DataError(f"tools/{name}.py: failed, see above; start again when it is mended, what is done is kept")
 
 
-def _is_done(file: Path) -> bool:
-    """Whether a results.json has all three settings."""
-    return {setting for setting, _ in _top1(file)} >= set(SETTINGS)
+def _is_kept(file: Path, settings: Set[str] = frozenset()) -> bool:
+    """Whether a file of results is there, with all these settings; says so."""
+    if not file.exists() or not {setting for setting, _ in (_top1(file) if settings else ())} >= settings:
+        return False
+    print(f"kept: {file}, of {datetime.fromtimestamp(file.stat().st_mtime):%Y-%m-%d %H:%M}", flush=True)
+    return True
 
 
 def _top1(file: Path) -> dict[tuple[str, str], float]:

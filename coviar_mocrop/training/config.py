@@ -23,7 +23,13 @@ class TrainConfig(BaseConfig):
     """Optimizer, schedule, evaluation during training, and the device."""
 
     epochs: int = Field(10, ge=1, description="Number of epochs.")
-    batch_size: int = Field(16, ge=1, le=65536, description="Number of clips per step, summed over all processes.")
+    batch_size: int = Field(
+        16,
+        ge=1,
+        le=65536,
+        description="Largest number of clips per step, summed over all processes. The clips of an epoch are divided "
+        "evenly over its steps.",
+    )
     accumulate: int = Field(
         1,
         ge=1,
