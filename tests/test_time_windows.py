@@ -225,6 +225,16 @@ def test_the_clock_survives_jumps(jump: float) -> None:
     assert found[20][2] == f"the clock of the source jumps by {jump:+.1f} s"
 
 
+@pytest.mark.parametrize("is_live", [False, True])
+@pytest.mark.parametrize("jump", [-37.5, -0.6, 37.5, 2**33 / 90000, -1e6])
+def test_damaged_time_stamps_do_not_move_the_clock(jump: float, is_live: bool) -> None:
+    """One frame of a jump and back was taken for a gap as long as the jump."""
+    found = clocked([n / 25 + (jump if n % 40 == 20 else 0.0) for n in range(400)], is_live=is_live)
+    assert [at for at, *_ in found] == pytest.approx([5 + n / 25 for n in range(400)])
+    assert not any(missing for _, missing, _ in found)
+    assert {number % 40 for number, (_, _, broken) in enumerate(found) if broken} <= {20}
+
+
 @pytest.mark.parametrize(
     "stamps",
     [[0.0] * 200, [n % 2 * 0.04 for n in range(200)], [-n / 25 for n in range(200)], [n * 1e-6 for n in range(200)]],

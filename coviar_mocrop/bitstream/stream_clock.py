@@ -41,6 +41,7 @@ class StreamClock:
         self._steps: deque[float] = deque(maxlen=_RECENT)
         self._badness, self._believes = 0, True
         self._doubted: float | None = None  # a time stamp far ahead, until the next one confirms it
+        self._left: float | None = None  # the offset before a jump, until the next time stamp confirms the jump
 
     def advance(self, stamp: float | None, arrived: float) -> None:
         """Go on to the next frame.
@@ -57,6 +58,9 @@ class StreamClock:
             self.time = following
             self._offset = self._offset if stamp is None else following - stamp
             return
+        if self._left is not None and _SHORTEST <= stamp + self._left - self.time < _JUMP:
+            self._offset = self._left  # no jump, but one damaged time stamp
+        self._left = None
         step = stamp + self._offset - self.time
         is_good = step >= _SHORTEST and not (self._is_live and step > waited + _JUMP)
         self._badness = max(self._badness - 1, 0) if is_good else min(self._badness + _BAD, 2 * _TOO_BAD)
@@ -69,6 +73,7 @@ class StreamClock:
             self.time += _SHORTEST
         else:
             if self._believes:
+                self._left = self._offset
                 self.broken = f"the clock of the source jumps by {step - self.step:+.1f} s"
                 if self._badness >= _TOO_BAD:
                     self._believes = False
