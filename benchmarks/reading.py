@@ -85,7 +85,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "clip", nargs="?", metavar="CLIP", help="a video (default: two synthetic ones, MPEG-4 and H.264 with B-frames)"
     )
     command.add_argument(
-        "--transcode", choices=["mpeg4", "h264"], help="read a copy in canonical form (340x256, GOP 12)"
+        "--transcode", choices=["mpeg4", "h264"], help="read a copy in canonical format (340x256, GOP 12)"
     )
     command.add_argument("--threads", type=int, default=1, help="processor cores that may be used (default: 1)")
     command.add_argument("--repeats", type=int, default=11, help="passes of each; the median counts (%(default)s)")
@@ -286,7 +286,7 @@ def _mvextractor(path: Path) -> Callable[[], object] | None:
 def _clips(
     given: str | None, codec: Literal["mpeg4", "h264"] | None, folder: Path, frames: int = 280
 ) -> Iterator[Path]:
-    """The clip given, as it is or in canonical form; or two clips made here, with a moving camera and two objects."""
+    """The clip given, as it is or in canonical format; or two clips made here, with a moving camera and two objects."""
     if given and codec:
         path = folder / f"{Path(given).stem}_{codec}.mp4"
         transcode(given, path, codec=codec)

@@ -1,6 +1,6 @@
 """How fast clips are prepared and packed into shards, and read from them, beside the same clips as files.
 
-The videos of a folder are brought to the canonical form, packed, and read as training reads them: all three streams,
+The videos of a folder are brought to the canonical format, packed, and read as training reads them: all three streams,
 three segments, boxes known. Each batch is read from files, from a shard on the same disk, and from one behind a web
 server on this machine, in turn, so that all see the same load. The median over the passes counts.
 What a large data set costs is computed from these figures.
@@ -52,7 +52,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("videos", type=Path, metavar="DIR", help="a folder for each class")
     costs.add_arguments(command)
-    add("--codec", choices=("mpeg4", "h264"), default="mpeg4", help="codec of the canonical form (%(default)s)")
+    add("--codec", choices=("mpeg4", "h264"), default="mpeg4", help="codec of the canonical format (%(default)s)")
     repeats = whole_number(1, 1000)
     add(
         "--repeats", type=repeats, default=5, metavar="N", help="passes over all clips; the median counts (%(default)s)"
@@ -69,7 +69,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     print(markdown_table([(f"one process, {given.codec}", "clips per second"), *steps], "r"))
     sizes = [f"{found[name]:.0f} kB" for name in ("kB_per_clip", "kB_canonical", "kB_in_shard")]
     print(f"\n{found['clips']} clips of {found['seconds_per_clip']:.1f} s, each {sizes[0]} as it comes, ", end="")
-    print(f"{sizes[1]} in the canonical form, {sizes[2]} of a shard\n")
+    print(f"{sizes[1]} in the canonical format, {sizes[2]} of a shard\n")
     rows = [(place, f"{times['ms']:.2f}", f"{times['of files']:.2f}") for place, times in found["reading"].items()]
     print(markdown_table([("read from", "ms per clip", "relative to files"), *rows], "rr"))
     return {**found, **costs.print_tables(found, given)}

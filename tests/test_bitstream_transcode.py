@@ -1,4 +1,4 @@
-"""Transcoding to the canonical form, and encoding from pictures."""
+"""Transcoding to the canonical format, and encoding from pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preparing data sets: divisions, lists, the canonical form, the official splits, the tool."""
+"""Preparing data sets: divisions, lists, the canonical format, the official splits, the tool."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_folders_that_are_divided_already(tree: Callable[..., Path], tmp_path: P
     fails(root, "leave out --test-share", test_share=0.3)
     across = {**group_of, "test/a/00.mp4": "train/a/01.mp4"}
     options = {"groups": write_groups(tmp_path / "groups.csv", across), "group_column": "camera"}
-    fails(root, "test/a/00.mp4 and train/a/01.mp4 are of one group, train/a/01.mp4, but on two sides", **options)
+    fails(root, "test/a/00.mp4 and train/a/01.mp4 are of one group, train/a/01.mp4, but in two lists", **options)
     # there need be no test clips
     assert prepare(tree({"train/a": 2, "train/b": 2, "val/a": 1}, tmp_path / "no_test")).keys() == {"train", "val"}
     # classes that happen to be named so
@@ -334,13 +334,13 @@ def test_groups_in_the_source_are_used_unless_others_are_given(
     found, said = groups()
     assert found == group_of
     assert said.startswith(
-        f"groups: {root / 'groups.csv'}, so clips of one camera stay on one side (--groups none turns this off)"
+        f"groups: {root / 'groups.csv'}, so clips of one camera stay in one list (--groups none turns this off)"
     )
     found, said = groups("--groups", "none")
-    assert found == {} and "on one side" not in said
+    assert found == {} and "in one list" not in said
     write_groups(root / "other.csv", dict.fromkeys(group_of, "one") | {"a/00.mp4": "two"})
     found, said = groups("--groups", "other.csv", "--test-share", "0")  # which is not in the working folder
-    assert set(found.values()) == {"one", "two"} and "on one side" not in said
+    assert set(found.values()) == {"one", "two"} and "in one list" not in said
     write_groups(tmp_path / "other.csv", group_of)  # now it is
     assert groups("--groups", "other.csv")[0] == group_of
     assert str(find_groups(root, "missing.csv")) == "missing.csv"
@@ -446,7 +446,7 @@ def test_folder_mistakes(tree: Callable[..., Path], tmp_path: Path) -> None:
     assert len(prepare_folder(fine, tmp_path / "lists", handling=linked).classes) == 3
 
 
-# -- videos that cannot be used, and the canonical form ----------------------------------------------------
+# -- videos that cannot be used, and the canonical format ----------------------------------------------------
 
 
 def write_mjpeg(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Splits: groups of clips divided into parts, validation clips held out, files on two sides."""
+"""Splits: groups of clips divided into parts, validation clips held out, files in two lists."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def transcode_pictures(
     quality: int | None = None,
     max_frame_pixels: int = MAX_FRAME_PIXELS,
 ) -> int:
-    """Encode the JPEG pictures in a folder, in the order of their numbers, to the canonical form.
+    """Encode the JPEG pictures in a folder, in the order of their numbers, to the canonical format.
 
     Args:
         folder: of ``00001.jpg``, ``00002.jpg``, ... Hidden and other files are passed over.

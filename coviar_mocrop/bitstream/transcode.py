@@ -1,4 +1,4 @@
-"""Encode video in the canonical form with PyAV: fixed GOP, no B-frames, one reference frame, no extra key frames.
+"""Encode video in the canonical format with PyAV: fixed GOP, no B-frames, one reference frame, no extra key frames.
 
 The same pictures always give the same bytes. x264 needs ``cpu-independent=1`` for this. Without it, its routines round
 differently on different processors. With AVX-512, the routine behind ``mbtree`` also reads unset memory if the picture
@@ -70,7 +70,7 @@ def encode(
     gop: int = 12,
     quality: int | None = None,
 ) -> int:
-    """Encode frames in the canonical form: a fixed GOP, no B-frames, one reference frame, no extra key frames.
+    """Encode frames in the canonical format: a fixed GOP, no B-frames, one reference frame, no extra key frames.
 
     Args:
         frames: uint8 [H, W, 3] RGB arrays, or PyAV frames. Frames of another size than the first are resized to it.
@@ -158,7 +158,7 @@ def prepare_encoder(
     *,
     live: bool = False,
 ) -> dict[str, str]:
-    """Set up an encoder for the canonical form.
+    """Set up an encoder for the canonical format.
 
     Args:
         encoder: of ``ENCODERS``, not open yet.
@@ -198,7 +198,7 @@ def transcode(
     max_frame_pixels: int = MAX_FRAME_PIXELS,
     progress: Progress | None = None,
 ) -> Transcoded:
-    """Transcode any video to the canonical form (see :func:`encode`).
+    """Transcode any video to the canonical format (see :func:`encode`).
 
     Sound is dropped, and rotation metadata is applied to the pixels. Every frame that decodes is written, at the
     source's average frame rate (25 frames per second if the source has none from 0.001 to 65535).

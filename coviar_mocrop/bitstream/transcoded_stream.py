@@ -1,4 +1,4 @@
-"""Transcode a stream to the canonical form as it comes, for cameras whose codec or size differs from the training's."""
+"""Transcode a stream to the canonical format as it comes, for cameras whose codec or size is not that of training."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class ShardIndex(NamedTuple):
         names: paths of the clips in the lists, UTF-8 bytes [clips].
         rows: positions, checksums and boxes, ``ROW`` [clips].
         tar_bytes: size of the tar file, bytes.
-        form: form that the videos were transcoded to; None: not transcoded, or not known.
+        form: format that the videos were transcoded to; None: not transcoded, or not known.
         boxes_made_by: what the boxes were made by, see :func:`~coviar_mocrop.clips.cache.boxes_made_by`; None: there
             are no boxes.
         made_from: digest of what the shard was packed from.

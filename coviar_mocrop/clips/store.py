@@ -33,7 +33,7 @@ class ClipStore(Protocol):
 
     Attributes:
         identity: identifies the store. Together with path and state it identifies a video in the caches.
-        form: form that the videos were transcoded to; None: not transcoded, or not known.
+        form: format that the videos were transcoded to; None: not transcoded, or not known.
     """
 
     identity: str

@@ -73,12 +73,12 @@ def add_common(arguments: argparse.ArgumentParser, *, codec: str) -> None:
         help="folder in which each data set has a folder of lists (default: %(default)s)",
     )
     add_overwrite(lists)
-    form = arguments.add_argument_group("canonical form")
+    form = arguments.add_argument_group("canonical format")
     form.add_argument(
         "--transcode",
         type=Path,
         metavar="DIR",
-        help="folder to write the canonical form of the videos to (a key frame every 12 frames, no B-frames), which "
+        help="folder to write the canonical format of the videos to (a key frame every 12 frames, no B-frames), which "
         "the lists then name; videos from an earlier run are kept; one folder per data set",
     )
     add_form(form, codec=codec)

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="use these videos, in a folder per class; DIR/groups.csv (path, source_video), if it exists, keeps the "
-        "clips of one recording on one side",
+        "clips of one recording in one list",
     )
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue an interrupted demo")

@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--transcode",
         action="store_true",
-        help="first bring each video to the form of the training videos, in a temporary file; also for codecs without "
-        "motion vectors (HEVC, VP9, AV1)",
+        help="first transcode each video to the format of the training videos, in a temporary file; also for codecs "
+        "without motion vectors (HEVC, VP9, AV1)",
     )
     parser.add_argument(
         "--weights",

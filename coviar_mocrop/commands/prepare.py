@@ -27,7 +27,7 @@ EXAMPLES = """\
   coviar prepare kinetics videos --annotations train.csv validate.csv --transcode data/kinetics400 --on-error skip
   coviar prepare ssv2 20bn-something-something-v2 --annotations labels --transcode data/ssv2
 
-  # single videos of any codec to the canonical form
+  # single videos of any codec to the canonical format
   coviar prepare transcode phone.mov phone.mp4
 """
 

@@ -4,7 +4,7 @@ The classes are named like the folders (a space becomes _). Videos may be in sub
 and train_, val_ and test_split1.txt (with --folds, K of each).
 
 If SOURCE holds train/, val/ (or valid/, validation/) and test/, with a folder per class in each, the lists follow
-them; without val/, validation clips are held out of train/. The same file on two sides is an error.
+them; without val/, validation clips are held out of train/. The same file in two lists is an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EXAMPLES = """\
   # 5 folds: train_split1.txt ... test_split5.txt, every clip tested once
   coviar prepare folder my_videos --name mine --folds 5
 
-  # clips cut from one recording show one scene: keep them on one side. my_videos/groups.csv (path,source_video) is
+  # clips cut from one recording show one scene: keep them in one list. my_videos/groups.csv (path,source_video) is
   # used if it exists; this is another file, and another column
   coviar prepare folder my_videos --name mine --groups cameras.csv --group-column camera
 
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     division.add_argument(
         "--groups",
         metavar="CSV",
-        help="table that names the group of each clip, with a column path; a group stays on one side; none: no groups "
+        help="table that names the group of each clip, with a column path; a group stays in one list; none: no groups "
         "(default: groups.csv in SOURCE, if it exists)",
     )
     division.add_argument(
@@ -79,7 +79,7 @@ def main(given: argparse.Namespace) -> None:
     groups = find_groups(given.source, given.groups)
     if groups is not None and given.groups is None:
         print(
-            f"groups: {groups}, so clips of one {given.group_column} stay on one side "
+            f"groups: {groups}, so clips of one {given.group_column} stay in one list "
             f"(--groups {NO_GROUPS} turns this off)"
         )
     prepared = prepare_folder(

@@ -12,7 +12,7 @@ from pathlib import Path
 from coviar_mocrop.commands.dataset_options import add_official, official, report
 
 EXAMPLES = """\
-  # the form that CoViAR uses, MPEG-4 at 340x256 with a key frame every 12 frames
+  # the format that CoViAR uses, MPEG-4 at 340x256 with a key frame every 12 frames
   coviar prepare hmdb51 hmdb51_org --splits testTrainMulti_7030_splits --transcode data/hmdb51
 
   # the videos of the archive as they are; 15% of the training clips become a validation list, in whole source videos

@@ -1,7 +1,7 @@
-"""Bring single videos, or folders of them, to the canonical form.
+"""Transcode single videos, or folders of them, to the canonical format.
 
-The canonical form has a key frame every 12 frames, no B-frames and one size; audio is dropped. The source may have any
-codec that FFmpeg decodes, including those without motion vectors (HEVC, VP9, AV1). For data sets see coviar prepare
+The canonical format has a key frame every 12 frames, no B-frames and one size; audio is dropped. The source may have
+any codec that FFmpeg decodes, including those without motion vectors (HEVC, VP9, AV1). For data sets see coviar prepare
 folder.
 """
 

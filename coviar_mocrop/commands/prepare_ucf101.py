@@ -11,7 +11,7 @@ import argparse
 from coviar_mocrop.commands.dataset_options import add_official, official, report
 
 EXAMPLES = """\
-  # the form that CoViAR uses, MPEG-4 at 340x256 with a key frame every 12 frames
+  # the format that CoViAR uses, MPEG-4 at 340x256 with a key frame every 12 frames
   coviar prepare ucf101 UCF-101 --transcode data/ucf101
 
   # the videos of the archive as they are; 15% of the training clips become a validation list, in whole groups

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--transcode",
         action="store_true",
-        help="first bring the video to the canonical form (H.264, 340x256), in a temporary file, as coviar prepare "
-        "does; also for codecs without motion vectors (HEVC, VP9, AV1)",
+        help="first transcode the video to the canonical format (H.264, 340x256), in a temporary file, as coviar "
+        "prepare does; also for codecs without motion vectors (HEVC, VP9, AV1)",
     )
     parser.add_argument("--video", type=Path, metavar="MP4", help="video with the box on every frame to write")
     parser.add_argument(

@@ -3,8 +3,9 @@
 Several streams are trained from one decode of each clip, each with its own network, optimizer and schedule. The
 weights are the same as if each stream were trained alone.
 
-Writes best.pt, last.pt, settings.yaml, run.json, metrics.jsonl, metrics.csv and TensorBoard files. One stream is
-written to the output folder, several streams to a folder STREAM in it each.
+Writes best.pt, last.pt, settings.yaml, run.json, metrics.jsonl, metrics.csv and TensorBoard files. Each stream is
+written to a folder of its name in 'output' of the settings, or in --output. With --output and one stream, it is
+written to that folder itself.
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--transcode",
         action="store_true",
-        help="bring the frames to the form of the training videos as they come; also for codecs without motion vectors "
-        "(HEVC, VP9, AV1)",
+        help="transcode the frames to the format of the training videos as they come; also for codecs without motion "
+        "vectors (HEVC, VP9, AV1)",
     )
     add(
         "--key-frames",

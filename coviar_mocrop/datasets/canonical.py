@@ -1,4 +1,4 @@
-"""Transcode the clips of a data set to the canonical form, in a folder of their own."""
+"""Transcode the clips of a data set to the canonical format, in a folder of their own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from coviar_mocrop.errors import DataError
 from coviar_mocrop.files import write_json
 
 GOP = 12
-"""Key frame interval of the canonical form, frames."""
+"""Key frame interval of the canonical format, frames."""
 _PARTS = "parts.json"
 """File in a folder of transcoded videos that records the source of each: start and end in seconds, and the size and
 modification time of the source file."""
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Canonical:
-    """Target of transcoding to the canonical form: GOPs of fixed length, no B-frames, one reference frame.
+    """Target of transcoding to the canonical format: GOPs of fixed length, no B-frames, one reference frame.
 
     Attributes:
         folder: root folder of the transcoded videos of one data set. It must not lie inside the source.

@@ -281,7 +281,7 @@ def _require_whole_groups(clips: Sequence[Clip], group_of: Mapping[str, str], gi
         path = first.setdefault(group_of[clip.path], clip.path)
         if given[path] != given[clip.path]:
             raise DataError(
-                f"{path} and {clip.path} are of one group, {group_of[path]}, but on two sides; move one of them, or "
+                f"{path} and {clip.path} are of one group, {group_of[path]}, but in two lists; move one of them, or "
                 "leave the groups out (--groups none)"
             )
 

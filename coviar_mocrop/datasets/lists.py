@@ -56,7 +56,7 @@ class VideoList:
     Attributes:
         clips: clips in the order of the file.
         classes: class names by label.
-        form: form that the videos were transcoded to; None: not transcoded, or not known.
+        form: format that the videos were transcoded to; None: not transcoded, or not known.
         group_of: group of each clip by its path. Clips of a group have something in common, such as the recording they
             were cut from. A clip that is not named is its own group.
     """

@@ -74,11 +74,11 @@ def prepare(
         group_of: group of each clip, by path, to write beside the lists. None: clips have no groups.
         origins: source of each clip, by path. These paths end in ``.mp4`` and are relative to ``canonical.folder``.
             Ignored without ``canonical``. None: the source of a clip is the file at its path below ``source``.
-        official: whether the splits are published ones. Then identical files on two sides are a warning, not an error.
+        official: whether the splits are published ones. Then identical files in two lists are a warning, not an error.
 
     Raises:
         DataError: a clip cannot be used and ``on_error`` is ``raise``, or no clip can be used; a clip lies outside
-            ``source``; the folder for transcoded videos is in use for something else; two sides of a split share a
+            ``source``; the folder for transcoded videos is in use for something else; two lists of a split share a
             file; or the folder holds other lists and ``overwrite`` is false.
     """
     source, lists, handling = Path(source), Path(lists), handling or Handling()

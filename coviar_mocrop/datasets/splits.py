@@ -220,7 +220,7 @@ def _digest(file: str | os.PathLike[str], start: int, count: int | None) -> byte
 
 
 def find_leak(same: Iterable[Sequence[str]], sides: Sides) -> str | None:
-    """Describe identical files (see :func:`same_files`) that are on two sides of a split; None if there are none."""
+    """Describe identical files (see :func:`same_files`) that are in two lists of a split; None if there are none."""
     found = []
     for members in ([path for path in paths if path in sides] for paths in same):
         for split in zip(*(sides[path] for path in members), strict=True):

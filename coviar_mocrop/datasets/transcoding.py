@@ -1,4 +1,4 @@
-"""Transcode videos or folders of videos to the canonical form, without classes and lists."""
+"""Transcode videos or folders of videos to the canonical format, without classes and lists."""
 
 from __future__ import annotations
 

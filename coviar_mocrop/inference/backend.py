@@ -39,7 +39,7 @@ class Backend(ABC):
     Attributes:
         config: settings of the first stream. Settings of how videos are read are the same for all streams.
         classes: class names, in the order of the labels.
-        form: form that the training videos were transcoded to; None if they were not transcoded, or it is not known.
+        form: format that the training videos were transcoded to; None if they were not transcoded, or it is not known.
         learned: fusion weights that were learned with these networks; None if there are none.
     """
 

@@ -34,7 +34,7 @@ class Classifier:
         setting (str): ``baseline``, ``efficiency`` or ``attention``.
         form (Form | None): codec, size and GOP length that the training videos were transcoded to, as the checkpoints
             say; None if they were not transcoded.
-        transcode_to (Form | None): form that videos are transcoded to before they are classified; None: they are not
+        transcode_to (Form | None): format that videos are transcoded to before they are classified; None: they are not
             transcoded.
     """
 

@@ -29,7 +29,7 @@ class Prediction:
         iframes: up to four I-frames, uint8 [H, W, 3] RGB.
         damaged_frames: number of decoded frames that are damaged; see
             :attr:`~coviar_mocrop.bitstream.Video.damaged_frames`. With ``transcode``, the whole video is decoded.
-        as_trained: whether the video, transcoded if asked for, has the form of the training videos; True if that form
+        as_trained: whether the video, transcoded if asked for, has the format of the training videos; True if that form
             is not known.
     """
 

@@ -50,7 +50,7 @@ class StreamOptions:
         transport: transport of RTSP.
         timeout: seconds without data after which a server is given up.
         reconnect: whether a live source that breaks is opened again.
-        form: form that frames are transcoded to as they come; None: they are not transcoded.
+        form: format that frames are transcoded to as they come; None: they are not transcoded.
         key_frames_only: see :class:`~coviar_mocrop.bitstream.stream.VideoStream`.
     """
 

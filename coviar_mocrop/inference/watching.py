@@ -106,7 +106,7 @@ def _watch(
                     notices.append(
                         Notice(
                             reader.name,
-                            f"does not have the form of the training videos ({classifier.form}); add --transcode",
+                            f"does not have the format of the training videos ({classifier.form}); add --transcode",
                         )
                     )
                 known.add(reader.name)

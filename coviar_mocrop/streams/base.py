@@ -46,7 +46,7 @@ class Stream(ABC):
         config: settings of the run.
         classes: class names, in the order of the labels.
         network: takes what :meth:`inputs` returns, and returns clip logits [N, classes].
-        form: form that the training videos were transcoded to; None if they were not transcoded, or it is not known.
+        form: format that the training videos were transcoded to; None if they were not transcoded, or it is not known.
     """
 
     name: ClassVar[str]
