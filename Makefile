@@ -41,7 +41,7 @@ figures: setup
 	$(if $(FOOTAGE),OMP_NUM_THREADS=1 $(BIN)/python tools/benchmark.py footage $(FOOTAGE) --figure docs/real_footage.png)
 	$(BIN)/python tools/compute_table.py --latency --repeats 25
 	$(BIN)/python tools/benchmark.py squeeze
-	$(if $(FOOTAGE),$(BIN)/python tools/benchmark.py mocrop --real $(FOOTAGE) --sparse-clips 205)
+	$(if $(FOOTAGE),$(BIN)/python tools/benchmark.py mocrop --real $(FOOTAGE) --sparse-clips 205 --figure docs/mocrop_coverage.png)
 	$(if $(VIDEO),taskset -c 0 $(BIN)/python tools/benchmark.py reading $(VIDEO) --transcode mpeg4 --repeats 41)
 
 # links and references that lead nowhere are errors

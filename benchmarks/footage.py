@@ -285,9 +285,10 @@ def _cell(top1: Sequence[float]) -> str:
 
 
 def _draw(results: Mapping[str, Any], path: Path, chance: float) -> None:
-    """Bars of the means above chance, with lines from the lowest to the highest."""
+    """Points for the means, with lines from the lowest to the highest, and a line for chance."""
     figure = Figure(figsize=(10, 4.5), dpi=110, layout="constrained")
     axes = figure.subplots()
+    axes.axhline(chance, color="black", linewidth=0.8, linestyle="--", label="chance")
     names = max((list(found["top1"]) for found in results.values()), key=len)
     width = 0.8 / len(results)
     for number, (row, found) in enumerate(results.items()):
@@ -295,10 +296,9 @@ def _draw(results: Mapping[str, Any], path: Path, chance: float) -> None:
         means = np.array([value.mean() for value in values.values()])
         lowest, highest = (np.array([end(value) for value in values.values()]) for end in (np.min, np.max))
         places = np.array(list(values)) + (number - (len(results) - 1) / 2) * width
-        axes.bar(places, means, width, yerr=[means - lowest, highest - means], label=row, error_kw={"linewidth": 0.8})
+        axes.errorbar(places, means, [means - lowest, highest - means], fmt="o", markersize=4, linewidth=1, label=row)
     axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("top-1, %")
-    axes.set_ylim(chance, 100)
-    axes.axhline(chance, color="black", linewidth=0.8)
-    axes.legend(fontsize=8, ncols=3)
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(fontsize=8, ncols=3, loc="outside lower center")
     save_figure(figure, path)
