@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import every_frame, record, turn_clockwise, wandering
+from numpy.typing import NDArray
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.bitstream.packets import PacketStore
@@ -25,20 +26,32 @@ STREAMS: dict[str, dict[str, Any]] = {
 
 
 WRONG: dict[str, tuple[str, Any]] = {
-    "order of text": ("order", lambda order: order.astype(str)),
-    "order of fractions": ("order", lambda order: order + 0.5),
-    "order backwards": ("order", lambda order: order[::-1]),
-    "order with repeats": ("order", lambda order: np.repeat(order[::2], 2)),
-    "order in two columns": ("order", lambda order: order.reshape(-1, 2)),
-    "no key frame": ("starts", lambda starts: starts[:0]),
-    "key frames that are not there": ("starts", lambda starts: starts - 1),
+    "order with repeats": ("packets", lambda rows: with_row(rows, 6, rows[6] // 2)),
+    "order with a gap": ("packets", lambda rows: with_row(rows, 6, rows[6] * 2)),
+    "frames that are not there": ("packets", lambda rows: with_row(rows, 6, rows[6] + 20)),
+    "no frame": ("packets", lambda rows: with_row(rows, 6, -1)),
+    "no key frame": ("packets", lambda rows: with_row(rows, 7, 0)),
+    "key of numbers": ("packets", lambda rows: with_row(rows, 2, 2)),
+    "negative flags": ("packets", lambda rows: with_row(rows, 4, -1)),
+    "large checksums": ("packets", lambda rows: with_row(rows, 5, 1 << 32)),
+    "negative checksums": ("packets", lambda rows: with_row(rows, 5, -1)),
+    "without checksums": ("packets", lambda rows: np.delete(rows, 5, axis=0)),
+    "one row": ("packets", lambda rows: rows[0]),
+    "text": ("packets", lambda rows: rows.astype(str)),
+    "fractions": ("packets", lambda rows: rows + 0.5),
     "five turns": ("rotation", lambda _: np.int64(5)),
     "a turn backwards": ("rotation", lambda _: np.int64(-1)),
     "turns of text": ("rotation", lambda _: np.array("1")),
-    "times of text": ("pts", lambda times: times.astype(str)),
-    "key of numbers": ("key", lambda key: key.astype(np.int64)),
+    "two rotations": ("rotation", lambda _: np.zeros(2, np.int64)),
 }
 """Arrays of an index, and what makes them wrong."""
+
+
+def with_row(rows: NDArray[np.int64], number: int, values: Any) -> NDArray[np.int64]:
+    """Packed packets with other values in one row."""
+    changed = rows.copy()
+    changed[number] = values
+    return changed
 
 
 @pytest.fixture
@@ -111,7 +124,7 @@ def test_a_video_that_changed_behind_its_back_is_an_error(tmp_path: Path, clip: 
     assert str(error.value).startswith(f"{clip}: ")
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "bytes", "numbers", "pickle", "folder", *WRONG])
+@pytest.mark.parametrize("damage", ["cut", "empty", "no npz", "bytes", "pickle", "folder", *WRONG])
 def test_damaged_indices_count_as_absent(tmp_path: Path, clip: Path, damage: str, scans: list[str]) -> None:
     cache = tmp_path / "cache"
     expected = contents(clip, index_cache=cache)
@@ -122,17 +135,15 @@ def test_damaged_indices_count_as_absent(tmp_path: Path, clip: Path, damage: str
         kept.write_bytes(data[: len(data) // 2])
     elif damage == "empty":
         kept.write_bytes(b"")
-    elif damage == "text":
+    elif damage == "no npz":
         kept.write_text("no index")
     elif damage == "bytes":
         changed = bytearray(data)
         for at in range(50, len(data), 97):
             changed[at] ^= 85
         kept.write_bytes(changed)
-    elif damage == "numbers":
-        np.savez(kept, **{**columns, "order": columns["order"] + 20})
     elif damage == "pickle":
-        np.savez(kept, **{**columns, "pts": np.array([{}], dtype=object)})
+        np.savez(kept, **{**columns, "packets": np.array([{}], dtype=object)})
     elif damage in WRONG:
         name, change = WRONG[damage]
         np.savez(kept, **{**columns, name: change(columns[name])})

@@ -16,9 +16,11 @@ from coviar_mocrop.bitstream.packets import PacketTable
 from coviar_mocrop.errors import CoviarMocropError
 from coviar_mocrop.files import atomic_write
 
-_FORMAT = 3
-_COLUMNS = {"pts": "i8", "dts": "i8", "key": "?", "discard": "?", "corrupt": "?", "checksum": "u4"}
-_OTHERS = {"order": "i8", "starts": "i8", "rotation": "i8"}
+_FORMAT = 4
+_ROWS = 8
+"""Rows of a packed index: those of the packet table, the frame in display order or -1, whether a GOP starts here."""
+_FLAGS = [2, 3, 4, 7]
+"""Those of the rows that hold 0 or 1."""
 
 
 class VideoIndex(NamedTuple):
@@ -32,38 +34,34 @@ class VideoIndex(NamedTuple):
 
 def pack(index: VideoIndex) -> bytes:
     """Return an index as the bytes of an .npz file. Its table must hold checksums."""
+    table, frames = index.table, index.frames
+    starts = np.isin(np.arange(len(table)), frames.key_packets)
+    columns = (table.pts, table.dts, table.key, table.discard, table.corrupt, table.checksum)
     out = io.BytesIO()
-    columns = {name: getattr(index.table, name) for name in _COLUMNS}
-    np.savez(
-        out,
-        order=index.frames.packet_of_frame,
-        starts=index.frames.key_packets,
-        rotation=np.int64(index.rotation),
-        **columns,
-    )
+    # one array, because NumPy takes longer to read the header of an array than its content
+    np.savez(out, packets=np.stack([*columns, frames.frame_of_packet, starts]), rotation=np.int64(index.rotation))
     return out.getvalue()
 
 
 def unpack(data: bytes) -> VideoIndex | None:
     """Return the index that :func:`pack` packed; None if the bytes are damaged or hold no checksums."""
-    kinds = _COLUMNS | _OTHERS
     try:
-        arrays = dict(zip(kinds, read_arrays(data, *kinds), strict=True))
+        rows, rotation = read_arrays(data, "packets", "rotation")
     except (OSError, ValueError):
         return None
-    if any(arrays[name].dtype != kind for name, kind in kinds.items()):
+    if any(array.dtype != np.int64 for array in (rows, rotation)) or rows.ndim != 2 or len(rows) != _ROWS:
         return None
-    order, starts, rotation = (arrays.pop(name) for name in _OTHERS)
-    count = arrays["pts"].size
-    if any(column.shape != (count,) for column in arrays.values()) or rotation.ndim or not 0 <= rotation < 4:
+    if rotation.ndim or not 0 <= rotation < 4 or (rows[_FLAGS] & ~1).any():
         return None
-    for numbers in (order, starts):  # of different packets
-        if numbers.ndim != 1 or not len(numbers) or len(np.unique(numbers)) < len(numbers):
-            return None
-        if numbers.min() < 0 or numbers.max() >= count:
-            return None
-    frames = index_from_order(count, order.tolist(), starts.tolist())
-    return None if frames is None else VideoIndex(PacketTable(**arrays), frames, int(rotation))
+    pts, dts, key, discard, corrupt, checksum, frame, starts = rows
+    shown = np.flatnonzero(frame >= 0)
+    order = shown[np.argsort(frame[shown])]
+    if not starts.any() or (frame[order] != np.arange(len(order))).any() or (checksum >> 32).any():
+        return None
+    frames = index_from_order(len(pts), order.tolist(), np.flatnonzero(starts).tolist())
+    key, discard, corrupt = (row.astype(np.bool_) for row in (key, discard, corrupt))
+    table = PacketTable(pts, dts, key, discard, corrupt, checksum.astype(np.uint32))
+    return None if frames is None else VideoIndex(table, frames, int(rotation))
 
 
 def load(folder: str | os.PathLike[str], path: str) -> VideoIndex | None:
