@@ -34,6 +34,7 @@ from coviar_mocrop.datasets.official import UCF101_COUNTS, prepare_hmdb51, prepa
 from coviar_mocrop.datasets.preparing import Prepared
 from coviar_mocrop.datasets.splits import SIDES, Side
 from coviar_mocrop.datasets.summary import next_commands, other_splits
+from coviar_mocrop.datasets.transcoding import transcode_files
 from coviar_mocrop.errors import CoviarMocropError, DataError, ListError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -607,6 +608,27 @@ def test_single_files_to_the_canonical_form(spoilt: Path, clip_file: Path, tmp_p
     assert "see above" in none.stderr
     (tmp_path / "nothing").mkdir()
     assert "holds no video" in refused(tmp_path / "nothing", clip_file, out / "x")
+
+
+def test_the_format_of_transcoded_files_is_recorded(spoilt: Path, clip_file: Path, tmp_path: Path) -> None:
+    """Checkpoints remember it, if it is that of all videos in the folder."""
+    good, out = spoilt / "good", tmp_path / "out"
+    transcode_files([good], out, codec="mpeg4", size=(32, 32))
+    assert read_form(out) == Form("mpeg4", (32, 32), 12)
+    transcode_files([clip_file], out, codec="mpeg4", size=(32, 32))
+    before = (out / "transcode.json").read_bytes()
+    with pytest.raises(DataError, match=r"the videos there were made as mpeg4 at 32x32.*, not as h264 at 32x32"):
+        transcode_files([clip_file], out, size=(32, 32), overwrite=True)
+    assert (out / "transcode.json").read_bytes() == before
+    transcode_files([good, clip_file], out, size=None, overwrite=True)
+    assert read_form(out) == Form("h264", None, 12)
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(clip_file, other / "from_elsewhere.mp4")
+    transcode_files([good], other)
+    assert read_form(other) is None
+    transcode_files([clip_file], tmp_path / "single.mp4")
+    assert read_form(tmp_path) is None
 
 
 def test_transcode_refuses_folders_of_other_things(tree: Callable[..., Path], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +13,13 @@ from coviar_mocrop.bitstream import transcode
 from coviar_mocrop.bitstream.container import name_of
 from coviar_mocrop.bitstream.remote import file_name, is_address
 from coviar_mocrop.bitstream.transcode import CANONICAL_SIZE, Codec
+from coviar_mocrop.datasets.canonical import GOP
 from coviar_mocrop.datasets.handling import Handling, for_each
+from coviar_mocrop.datasets.lists import RECORD, Form, read_form
 from coviar_mocrop.datasets.videos import VIDEO_SUFFIXES, videos_below
 from coviar_mocrop.errors import DataError
 from coviar_mocrop.failed import write_failed
+from coviar_mocrop.files import write_json
 from coviar_mocrop.messages import counted
 
 _CONTAINERS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".m4v", ".h264"})
@@ -60,7 +63,8 @@ def transcode_files(
     Args:
         sources: videos, http or https addresses of videos, or folders of videos at any depth.
         output: a file if there is one video and ``output`` has a suffix, else a folder. In a folder, videos keep their
-            names with the suffix ``.mp4``, and their paths relative to the source folder.
+            names with the suffix ``.mp4``, and their paths relative to the source folder. Their format is recorded in
+            ``transcode.json``, so that checkpoints remember it, unless the folder holds other videos.
         codec: ``h264`` or ``mpeg4`` (Part 2).
         size: (width, height), pixels; None: each video keeps its size.
         handling: workers, Ray and progress.
@@ -73,7 +77,8 @@ def transcode_files(
 
     Raises:
         DataError: two videos would become the same file, a video would replace one of the sources, or another file
-            exists without ``overwrite`` or ``resume``; ``output`` is a file but there are several videos, its suffix is
+            exists without ``overwrite`` or ``resume``; ``output`` holds videos that were transcoded to another format;
+            it is a file but there are several videos, its suffix is
             not supported, a folder holds no video, or the only source does not exist.
     """
     target_of = _targets([_as_source(source) for source in sources], Path(output))
@@ -89,11 +94,24 @@ def transcode_files(
     todo = [job for job in jobs if job.target not in kept]
     if kept:
         _log.info("%s: %s kept", output, counted(len(kept), "video"))
+    is_folder = list(target_of.values()) != [Path(output)]
+    if is_folder:
+        _record(Path(output), Form(codec, size, GOP), {job.target for job in todo})
     reasons = for_each(_Transcode(codec, size), todo, "transcoding", handling or Handling())
     failed = {name_of(job.source): reasons[job] for job in jobs if job in reasons}
-    if list(target_of.values()) != [Path(output)]:
+    if is_folder:
         write_failed(output, failed)
     return {job.source: job.target for job in jobs if job not in reasons}, failed
+
+
+def _record(folder: Path, wanted: Form, written: Set[Path]) -> None:
+    """Record the format of the videos in a folder, if it is that of all of them."""
+    made = read_form(folder)
+    others = [path for path in (videos_below(folder) if folder.is_dir() else []) if path not in written]
+    if others and made and made != wanted:
+        raise DataError(f"{folder}: the videos there were made as {made}, not as {wanted}; choose another folder")
+    if made != wanted and not others:
+        write_json(folder / RECORD, wanted._asdict())
 
 
 class _Job(NamedTuple):
