@@ -68,10 +68,11 @@ def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/demo.yaml").write_bytes((PROJECT / "configs/demo.yaml").read_bytes())
     (tmp_path / "configs/difference.yaml").write_text(block("yaml"))
-    (tmp_path / "clip.mp4").write_bytes(next((tmp_path / "data/demo").rglob("*.mp4")).read_bytes())
     monkeypatch.chdir(tmp_path)
     prepare, train, test, fuse, predict = block("sh").splitlines()
     assert prepare == "coviar prepare demo"  # done above, with fewer clips
+    clip = tmp_path / predict.split()[2]  # one that there is with as many clips as the page makes
+    clip.write_bytes(next((tmp_path / "data/demo").rglob("*.mp4")).read_bytes())
     small = ["input.full_size=48", "data.workers=0", "train.epochs=1", "train.batch_size=4", "train.precision=fp32"]
     small.append(f"model.backbone={BACKBONE}")
     follow(train, "--set", *small)
@@ -86,7 +87,7 @@ def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     np.testing.assert_array_equal(alone.scores, together.scores)
     assert np.ptp(alone.scores, axis=0).max() > 0
     assert set(json.loads(follow(predict, "--json"))["streams"]) == {"difference", "mv"}
-    prediction = Predictor(["runs/difference"])("clip.mp4")
+    prediction = Predictor(["runs/difference"])(clip)
     fused = (prediction.scores["difference"] + prediction.scores["mv"]) / 2
     np.testing.assert_allclose(prediction.scores["fused"], fused, rtol=1e-6)
     assert base.stream_class("mv") is before
