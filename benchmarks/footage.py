@@ -296,7 +296,8 @@ def _draw(results: Mapping[str, Any], path: Path, chance: float) -> None:
         means = np.array([value.mean() for value in values.values()])
         lowest, highest = (np.array([end(value) for value in values.values()]) for end in (np.min, np.max))
         places = np.array(list(values)) + (number - (len(results) - 1) / 2) * width
-        axes.errorbar(places, means, [means - lowest, highest - means], fmt="o", markersize=4, linewidth=1, label=row)
+        spread = np.maximum([means - lowest, highest - means], 0)  # a mean of equal numbers can differ from them
+        axes.errorbar(places, means, spread, fmt="os^"[number // 10 % 3], markersize=4, linewidth=1, label=row)
     axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("top-1, %")
     axes.grid(axis="y", alpha=0.3)

@@ -26,6 +26,7 @@ STREAMS: dict[str, dict[str, Any]] = {
 
 
 WRONG: dict[str, tuple[str, Any]] = {
+    "order backwards": ("packets", lambda rows: with_row(rows, 6, rows[6].max() - rows[6])),
     "order with repeats": ("packets", lambda rows: with_row(rows, 6, rows[6] // 2)),
     "order with a gap": ("packets", lambda rows: with_row(rows, 6, rows[6] * 2)),
     "frames that are not there": ("packets", lambda rows: with_row(rows, 6, rows[6] + 20)),

@@ -550,7 +550,13 @@ def test_form_of_a_transcoded_folder(tree: Callable[..., Path], tmp_path: Path) 
     canonical = Canonical(tmp_path / "out", codec="mpeg4", size=(32, 32))
     prepare_folder(tree({"a": 2, "b": 2}), tmp_path / "lists", canonical=canonical, handling=UNCHECKED)
     assert read_form(tmp_path / "out") == Form("mpeg4", (32, 32), 12)
-    for text in ("", "[]", '{"codec": "vp9", "size": null, "gop": 12}', '{"codec": "h264", "size": [1], "gop": 12}'):
+    for text in (
+        "",
+        "[]",
+        "[" * 100_000,
+        '{"codec": "vp9", "size": null, "gop": 12}',
+        '{"codec": "h264", "size": [1], "gop": 12}',
+    ):
         (tmp_path / "out" / "transcode.json").write_text(text)
         assert read_form(tmp_path / "out") is None
 
@@ -620,8 +626,10 @@ def test_the_format_of_transcoded_files_is_recorded(spoilt: Path, clip_file: Pat
     with pytest.raises(DataError, match=r"the videos there were made as mpeg4 at 32x32.*, not as h264 at 32x32"):
         transcode_files([clip_file], out, size=(32, 32), overwrite=True)
     assert (out / "transcode.json").read_bytes() == before
-    transcode_files([good, clip_file], out, size=None, overwrite=True)
-    assert read_form(out) == Form("h264", None, 12)
+    with pytest.raises(DataError, match="the videos there were made as"):
+        transcode_files([clip_file], out / "one.mp4", size=(32, 32))
+    transcode_files([good], tmp_path / "kept", size=None)
+    assert read_form(tmp_path / "kept") == Form("h264", None, 12)
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(clip_file, other / "from_elsewhere.mp4")

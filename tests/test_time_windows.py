@@ -228,7 +228,7 @@ def test_the_clock_survives_jumps(jump: float) -> None:
 @pytest.mark.parametrize("is_live", [False, True])
 @pytest.mark.parametrize("jump", [-37.5, -0.6, 37.5, 2**33 / 90000, -1e6])
 def test_damaged_time_stamps_do_not_move_the_clock(jump: float, is_live: bool) -> None:
-    """One frame of a jump and back was taken for a gap as long as the jump."""
+    """Stamps that lie behind, or more than 10 s ahead, if they are single."""
     found = clocked([n / 25 + (jump if n % 40 == 20 else 0.0) for n in range(400)], is_live=is_live)
     assert [at for at, *_ in found] == pytest.approx([5 + n / 25 for n in range(400)])
     assert not any(missing for _, missing, _ in found)
@@ -262,6 +262,19 @@ def test_time_stamps_that_jitter_are_believed() -> None:
 def test_the_clock_always_goes_on(stamps: list[float | None], is_live: bool) -> None:
     times = [at for at, *_ in clocked(stamps, is_live=is_live)]
     assert all(later > earlier for earlier, later in itertools.pairwise(times))
+
+
+@pytest.mark.parametrize(("jump", "lost"), [(-2.0, 3.0), (-5.0, 6.0), (-0.6, 1.0)])
+def test_a_jump_back_and_a_gap_are_both_seen(jump: float, lost: float) -> None:
+    """The frame after the jump fits the clock before it, but for the gap."""
+    stamps = [n / 25 for n in range(20)]
+    stamps += [stamps[-1] + 0.04 + jump]
+    stamps += [stamps[-1] + 0.04 + lost + n / 25 for n in range(20)]
+    clock, arrived = StreamClock(0.0, 25.0, is_live=True), 0.0
+    for number, stamp in enumerate(stamps):
+        arrived += 0.04 + (lost if number == 21 else 0.0)
+        clock.advance(stamp, arrived)
+    assert clock.time == pytest.approx(arrived - 0.04)
 
 
 # -- reading them --------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ class StreamClock:
             self.time = following
             self._offset = self._offset if stamp is None else following - stamp
             return
-        if self._left is not None and _SHORTEST <= stamp + self._left - self.time < _JUMP:
+        if self._left is not None and _SHORTEST <= stamp + self._left - self.time < _LOST * self.step:
             self._offset = self._left  # no jump, but one damaged time stamp
         self._left = None
         step = stamp + self._offset - self.time

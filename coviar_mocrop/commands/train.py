@@ -5,7 +5,7 @@ weights are the same as if each stream were trained alone.
 
 Writes best.pt, last.pt, settings.yaml, run.json, metrics.jsonl, metrics.csv and TensorBoard files. Each stream is
 written to a folder of its name in 'output' of the settings, or in --output. With --output and one stream, it is
-written to that folder itself.
+written to that folder itself. So is what a file without 'streams' describes.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def _claim(source: Path, canonical: Canonical) -> None:
         return
     try:
         made = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         made = "something that cannot be read"
     if made != wanted:
         raise DataError(
@@ -137,7 +137,7 @@ def _forget_outdated(folder: Path, jobs: Sequence[_Job]) -> None:
     record = folder / _PARTS
     try:
         made = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         made = {}
     made = made if isinstance(made, dict) else {}
     wanted = {}

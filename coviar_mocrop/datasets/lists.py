@@ -188,7 +188,7 @@ def read_form(root: str | os.PathLike[str]) -> Form | None:
     """Read the form of the videos below a data root from its ``RECORD``; None if there is no valid record."""
     try:
         return form_of(json.loads(Path(root, RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

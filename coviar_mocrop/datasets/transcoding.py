@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -64,7 +64,7 @@ def transcode_files(
         sources: videos, http or https addresses of videos, or folders of videos at any depth.
         output: a file if there is one video and ``output`` has a suffix, else a folder. In a folder, videos keep their
             names with the suffix ``.mp4``, and their paths relative to the source folder. Their format is recorded in
-            ``transcode.json``, so that checkpoints remember it, unless the folder holds other videos.
+            ``transcode.json``, so that checkpoints remember it, unless the folder held videos of unknown format.
         codec: ``h264`` or ``mpeg4`` (Part 2).
         size: (width, height), pixels; None: each video keeps its size.
         handling: workers, Ray and progress.
@@ -77,9 +77,9 @@ def transcode_files(
 
     Raises:
         DataError: two videos would become the same file, a video would replace one of the sources, or another file
-            exists without ``overwrite`` or ``resume``; ``output`` holds videos that were transcoded to another format;
-            it is a file but there are several videos, its suffix is
-            not supported, a folder holds no video, or the only source does not exist.
+            exists without ``overwrite`` or ``resume``; the folder's videos were transcoded to another format;
+            ``output`` is a file but there are several videos, its suffix is not supported, a folder holds no video, or
+            the only source does not exist.
     """
     target_of = _targets([_as_source(source) for source in sources], Path(output))
     existing = _existing(target_of)
@@ -95,8 +95,7 @@ def transcode_files(
     if kept:
         _log.info("%s: %s kept", output, counted(len(kept), "video"))
     is_folder = list(target_of.values()) != [Path(output)]
-    if is_folder:
-        _record(Path(output), Form(codec, size, GOP), {job.target for job in todo})
+    _record(Path(output), Form(codec, size, GOP), is_folder)
     reasons = for_each(_Transcode(codec, size), todo, "transcoding", handling or Handling())
     failed = {name_of(job.source): reasons[job] for job in jobs if job in reasons}
     if is_folder:
@@ -104,13 +103,16 @@ def transcode_files(
     return {job.source: job.target for job in jobs if job not in reasons}, failed
 
 
-def _record(folder: Path, wanted: Form, written: Set[Path]) -> None:
-    """Record the format of the videos in a folder, if it is that of all of them."""
+def _record(output: Path, wanted: Form, is_folder: bool) -> None:
+    """Record the format in a folder without videos; refuse a folder that has the record of another format."""
+    folder = output if is_folder else output.parent
     made = read_form(folder)
-    others = [path for path in (videos_below(folder) if folder.is_dir() else []) if path not in written]
-    if others and made and made != wanted:
-        raise DataError(f"{folder}: the videos there were made as {made}, not as {wanted}; choose another folder")
-    if made != wanted and not others:
+    if made and made != wanted:
+        raise DataError(
+            f"{folder / RECORD}: the videos there were made as {made}, not as {wanted}; choose another folder, or "
+            f"delete {folder}"
+        )
+    if is_folder and not made and not (folder.is_dir() and videos_below(folder)):
         write_json(folder / RECORD, wanted._asdict())
 
 

@@ -69,7 +69,7 @@ def report_epoch(trainer: Trainer) -> None:
     )
     if waiting > _WAIT_WARNING and epoch == 2 and metrics["seconds"] > 10:  # epoch 1 starts the loader
         logger.warning(
-            "%.0f %% of the time goes into waiting for data; raise data.workers (now %d), or transcode the "
+            "%.0f%% of the time goes into waiting for data; raise data.workers (now %d), or transcode the "
             "videos to the canonical format (coviar prepare has --transcode)",
             *(100 * waiting, config.data.workers),
         )
