@@ -91,6 +91,7 @@ def test_what_was_compiled_is_kept_and_a_damaged_cache_does_no_harm(
     assert code_of(kernels.compiled(), [3, 4]) == [147, 154]
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_written_it_is_compiled_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba.core import caching
 

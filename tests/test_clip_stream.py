@@ -204,6 +204,7 @@ def test_more_frames_are_averaged_and_the_box_matters(demo: Path, motion: Path, 
     assert torch.equal(unboxed, one)
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_or_stale_is_computed(demo: Path, motion: Path, tmp_path: Path, read: Any) -> None:
     videos = tmp_path / "videos"
     shutil.copytree(demo / "videos", videos)
@@ -474,6 +475,7 @@ def test_a_clip_stream_is_not_exported(trained: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_clip_is_fused_with_other_streams(motion: Path, trained: Path, tmp_path: Path) -> None:
     told = tool("fuse", "--checkpoints", motion, trained, "--weights", "clip=3", "--output", tmp_path)
     assert "| baseline | clip |" in told

@@ -328,6 +328,7 @@ def test_wrong_class_count_and_wrong_architecture_are_told(tmp_path: Path) -> No
         imported(tmp_path / "imagenet.pth", settings(tmp_path, "iframe"))
 
 
+@pytest.mark.slow
 def test_every_entry_that_does_not_fit_is_named(tmp_path: Path) -> None:
     state = {f"module.{key}": value for key, value in CoviarNet("mv").state_dict().items()}
     del state["module.base_model.conv1.1.weight"], state["module.base_model.stage3.1.branch2.5.weight"]

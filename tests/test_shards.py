@@ -238,7 +238,7 @@ def places(demo: Path, server: Server) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "place",
-    ["folder", "http", pytest.param("pattern", marks=pytest.mark.slow), pytest.param("memory", marks=pytest.mark.slow)],
+    ["http", *(pytest.param(place, marks=pytest.mark.slow) for place in ("folder", "pattern", "memory"))],
 )
 def test_training_from_shards_is_training_from_files(demo: Path, server: Server, tmp_path: Path, place: str) -> None:
     train({"mv": config_of(demo, tmp_path / "files")})

@@ -124,6 +124,7 @@ def test_killed_between_the_saves_of_two_streams(
     assert equal_runs(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_one_stream_is_further_than_the_other(demo: Path, whole: Path, tmp_path: Path) -> None:
     """By an epoch and some steps, or done altogether."""
     configs = pair(demo, tmp_path)

@@ -338,6 +338,7 @@ def test_what_came_before_a_break_is_not_lost(tmp_path: Path) -> None:
     assert {window.frames for window in running.windows[:-1]} == {25}
 
 
+@pytest.mark.slow
 def test_a_camera_that_stalls_and_one_that_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source_reader, "_STALLED", 0.5)
     good, bad = Rtsp(raw_h264(tmp_path)), Rtsp(raw_h264(tmp_path, "other"))
