@@ -38,7 +38,7 @@ def pack(index: VideoIndex) -> bytes:
     starts = np.isin(np.arange(len(table)), frames.key_packets)
     columns = (table.pts, table.dts, table.key, table.discard, table.corrupt, table.checksum)
     out = io.BytesIO()
-    # one array, because NumPy takes longer to read the header of an array than its content
+    # few arrays, because NumPy takes longer to read the header of an array than its content
     np.savez(out, packets=np.stack([*columns, frames.frame_of_packet, starts]), rotation=np.int64(index.rotation))
     return out.getvalue()
 

@@ -109,8 +109,7 @@ def _record(output: Path, wanted: Form, is_folder: bool) -> None:
     made = read_form(folder)
     if made and made != wanted:
         raise DataError(
-            f"{folder / RECORD}: the videos there were made as {made}, not as {wanted}; choose another folder, or "
-            f"delete {folder}"
+            f"{folder / RECORD}: the videos there were made as {made}, not as {wanted}; choose another folder"
         )
     if is_folder and not made and not (folder.is_dir() and videos_below(folder)):
         write_json(folder / RECORD, wanted._asdict())
