@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from typing import Any
 from unittest import mock
@@ -41,10 +42,13 @@ def _normalisation(multiply_adds_per_element: int) -> Callable[..., int]:
     return count
 
 
-def _norm_table(norm_cost: int = 2) -> dict[Any, Callable[..., int]]:
+_TRAINING_NORM = 5
+"""Multiply-adds per element of a norm that computes mean and variance. With fixed ones it only scales and shifts."""
+
+
+def _norm_table(norm_cost: int) -> dict[Any, Callable[..., int]]:
     aten = torch.ops.aten
-    # Batch norm with fixed statistics scales and shifts. The others compute mean and variance as well.
-    inference, training = _normalisation(norm_cost), _normalisation(5)
+    inference, training = _normalisation(norm_cost), _normalisation(_TRAINING_NORM)
     return {
         aten._native_batch_norm_legit_no_training: inference,
         aten.native_batch_norm: inference,
@@ -85,14 +89,15 @@ def count_flops(
     Raises:
         ModelError: the module does not accept an input of this shape.
     """
-    shadow = copy.deepcopy(module).to("meta").eval()
+    shadow = _without_data(module).eval()
     counter = FlopCounterMode(display=False, custom_mapping=_norm_table(norm_cost))
-    attention, correlation = _FusedAttention(), _Correlation()
+    attention, correlation, batch_norm = _FusedAttention(), _Correlation(), _BatchNorm(norm_cost)
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with (
             mock.patch.object(functional, "scaled_dot_product_attention", attention),
+            mock.patch.object(functional, "batch_norm", batch_norm),
             mock.patch.object(motion_squeeze, "correlate", correlation),
             torch.no_grad(),
             counter,
@@ -105,8 +110,39 @@ def count_flops(
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    products = counter.get_total_flops() // _PER_MULTIPLY_ADD + correlation.multiply_adds
+    products = counter.get_total_flops() // _PER_MULTIPLY_ADD + correlation.multiply_adds + batch_norm.multiply_adds
     return products + fused_attention * attention.multiply_adds
+
+
+def _without_data(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` whose parameters and buffers have shapes but no data, made without copying the data."""
+    tensors = chain(module.parameters(), module.buffers())
+    return copy.deepcopy(module, {id(tensor): tensor.to("meta") for tensor in tensors})
+
+
+class _BatchNorm:
+    """Replaces PyTorch's batch norm, which takes long to find out that the output has the shape of the input."""
+
+    multiply_adds = 0
+
+    def __init__(self, cost: int) -> None:
+        self.cost = cost
+
+    def __call__(
+        self,
+        input: Tensor,
+        mean: Tensor | None,
+        var: Any,
+        weight: Any = None,
+        bias: Any = None,
+        training: bool = False,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        if mean is not None and input.shape[1] != len(mean):
+            raise ValueError(f"batch norm of {len(mean)} channels got {input.shape[1]}")
+        self.multiply_adds += input.numel() * (_TRAINING_NORM if training else self.cost)
+        return input
 
 
 class _FusedAttention:
