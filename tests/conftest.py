@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 from collections.abc import Generator, Iterator
@@ -25,24 +26,29 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
 
 
 def pytest_collection_finish() -> None:
-    """Take the half million objects of what was imported out of every later search for garbage."""
+    """Take the half million objects of what was imported out of every later search for garbage, until the end."""
     gc.collect()
     gc.freeze()
-
-
-def pytest_sessionfinish() -> None:
-    """Modules say at their end what was not freed."""
-    gc.unfreeze()
+    atexit.register(gc.unfreeze)  # at their end, modules complain of what was not freed
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the demo data set in small: ``videos`` and ``lists``, 8 clips to train on and 8 to test on."""
-    from coviar_mocrop.datasets.demo import make_demo
+    """A folder with the demo data set in small; see :func:`demo.make_small_demo`."""
+    from demo import make_small_demo
 
     folder = tmp_path_factory.mktemp("demo")
-    make_demo(folder / "videos", folder / "lists", train_clips=8, test_clips=8, progress=False)
+    make_small_demo(folder)
     return folder
+
+
+@pytest.fixture
+def small_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips of the demo data set are made small."""
+    from demo import SMALL
+
+    for name, value in SMALL.items():
+        monkeypatch.setattr(f"coviar_mocrop.datasets.demo.{name}", value)
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "__path__", [*streams.__path__, str(folder)])
 
 
-@pytest.mark.usefixtures("difference", "no_figures")
+@pytest.mark.usefixtures("difference", "no_figures", "small_clips")
 def test_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def follow(line: str, *more: str) -> str:

@@ -125,7 +125,9 @@ def test_features_are_those_of_the_networks_on_what_they_see(demo: Path, motion:
     torch.testing.assert_close(row[:24], image[0], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("model", [{"temporal": "shift"}, {"motion_squeeze": True}])
+@pytest.mark.parametrize(
+    "model", [{"temporal": "shift"}, pytest.param({"motion_squeeze": True}, marks=pytest.mark.slow)]
+)
 def test_a_motion_network_over_time_gets_whole_clips(demo: Path, tmp_path: Path, model: dict[str, Any]) -> None:
     model = {"backbone": "resnet18", **model}
     trained = motion_config(demo, tmp_path / "mv", model=model, input={"segments": 3})

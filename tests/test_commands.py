@@ -16,7 +16,7 @@ import pytest
 import torch
 import torchvision
 from clips import record, wandering
-from demo import small_config, small_settings
+from demo import BACKBONE, small_config, small_settings
 from matplotlib.image import imread
 from tool import TOOLS, run_tool, tool
 from tqdm import tqdm
@@ -134,7 +134,7 @@ def test_fusion_weights_are_tuned_on_the_validation_list(runs: Path, demo: Path,
     (runs / "fusion.json").unlink()
 
 
-@pytest.mark.parametrize("setting", ["baseline", "attention"])
+@pytest.mark.parametrize("setting", [pytest.param("baseline", marks=pytest.mark.slow), "attention"])
 def test_fused_from_checkpoints_or_from_score_files(
     runs: Path, tmp_path: Path, opened: Counter[str], setting: str
 ) -> None:
@@ -264,11 +264,12 @@ def test_classes_of_another_order_are_told(runs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "again", [None, *(pytest.param(options, marks=pytest.mark.slow) for options in (["--overwrite"], ["--resume"]))]
 )
+@pytest.mark.usefixtures("small_clips")
 def test_the_demo_from_clips_to_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: list[str] | None
 ) -> None:
     """In small; once more it is refused, starts anew, or goes on."""
-    small = ["input.full_size=32", "input.reduced_size=24", "model.backbone=shufflenet_v2_x0_5", "train.epochs=1"]
+    small = ["input.full_size=32", "input.reduced_size=24", f"model.backbone={BACKBONE}", "train.epochs=1"]
 
     def few(root: Path, lists: Path, **settings: Any) -> Any:
         return make_demo(root, lists, train_clips=8, test_clips=8, progress=False, **settings)
@@ -316,6 +317,7 @@ def test_an_interrupted_demo_names_the_command_that_goes_on(
     )
 
 
+@pytest.mark.usefixtures("small_clips")
 def test_the_demo_replaces_no_other_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tool("prepare_data", "demo", "--train-clips", 8, "--test-clips", 8)

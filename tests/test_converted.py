@@ -119,9 +119,16 @@ def coviar_file(net: nn.Module, path: Path, best: Any = 76.5, *, old: bool = Tru
 # -- layouts ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("old", [True, False])
-@pytest.mark.parametrize("kind", ["iframe", "mv"])
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize(
+    ("kind", "old", "dropout"),
+    [
+        *(("iframe", True, 0.0), ("iframe", False, 0.5), ("mv", True, 0.5), ("mv", False, 0.0)),
+        pytest.param("iframe", True, 0.5, marks=pytest.mark.slow),
+        pytest.param("iframe", False, 0.0, marks=pytest.mark.slow),
+        pytest.param("mv", True, 0.0, marks=pytest.mark.slow),
+        pytest.param("mv", False, 0.5, marks=pytest.mark.slow),
+    ],
+)
 def test_original_coviar_checkpoints(tmp_path: Path, kind: str, old: bool, dropout: float) -> None:
     theirs = lively(CoviarNet(kind))
     path = coviar_file(theirs, tmp_path / "model_best.pth.tar", torch.tensor(76.5), old=old)
@@ -160,8 +167,9 @@ def test_residual_weights_of_the_original_code_see_the_same_residuals(tmp_path: 
 @pytest.mark.parametrize(
     ("backbone", "prefix"),
     [
-        *((BACKBONE, prefix) for prefix in ("backbone.", "base_model.", "module.backbone.", "module.base_model.", "")),
-        ("mobilenet_v3_large", "backbone."),
+        *((BACKBONE, prefix) for prefix in ("backbone.", "base_model.", "module.backbone.", "")),
+        pytest.param(BACKBONE, "module.base_model.", marks=pytest.mark.slow),
+        pytest.param("mobilenet_v3_large", "backbone.", marks=pytest.mark.slow),
         pytest.param("efficientnet_b1", "base_model.", marks=pytest.mark.slow),
         pytest.param("swin_t", "", marks=pytest.mark.slow),
     ],
@@ -185,7 +193,7 @@ def test_mocrop_and_torchvision_layouts(tmp_path: Path, backbone: str, prefix: s
         torch.testing.assert_close(ours(frames), mean, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("container", ["state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("container", ["state_dict", pytest.param("model_state_dict", marks=pytest.mark.slow), "model"])
 def test_containers_safetensors_and_wrappers(tmp_path: Path, container: str) -> None:
     theirs = lively(CoviarNet("mv"))
     state = {f"module._orig_mod.{key}": value for key, value in theirs.state_dict().items()}

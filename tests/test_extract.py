@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
-from demo import demo_settings
+from demo import demo_settings, make_small_demo
 
 from coviar_mocrop.bitstream import open_video
 from coviar_mocrop.clips.boxes import boxes_of_list, extract_boxes
 from coviar_mocrop.clips.cache import open_box_cache
 from coviar_mocrop.clips.store import FileStore
 from coviar_mocrop.config import Config
-from coviar_mocrop.datasets.demo import make_demo
 from coviar_mocrop.datasets.lists import read_classes, read_list
 from coviar_mocrop.errors import ConfigError
 from coviar_mocrop.mocrop import CropBox, MoCropSettings, estimate_box
@@ -36,7 +35,7 @@ TOOL = str(ROOT / "tools/extract_boxes.py")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """11 clips: neither 2 nor 3 divide that."""
     folder = tmp_path_factory.mktemp("demo")
-    make_demo(folder / "videos", folder / "lists", train_clips=8, test_clips=4, progress=False)
+    make_small_demo(folder, test_clips=4)
     lines = (folder / "lists/train_split1.txt").read_text().splitlines(keepends=True)
     (folder / "lists/train_split1.txt").write_text("".join(lines[:7]))
     return folder

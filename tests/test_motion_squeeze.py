@@ -100,8 +100,8 @@ def test_gradients_by_finite_differences(form: Any, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(module, "correlate", lambda a, b, window: correlate(a, b, window, form))
     torch.manual_seed(1)
-    squeeze = MotionSqueeze(4, width=6, window=3).double().eval()
-    features = torch.randn(3, 4, 4, 3, dtype=torch.float64, requires_grad=True)
+    squeeze = MotionSqueeze(2, width=4, window=3).double().eval()
+    features = torch.randn(3, 2, 3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: squeeze(x, 3), (features,))
     assert torch.autograd.gradcheck(lambda x: squeeze.estimate(x, 3), (features,))
 

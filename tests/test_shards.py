@@ -241,9 +241,10 @@ def places(demo: Path, server: Server) -> dict[str, Any]:
     ["http", *(pytest.param(place, marks=pytest.mark.slow) for place in ("folder", "pattern", "memory"))],
 )
 def test_training_from_shards_is_training_from_files(demo: Path, server: Server, tmp_path: Path, place: str) -> None:
-    train({"mv": config_of(demo, tmp_path / "files")})
+    one = {"epochs": 1}
+    train({"mv": config_of(demo, tmp_path / "files", train=one)})
     shards = places(demo, server)[place]
-    train({"mv": config_of(demo, tmp_path / "shards", shards)})
+    train({"mv": config_of(demo, tmp_path / "shards", shards, train=one)})
     assert same(outcome(tmp_path / "files"), outcome(tmp_path / "shards"))
     overrides = [f"data.shards={json.dumps(shards)}", f"data.root={tmp_path / 'none'}"]
     scores = [score_checkpoint(tmp_path / "files/best.pt", changes).scores for changes in ([], overrides)]
@@ -432,8 +433,9 @@ def test_a_shard_that_is_not_whole(
     assert re.search(said, caplog.text) and "1 of 6 shards are left out" in caplog.text
     samples = clips.__getitems__([(0, index, None) for index in range(16)])
     assert sum(bool(sample.errors) for sample in samples) == 5
-    train({"mv": config})
-    assert "5 of 16 training clips were skipped" in caplog.text
+    if how == "cut short":
+        train({"mv": config})
+        assert "5 of 16 training clips were skipped" in caplog.text
 
 
 def test_other_bytes_than_were_packed(demo: Path, shards: Path, tmp_path: Path) -> None:

@@ -165,9 +165,9 @@ def test_each_setting_has_its_weights(run: Path, tmp_path: Path) -> None:
     ("data", "says", "an_error"),
     [
         ({"val_list": None}, "there is no validation list (data.val_list)", True),
-        ({"val_list": "none.txt"}, "none.txt: is not a file (data.val_list)", True),
+        pytest.param({"val_list": "none.txt"}, "none.txt: is not a file (data.val_list)", True, marks=pytest.mark.slow),
         ("test", "8 clips are in the validation list and in the test list", True),
-        ("one", "the validation clips are of one class only", False),
+        pytest.param("one", "the validation clips are of one class only", False, marks=pytest.mark.slow),
     ],
 )
 def test_without_a_list_to_learn_on_the_weights_are_coviars(
