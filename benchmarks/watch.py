@@ -60,6 +60,8 @@ DAMAGED = 1e-3
 """Share of the packets that are damaged in a day, wherever they lie in their GOP."""
 GATES = (0.002, 0.005, 0.01, 0.02, 0.05)
 STREAMS = ("iframe", "mv", "residual")
+PARTS = ("reading", "cameras", "latency", "gate", "memory", "day")
+"""What is measured. The last three need an option of their own."""
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -94,6 +96,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="also measure what the gate misses, on clips in a folder for each class",
     )
     add("--size", default="1280x720", metavar="WxH", help="size of the camera picture (%(default)s)")
+    add("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}: these alone")
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
@@ -106,21 +109,26 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         clip = make_camera(Path(folder, "camera.ts"), int(width), int(height))
         checkpoints = make_checkpoints(Path(folder))
-        found["reading"] = measure_reading(clip, checkpoints, given.repeats)
-        print(_reading_table(found["reading"]), end="\n\n")
-        found["cameras"] = measure_cameras(clip, checkpoints, given.repeats)
-        print(_camera_table(found["cameras"]), end="\n\n")
-        found["latency"] = measure_latency(clip, checkpoints)
-        print(
-            "latency of {windows} windows, s: median {median:.3f}, longest {longest:.3f}\n".format(**found["latency"])
-        )
-        if given.footage:
+        if "reading" in given.only:
+            found["reading"] = measure_reading(clip, checkpoints, given.repeats)
+            print(_reading_table(found["reading"]), end="\n\n")
+        if "cameras" in given.only:
+            found["cameras"] = measure_cameras(clip, checkpoints, given.repeats)
+            print(_camera_table(found["cameras"]), end="\n\n")
+        if "latency" in given.only:
+            found["latency"] = measure_latency(clip, checkpoints)
+            print(
+                "latency of {windows} windows, s: median {median:.3f}, longest {longest:.3f}\n".format(
+                    **found["latency"]
+                )
+            )
+        if "gate" in given.only and given.footage:
             found["gate"] = measure_gate(given.footage, classes, Path(folder))
             print(_gate_table(found["gate"]), end="\n\n")
-        if given.minutes:
+        if "memory" in given.only and given.minutes:
             found["memory"] = measure_memory(clip, checkpoints, given.minutes)
             print(_memory_table(found["memory"]), end="\n\n")
-        if given.day:
+        if "day" in given.only and given.day:
             found["day"] = measure_day(Path(folder), given.day)
             print("\n".join(f"{name}: {value}" for name, value in found["day"].items()))
     return found
