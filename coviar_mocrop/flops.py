@@ -18,8 +18,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from math import prod
+from threading import Lock
 from typing import Any
 from unittest import mock
 
@@ -33,33 +34,40 @@ from coviar_mocrop.networks import motion_squeeze
 
 _PER_MULTIPLY_ADD = 2
 """Number of operations, as PyTorch's counter counts them, in one multiply-add."""
+_PATCHING = Lock()
+"""Held while functions of PyTorch are replaced."""
 
 
-def _normalisation(multiply_adds_per_element: int) -> Callable[..., int]:
+def _per_element(multiply_adds: int) -> Callable[..., int]:
     def count(shape: Sequence[int], *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-        return _PER_MULTIPLY_ADD * multiply_adds_per_element * prod(shape)
+        return _PER_MULTIPLY_ADD * multiply_adds * prod(shape)
 
     return count
 
 
-_TRAINING_NORM = 5
-"""Multiply-adds per element of a norm that computes mean and variance. With fixed ones it only scales and shifts."""
-
-
-def _norm_table(norm_cost: int) -> dict[Any, Callable[..., int]]:
+def _table(norm_cost: int) -> dict[Any, Callable[..., int]]:
+    """What PyTorch's counter leaves out."""
     aten = torch.ops.aten
-    inference, training = _normalisation(norm_cost), _normalisation(_TRAINING_NORM)
+    fixed = _per_element(norm_cost)
     return {
-        aten._native_batch_norm_legit_no_training: inference,
-        aten.native_batch_norm: inference,
-        aten.cudnn_batch_norm: inference,
-        aten.miopen_batch_norm: inference,
-        aten._native_batch_norm_legit: training,
-        aten.native_layer_norm: training,
-        aten.native_group_norm: training,
-        aten._adaptive_avg_pool2d: _normalisation(1),
+        aten._native_batch_norm_legit_no_training: fixed,
+        aten.cudnn_batch_norm: fixed,
+        aten.miopen_batch_norm: fixed,
+        aten.native_batch_norm: partial(_batch_norm, norm_cost),
+        aten._native_batch_norm_legit: partial(_batch_norm, norm_cost),
+        aten.native_layer_norm: _per_element(5),
+        aten.native_group_norm: _per_element(5),
+        aten._adaptive_avg_pool2d: _per_element(1),
         aten.mean: _global_pooling,  # what adaptive pooling to 1 x 1 becomes
     }
+
+
+def _batch_norm(
+    norm_cost: int, shape: Sequence[int], weight: Any, bias: Any, *statistics: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
+    """Fixed statistics scale and shift. Otherwise mean and variance are computed too, and 4 or 5 is fvcore's count."""
+    training = next(value for value in statistics if isinstance(value, bool))  # behind running mean and variance
+    return _PER_MULTIPLY_ADD * prod(shape) * (4 + (weight is not None) if training else norm_cost)
 
 
 def _global_pooling(
@@ -89,82 +97,93 @@ def count_flops(
     Raises:
         ModelError: the module does not accept an input of this shape.
     """
-    shadow = _without_data(module).eval()
-    counter = FlopCounterMode(display=False, custom_mapping=_norm_table(norm_cost))
-    attention, correlation, batch_norm = _FusedAttention(), _Correlation(), _BatchNorm(norm_cost)
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with (
-            mock.patch.object(functional, "scaled_dot_product_attention", attention),
-            mock.patch.object(functional, "batch_norm", batch_norm),
-            mock.patch.object(motion_squeeze, "correlate", correlation),
-            torch.no_grad(),
-            counter,
-        ):
-            shadow(torch.empty(tuple(input_shape), device="meta"))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"{type(module).__name__}: does not take an input of shape {tuple(input_shape)}: {line}"
-        ) from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-    products = counter.get_total_flops() // _PER_MULTIPLY_ADD + correlation.multiply_adds + batch_norm.multiply_adds
-    return products + fused_attention * attention.multiply_adds
+    counter = FlopCounterMode(display=False, custom_mapping=_table(norm_cost))
+    with _PATCHING:
+        batch_norm = _StandIn(functional.batch_norm, partial(_fixed_norm, norm_cost))
+        attention = _StandIn(functional.scaled_dot_product_attention, _fused_attention)
+        correlation = _StandIn(motion_squeeze.correlate, _correlation)
+        fast_path = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            shadow = _without_data(module).eval()
+            with (
+                mock.patch.object(functional, "scaled_dot_product_attention", attention),
+                mock.patch.object(functional, "batch_norm", batch_norm),
+                mock.patch.object(motion_squeeze, "correlate", correlation),
+                torch.no_grad(),
+                counter,
+            ):
+                shadow(torch.empty(tuple(input_shape), device="meta"))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ModelError(
+                f"{type(module).__name__}: does not take an input of shape {tuple(input_shape)}: {line}"
+            ) from error
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast_path)
+    counted = (batch_norm, correlation, attention) if fused_attention else (batch_norm, correlation)
+    return counter.get_total_flops() // _PER_MULTIPLY_ADD + sum(part.multiply_adds for part in counted)
 
 
 def _without_data(module: nn.Module) -> nn.Module:
-    """A copy of ``module`` whose parameters and buffers have shapes but no data, made without copying the data."""
-    tensors = chain(module.parameters(), module.buffers())
-    return copy.deepcopy(module, {id(tensor): tensor.to("meta") for tensor in tensors})
+    """Copy a module, with parameters and buffers that have shapes but no data. The data are not copied on the way."""
+    tensors: dict[int, Tensor] = {id(buffer): buffer.detach().to("meta") for buffer in module.buffers()}
+    for parameter in module.parameters():
+        tensors[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
+    return copy.deepcopy(module, tensors)
 
 
-class _BatchNorm:
-    """Replaces PyTorch's batch norm, which takes long to find out that the output has the shape of the input."""
+@dataclass
+class _StandIn:
+    """Replaces a function while multiply-adds are counted.
 
-    multiply_adds = 0
+    Attributes:
+        function: what it replaces. It is run for tensors with data, because other threads may compute meanwhile.
+        count: takes the same arguments. Returns the number of multiply-adds and a tensor of the right shape; None if
+            the function has to run.
+        multiply_adds: what was counted.
+    """
 
-    def __init__(self, cost: int) -> None:
-        self.cost = cost
+    function: Callable[..., Tensor]
+    count: Callable[..., tuple[int, Tensor] | None]
+    multiply_adds: int = 0
 
-    def __call__(
-        self,
-        input: Tensor,
-        mean: Tensor | None,
-        var: Any,
-        weight: Any = None,
-        bias: Any = None,
-        training: bool = False,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Tensor:
-        if mean is not None and input.shape[1] != len(mean):
-            raise ValueError(f"batch norm of {len(mean)} channels got {input.shape[1]}")
-        self.multiply_adds += input.numel() * (_TRAINING_NORM if training else self.cost)
-        return input
+    def __call__(self, first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        counted = self.count(first, *args, **kwargs) if first.is_meta else None
+        if counted is None:
+            return self.function(first, *args, **kwargs)
+        self.multiply_adds += counted[0]
+        return counted[1]
 
 
-class _FusedAttention:
-    """Replaces PyTorch's fused attention: counts its products and returns a tensor of the right shape."""
+def _fixed_norm(
+    norm_cost: int,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    *args: Any,
+    **kwargs: Any,
+) -> tuple[int, Tensor] | None:
+    """Batch norms with fixed statistics, which PyTorch's counter sees, too, but takes long for."""
+    if training or running_mean is None or running_mean.shape != input.shape[1:2]:
+        return None
+    return input.numel() * norm_cost, input
 
-    multiply_adds = 0
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        rows = prod(query.shape[:-1])
-        self.multiply_adds += rows * key.shape[-2] * (query.shape[-1] + value.shape[-1])
-        return query.new_empty((*query.shape[:-1], value.shape[-1]))
+def _fused_attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> tuple[int, Tensor]:
+    """The products inside fused attention, which PyTorch's counter does not see."""
+    products = prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    return products, query.new_empty((*query.shape[:-1], value.shape[-1]))
 
 
-class _Correlation:
-    """Replaces MotionSqueeze's correlation: counts its products and returns a tensor of the right shape."""
-
-    multiply_adds = 0
-
-    def __call__(self, first: Tensor, second: Tensor, window: int, form: str | None = None) -> Tensor:
-        count, channels, height, width = first.shape
-        self.multiply_adds += count * channels * height * width * window**2
-        return first.new_empty((count, height, width, window, window))
+def _correlation(first: Tensor, second: Tensor, window: int, form: str | None = None) -> tuple[int, Tensor]:
+    """MotionSqueeze's correlation by its definition, whichever way it is computed."""
+    count, channels, height, width = first.shape
+    found = first.new_empty((count, height, width, window, window))
+    return channels * found.numel(), found
 
 
 @dataclass(frozen=True)

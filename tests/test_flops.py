@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
 
 import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional
 
 from coviar_mocrop.errors import ModelError
 from coviar_mocrop.flops import StreamCost, count_flops
@@ -128,8 +130,15 @@ def test_normalisation_and_pooling_by_hand() -> None:
     shape = (1, 4, 8, 8)  # 256 elements
     assert count_flops(nn.BatchNorm2d(4), shape) == 2 * 256
     assert count_flops(nn.BatchNorm2d(4), shape, norm_cost=1) == 256
-    for computes in (nn.GroupNorm(2, 4), nn.BatchNorm2d(4, track_running_stats=False)):  # its mean and variance
-        assert count_flops(computes, shape) == 5 * 256
+    # those whose mean and variance are computed, with and without scale and shift
+    for norm, cost in (
+        (nn.GroupNorm(2, 4), 5),
+        (nn.BatchNorm2d(4, track_running_stats=False), 5),
+        (nn.BatchNorm2d(4, affine=False, track_running_stats=False), 4),
+        (nn.InstanceNorm2d(4, affine=True), 5),
+        (nn.InstanceNorm2d(4), 4),
+    ):
+        assert count_flops(norm, shape) == cost * 256
     assert count_flops(nn.AdaptiveAvgPool2d(2), shape) == count_flops(nn.AdaptiveAvgPool2d(1), shape) == 256
 
 
@@ -143,11 +152,48 @@ def test_counting_neither_runs_nor_changes_the_module() -> None:
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
+class Meanwhile(nn.Module):
+    """Another thread runs a norm while this one is counted."""
+
+    seen: ClassVar[list[float]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(2)
+
+    def train(self, mode: bool = True) -> Meanwhile:
+        for parameter in self.norm.parameters():
+            parameter.requires_grad_(mode)
+        return super().train(mode)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        real = nn.BatchNorm2d(2).eval().requires_grad_(False)
+        real.running_mean += 3
+
+        def run() -> None:
+            self.seen.append(real(torch.zeros(1, 2, 1, 1))[0, 0, 0, 0].item())
+
+        other = Thread(target=run)
+        other.start()
+        other.join()
+        assert isinstance(self.norm.weight, nn.Parameter)
+        named = {"running_mean": self.norm.running_mean, "running_var": self.norm.running_var}
+        return functional.batch_norm(self.norm(pictures), **named)
+
+
+def test_other_threads_compute_meanwhile() -> None:
+    module = Meanwhile()
+    assert count_flops(module, (1, 2, 8, 8)) == 2 * 2 * 128
+    assert module.seen == [pytest.approx(-3, abs=1e-3)]
+    assert module.norm.weight.requires_grad and not module.norm.weight.is_meta
+    assert functional.batch_norm.__module__ == "torch.nn.functional"
+
+
 def test_a_shape_that_does_not_fit_is_one_clear_error() -> None:
     with pytest.raises(ModelError, match=r"does not take an input of shape \(1, 1, 4, 64, 64\)") as caught:
         count_flops(create_network(3, 5), (1, 1, 4, 64, 64))
     assert "\n" not in str(caught.value)
-    with pytest.raises(ModelError, match="batch norm of 4 channels got 3"):
+    with pytest.raises(ModelError, match="should contain 3 elements not 4"):
         count_flops(nn.BatchNorm2d(4), (1, 3, 8, 8))
 
 

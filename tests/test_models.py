@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from demo import BACKBONE
 
 from coviar_mocrop.errors import CheckpointError, ModelError
 from coviar_mocrop.networks.config import ModelConfig
-from coviar_mocrop.networks.empty import EmptyParameters
 from coviar_mocrop.networks.stream_net import create_network
 
 
@@ -70,19 +68,6 @@ def test_broken_weights_are_one_line(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(CheckpointError, match=r"weights\.pth") as caught:
         create_network(3, 5, ModelConfig(weights=str(path)))
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "timm/test_vit", BACKBONE])
-def test_a_network_that_is_loaded_next_draws_no_numbers(name: str) -> None:
-    config = ModelConfig(backbone=name)
-    trained = create_network(2, 5, config, input_norm=True, size=160).state_dict()
-    before = torch.get_rng_state()
-    with EmptyParameters():
-        network = create_network(2, 5, config, input_norm=True, size=160)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert all(parameter.requires_grad for parameter in network.parameters())
-    network.load_state_dict(trained)
-    assert all(torch.equal(value, trained[key]) for key, value in network.state_dict().items())
 
 
 def test_unknown_names_are_told() -> None:

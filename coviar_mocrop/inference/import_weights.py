@@ -17,7 +17,6 @@ from coviar_mocrop.config import Config
 from coviar_mocrop.datasets.lists import read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError
 from coviar_mocrop.networks.converted import Fit, Weights, class_count, fit, recognise, wrong_stream
-from coviar_mocrop.networks.empty import EmptyParameters
 from coviar_mocrop.networks.stream_net import StreamNet
 from coviar_mocrop.streams.base import create_stream
 
@@ -118,8 +117,7 @@ def inspect_weights(
     config = config.model_copy(update={"model": config.model.model_copy(update={"freeze": False})})  # a whole network
     classes = read_classes(config.data.classes)
     weights = recognise(read_tensors(path, "give the file of weights"), name, residual_order=residual_order)
-    with EmptyParameters():  # compared by names and shapes
-        stream = create_stream(config, classes, weights=False)
+    stream = create_stream(config, classes, weights=False)
     if stream.scaling is None:
         raise ConfigError(f"stream is {config.stream}; weights can be imported for streams that look at frames only")
     model = cast(StreamNet, stream.network)

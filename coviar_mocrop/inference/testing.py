@@ -20,7 +20,6 @@ from coviar_mocrop.clips.loading import ClipLoader, create_testing_loader
 from coviar_mocrop.config import build_config, load_config
 from coviar_mocrop.datasets.lists import VideoList, form_of, read_classes
 from coviar_mocrop.errors import CheckpointError, ConfigError, CoviarMocropError, DataError
-from coviar_mocrop.networks.empty import EmptyParameters
 from coviar_mocrop.runtime import ALONE, Group, Runtime, choose_runtime
 from coviar_mocrop.scores import Scores
 from coviar_mocrop.shared_settings import require_shared
@@ -86,8 +85,7 @@ def load_stream(
         config = build_config(content["config"], overrides, str(checkpoint))
     if config.stream != trained:
         raise CheckpointError(f"{os.fspath(checkpoint)}: is a {trained} stream; it cannot be tested as {config.stream}")
-    with EmptyParameters():
-        stream = create_stream(config, content["classes"], weights=False)
+    stream = create_stream(config, content["classes"], weights=False)
     stream.form = form_of(content.get("rules", {}).get("videos"))
     load_model_state(stream.network, content["model"], checkpoint)
     stream.network.eval()

@@ -25,7 +25,6 @@ from coviar_mocrop.flops import StreamCost, count_flops
 from coviar_mocrop.mocrop import CropBox
 from coviar_mocrop.networks.clip import CLIPEncoder, FrozenEncoder, feature_dim, picture_tower
 from coviar_mocrop.networks.clip import title as clip_title
-from coviar_mocrop.networks.empty import EmptyParameters
 from coviar_mocrop.networks.fusion_head import CLIPFusionHead, MotionEncoder
 from coviar_mocrop.networks.stream_net import StreamNet
 from coviar_mocrop.streams.base import Stream, register
@@ -256,7 +255,6 @@ class CLIPStream(CLIPPictures):
                 "%s was trained on %s, the head on %s: scores mean nothing on test clips that were in one of them",
                 *(path, *lists),
             )
-        with EmptyParameters():
-            motion = MotionStream(config.model_copy(update={"model": model}), content["classes"], weights=False)
+        motion = MotionStream(config.model_copy(update={"model": model}), content["classes"], weights=False)
         load_model_state(motion.network, content["model"], path)
         return motion
