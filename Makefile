@@ -29,8 +29,8 @@ $(BIN)/.ready: pyproject.toml
 	@echo "setting up $(VENV): about 6 GB, a minute or more"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,clip,pretrained]"
-	@# compiled here, once; else processes that start together all do it
-	$(BIN)/python -c "from coviar_mocrop.bitstream.kernels import compiled; compiled(); import coviar_mocrop.clips.resize_kernels"
+	@# otherwise each of several processes that start together would compile the inner loops
+	$(BIN)/python -c "from coviar_mocrop.bitstream.kernels import fastest; from coviar_mocrop.clips.resize import compile_kernels; fastest(); compile_kernels()"
 	@touch $@
 
 demo: setup

@@ -26,10 +26,10 @@ def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
 
 
 def pytest_collection_finish() -> None:
-    """Take the half million objects of what was imported out of every later search for garbage, until the end."""
+    """Exempt the half million objects of the imports from garbage collection."""
     gc.collect()
     gc.freeze()
-    atexit.register(gc.unfreeze)  # at their end, modules complain of what was not freed
+    atexit.register(gc.unfreeze)  # some modules report at exit what was not freed
 
 
 @pytest.fixture(scope="session")

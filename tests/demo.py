@@ -22,10 +22,10 @@ from coviar_mocrop.streams.base import Stream
 
 BACKBONE = "timm/test_efficientnet"
 """Made for tests: built, trained and saved in a third of the time that the smallest network of torchvision takes."""
-SMALL = {"WIDTH": 160, "HEIGHT": 144, "FRAMES": 24}
-"""Clips of the demo data set as the tests use it."""
 FEATURES = 256
 """What its classifier gets."""
+SMALL = {"WIDTH": 160, "HEIGHT": 144, "FRAMES": 24}
+"""Size and length of the demo clips in tests."""
 TIMES = ("seconds", "clips_per_second", "waiting_for_data", "waited")
 """Metrics that measure time, and so differ from run to run."""
 
