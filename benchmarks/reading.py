@@ -82,11 +82,12 @@ class Job:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """Add the options of ``benchmark.py reading``."""
     command.add_argument(
-        "clip", nargs="?", metavar="CLIP", help="a video (default: two synthetic ones, MPEG-4 and H.264 with B-frames)"
+        "clips", nargs="*", metavar="CLIP", help="videos (default: two synthetic ones, MPEG-4 and H.264 with B-frames)"
     )
     command.add_argument(
         "--transcode", choices=["mpeg4", "h264"], help="read a copy in canonical format (340x256, GOP 12)"
     )
+    command.add_argument("--only", default="", metavar="TEXT", help="only the rows whose names begin with TEXT")
     command.add_argument("--threads", type=int, default=1, help="processor cores that may be used (default: 1)")
     command.add_argument("--repeats", type=int, default=11, help="passes of each; the median counts (%(default)s)")
 
@@ -96,31 +97,43 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         ConfigError: a number is below 1.
-        VideoError: the clip cannot be read.
+        VideoError: a clip cannot be read.
     """
     if given.repeats < 1 or given.threads < 1:
         raise ConfigError(f"--repeats is {given.repeats} and --threads {given.threads}; give 1 or more")
     found = {}
     with tempfile.TemporaryDirectory() as folder, _cores(given.threads):
-        for path in _clips(given.clip, given.transcode, Path(folder)):
+        for path in _clips(given.clips, given.transcode, Path(folder)):
             with open_video(path) as video:
                 info = video.info
             title = f"{path.name}: {info.codec}, {info.width}x{info.height}, {info.num_frames} frames"
             title += ", B-frames" if info.has_b_frames else ""
-            rows = measure(path, given.repeats)
+            rows = measure(path, given.repeats, Path(folder), given.only)
             print(f"{title}\n\n{table(rows)}\n", flush=True)
             found[title] = [asdict(row) for row in rows]
     return {"processor": platform.machine(), "python": platform.python_version(), "clips": found}
 
 
-def measure(path: Path, repeats: int) -> list[Row]:
+def measure(path: Path, repeats: int, folder: Path, only: str = "") -> list[Row]:
     """Time everything that can be read from the file, in turns.
 
+    Args:
+        path: a video.
+        repeats: number of passes.
+        folder: an empty folder; an index of the video is kept there.
+        only: how the names of what is read begin.
+
     Raises:
+        ConfigError: nothing that is read begins so.
         VideoError: the file cannot be read.
     """
     with open_video(path) as video:
-        jobs = _jobs(path, video)
+        jobs = _jobs(path, video, folder)
+        chosen = {name for name in jobs if name.startswith(only)}
+        if not chosen:
+            raise ConfigError(f"--only {only!r}: no row begins so; the rows are: {'; '.join(jobs)}")
+        compared = {jobs[name].against for name in chosen}
+        jobs = {name: job for name, job in jobs.items() if name in chosen or name in compared}
         passes: dict[str, list[float]] = {name: [] for name in jobs}
         for turn in range(repeats + 1):
             for name, job in jobs.items():
@@ -144,11 +157,12 @@ def table(rows: Iterable[Row]) -> str:
     return markdown_table([("what", "ms (median)", "ms (fastest)", "relative to bare decoding"), *cells])
 
 
-def _jobs(path: Path, video: Video) -> dict[str, Job]:
-    """What to time, by name."""
+def _jobs(path: Path, video: Video, folder: Path) -> dict[str, Job]:
+    """What to time, by name; ``folder`` is for an index."""
     whole = "bare decoding of the whole clip"
     jobs = {
         "opening": Job(lambda: open_video(path).close()),
+        "opening with a kept index": Job(lambda: open_video(path, index_cache=folder).close()),
         whole: Job(BareDecoding(path, [range(video.info.num_frames)])),
     }
     if mvextractor := _mvextractor(path):
@@ -284,16 +298,16 @@ def _mvextractor(path: Path) -> Callable[[], object] | None:
 
 
 def _clips(
-    given: str | None, codec: Literal["mpeg4", "h264"] | None, folder: Path, frames: int = 280
+    given: Sequence[str], codec: Literal["mpeg4", "h264"] | None, folder: Path, frames: int = 280
 ) -> Iterator[Path]:
-    """The clip given, as it is or in canonical format; or two clips made here, with a moving camera and two objects."""
-    if given and codec:
-        path = folder / f"{Path(given).stem}_{codec}.mp4"
-        transcode(given, path, codec=codec)
+    """The clips given, as they are or in canonical format; or two made here, with a moving camera and two objects."""
+    for clip in given:
+        path = Path(clip)
+        if codec:
+            path = folder / f"{path.stem}_{codec}.mp4"
+            transcode(clip, path, codec=codec)
         yield path
-    elif given:
-        yield Path(given)
-    else:
+    if not given:
         scene = Scene("shake", "small", ((40, 48),) * 2, "mpeg4", 4)
         pictures, _ = render(scene, 0, width=340, height=256, frames=frames)
         encode(pictures, folder / "canonical.mp4", codec="mpeg4")

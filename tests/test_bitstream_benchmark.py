@@ -16,6 +16,7 @@ from tool import tool
 
 from benchmarks import fuzz_bitstream, reading
 from coviar_mocrop.bitstream import open_video
+from coviar_mocrop.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 
@@ -29,8 +30,9 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return record(wandering(30, 98, 66, 7, noise=4), path, codec="mpeg4")
 
 
-def test_rows_of_the_reading_benchmark(clip: Path) -> None:
-    rows = {row.what: row for row in reading.measure(clip, repeats=1)}
+def test_rows_of_the_reading_benchmark(clip: Path, tmp_path: Path) -> None:
+    rows = {row.what: row for row in reading.measure(clip, 1, tmp_path)}
+    assert len(list(tmp_path.iterdir())) == 1  # the index
     assert all(row.milliseconds >= row.fastest > 0 for row in rows.values())
     for segments in (3, 25):
         bare = rows[f"bare decoding for three streams, {segments} segments"]
@@ -44,12 +46,22 @@ def test_rows_of_the_reading_benchmark(clip: Path) -> None:
     assert len(reading.table(rows.values()).splitlines()) == len(rows) + 2
 
 
-def test_mvextractor_need_not_be_there(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_some_rows_and_what_they_are_compared_with(clip: Path, tmp_path: Path) -> None:
+    def names(only: str) -> list[str]:
+        return [row.what for row in reading.measure(clip, 1, tmp_path, only)]
+
+    assert names("opening") == ["opening", "opening with a kept index"]
+    assert names("25 frames") == ["bare decoding for 25 frames of motion", "25 frames of motion"]
+    with pytest.raises(ConfigError, match="--only 'opened': no row begins so; the rows are: opening; "):
+        names("opened")
+
+
+def test_mvextractor_need_not_be_there(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> Any:
         raise ImportError(name)
 
     monkeypatch.setattr(reading, "import_module", missing)
-    assert not [row for row in reading.measure(clip, repeats=1) if "mvextractor" in row.what]
+    assert not [row for row in reading.measure(clip, 1, tmp_path) if "mvextractor" in row.what]
 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
@@ -63,14 +75,14 @@ def test_bare_decoding_takes_the_packets_needed(b_frames: int, tmp_path: Path) -
 
 
 def test_clips_made_here_and_copies(clip: Path, tmp_path: Path) -> None:
-    made = list(reading._clips(None, None, tmp_path, frames=14))
+    made = list(reading._clips([], None, tmp_path, frames=14))
     assert [path.name for path in made] == ["canonical.mp4", "b_frames.mp4"]
     videos = [reading.open_video(path) for path in made]
     assert [(v.info.codec, v.info.num_frames, v.info.has_b_frames) for v in videos] == [
         ("mpeg4", 14, False),
         ("h264", 14, True),
     ]
-    (copy,) = reading._clips(str(clip), "h264", tmp_path)
+    (copy,) = reading._clips([str(clip)], "h264", tmp_path)
     assert reading.open_video(copy).info.width == 340
 
 

@@ -41,10 +41,10 @@ def open_video(
             run to run; a video with B-frames gives a warning. ``auto`` is ``pyav``. Pixels always come from PyAV.
         anchor_every: number of frames after which longer GOPs are cut into virtual GOPs. The decoded first frame of a
             virtual GOP serves as its I-frame. None: GOPs start at key frames only.
-        index_cache: folder for the packet indexes of videos, about 10 kB for 280 frames. With an index, opening does
-            not read all packets of a video, and reading fetches only the packets of the GOPs that are needed. The
-            folder is not used for addresses and file objects. Instead of a folder, the index of this very video can be
-            given, as :meth:`Video.packed_index` returns it. None: opening reads all packets.
+        index_cache: folder for the packet indexes of videos, 64 bytes per frame and about 500 per file. With an index,
+            opening does not read all packets of a video, and reading fetches only the packets of the GOPs that are
+            needed. The folder is not used for addresses and file objects. Instead of a folder, the index of this very
+            video can be given, as :meth:`Video.packed_index` returns it. None: opening reads all packets.
         max_frame_pixels: largest frame, in pixels (width x height), 8192 x 4320 by default. Larger frames are refused
             before memory is allocated for them, even if the size changes within the video.
 

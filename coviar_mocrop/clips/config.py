@@ -42,7 +42,7 @@ class DataConfig(BaseConfig):
     )
     index_cache: bool = Field(
         False,
-        description="Store the index of every video in the cache folder (about 10 kB per video). This helps with long "
+        description="Store the index of every video in the cache folder (64 bytes per frame). This helps with long "
         "videos, AVI files with B-frames and slow disks. Short clips gain little.",
     )
     backend: Literal["auto", "pyav", "mvextractor"] = Field(
