@@ -235,6 +235,13 @@ def test_damaged_time_stamps_do_not_move_the_clock(jump: float, is_live: bool) -
     assert {number % 40 for number, (_, _, broken) in enumerate(found) if broken} <= {20}
 
 
+@pytest.mark.parametrize("jump", [-37.5, -(2**30) / 90000, -1e6])
+def test_a_damaged_time_stamp_before_missing_frames_moves_nothing(jump: float) -> None:
+    stamps = [n / 25 + (jump if n % 40 == 20 else 0.0) for n in range(400) if n % 40 not in (21, 22)]
+    times = [at for at, *_ in clocked(stamps, is_live=True)]
+    assert times == pytest.approx([5 + n / 25 for n in range(400) if n % 40 not in (21, 22)])
+
+
 @pytest.mark.parametrize(
     "stamps",
     [[0.0] * 200, [n % 2 * 0.04 for n in range(200)], [-n / 25 for n in range(200)], [n * 1e-6 for n in range(200)]],

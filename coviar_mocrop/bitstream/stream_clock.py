@@ -11,6 +11,8 @@ _JUMP = 10.0
 """Seconds by which the clock of a live source may run ahead of the arrival of its frames; more is a jump."""
 _SHORTEST = 0.001
 """Shortest sensible time between two frames, seconds."""
+_NEAR = 0.01
+"""Share of a jump by which the next time stamp may miss the time before it, to undo it: frames may be missing there."""
 _JITTER = 0.5
 """Seconds by which a time stamp may go back; more is a jump."""
 _RECENT, _ENOUGH = 15, 3
@@ -58,8 +60,10 @@ class StreamClock:
             self.time = following
             self._offset = self._offset if stamp is None else following - stamp
             return
-        if self._left is not None and _SHORTEST <= stamp + self._left - self.time < _LOST * self.step:
-            self._offset = self._left  # no jump, but one damaged time stamp
+        if self._left is not None:
+            gap = max(_LOST * self.step, min(_JUMP, _NEAR * abs(self._left - self._offset)))
+            if _SHORTEST <= stamp + self._left - self.time < gap:
+                self._offset = self._left  # no jump, but one damaged time stamp
         self._left = None
         step = stamp + self._offset - self.time
         is_good = step >= _SHORTEST and not (self._is_live and step > waited + _JUMP)
