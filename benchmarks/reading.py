@@ -120,7 +120,7 @@ def measure(path: Path, repeats: int, folder: Path, only: str = "") -> list[Row]
     Args:
         path: a video.
         repeats: number of passes.
-        folder: an empty folder; an index of the video is kept there.
+        folder: where an index of the video is kept.
         only: how the names of what is read begin.
 
     Raises:
@@ -158,7 +158,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def _jobs(path: Path, video: Video, folder: Path) -> dict[str, Job]:
-    """What to time, by name; ``folder`` is for an index."""
+    """What to time, by name; an index is kept in ``folder``."""
     whole = "bare decoding of the whole clip"
     jobs = {
         "opening": Job(lambda: open_video(path).close()),

@@ -96,7 +96,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="also measure what the gate misses, on clips in a folder for each class",
     )
     add("--size", default="1280x720", metavar="WxH", help="size of the camera picture (%(default)s)")
-    add("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}: these alone")
+    add("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}: these alone")
 
 
 def run(given: argparse.Namespace) -> dict[str, Any]:
@@ -104,31 +104,36 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     width, _, height = given.size.partition("x")
     if not (width.isdecimal() and height.isdecimal()):
         raise ConfigError(f"--size {given.size}: expected WIDTHxHEIGHT, such as 1280x720")
+    options = {"gate": given.footage, "memory": given.minutes, "day": given.day}
+    parts = given.only or [part for part in PARTS if options.get(part, True)]
+    for part, option in zip(("gate", "memory", "day"), ("--footage", "--minutes", "--day"), strict=True):
+        if part in parts and not options[part]:
+            raise ConfigError(f"--only {part} needs {option}")
     classes = videos_by_folder(given.footage) if given.footage else {}
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         clip = make_camera(Path(folder, "camera.ts"), int(width), int(height))
         checkpoints = make_checkpoints(Path(folder))
-        if "reading" in given.only:
+        if "reading" in parts:
             found["reading"] = measure_reading(clip, checkpoints, given.repeats)
             print(_reading_table(found["reading"]), end="\n\n")
-        if "cameras" in given.only:
+        if "cameras" in parts:
             found["cameras"] = measure_cameras(clip, checkpoints, given.repeats)
             print(_camera_table(found["cameras"]), end="\n\n")
-        if "latency" in given.only:
+        if "latency" in parts:
             found["latency"] = measure_latency(clip, checkpoints)
             print(
                 "latency of {windows} windows, s: median {median:.3f}, longest {longest:.3f}\n".format(
                     **found["latency"]
                 )
             )
-        if "gate" in given.only and given.footage:
+        if "gate" in parts:
             found["gate"] = measure_gate(given.footage, classes, Path(folder))
             print(_gate_table(found["gate"]), end="\n\n")
-        if "memory" in given.only and given.minutes:
+        if "memory" in parts:
             found["memory"] = measure_memory(clip, checkpoints, given.minutes)
             print(_memory_table(found["memory"]), end="\n\n")
-        if "day" in given.only and given.day:
+        if "day" in parts:
             found["day"] = measure_day(Path(folder), given.day)
             print("\n".join(f"{name}: {value}" for name, value in found["day"].items()))
     return found

@@ -45,10 +45,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clips of the demo data set are made small."""
-    from demo import SMALL
+    from demo import make_clips_small
 
-    for name, value in SMALL.items():
-        monkeypatch.setattr(f"coviar_mocrop.datasets.demo.{name}", value)
+    make_clips_small(monkeypatch)
 
 
 @pytest.fixture(scope="module")

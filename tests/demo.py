@@ -30,11 +30,16 @@ TIMES = ("seconds", "clips_per_second", "waiting_for_data", "waited")
 """Metrics that measure time, and so differ from run to run."""
 
 
+def make_clips_small(patch: pytest.MonkeyPatch) -> None:
+    """Let the demo data set have small clips."""
+    for name, value in SMALL.items():
+        patch.setattr(f"coviar_mocrop.datasets.demo.{name}", value)
+
+
 def make_small_demo(folder: Path, train_clips: int = 8, test_clips: int = 8, **options: Any) -> None:
     """Make ``videos`` and ``lists`` of small clips, which take a quarter of the time of whole ones."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in SMALL.items():
-            patch.setattr(f"coviar_mocrop.datasets.demo.{name}", value)
+        make_clips_small(patch)
         counts = {"train_clips": train_clips, "test_clips": test_clips}
         make_demo(folder / "videos", folder / "lists", progress=False, **counts, **options)
 

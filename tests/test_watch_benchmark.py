@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tool import tool
 
 from benchmarks import watch
 from coviar_mocrop.bitstream.stream import VideoStream
@@ -75,3 +76,8 @@ def test_memory_and_a_day(camera: Path, tmp_path: Path) -> None:
     found = watch.measure_day(tmp_path / "day", 8000)
     assert found["frames"] == 8000 and found["with damage"] > 0
     assert found["windows"] == pytest.approx(319, abs=3)
+
+
+@pytest.mark.parametrize(("part", "option"), [("gate", "--footage"), ("memory", "--minutes"), ("day", "--day")])
+def test_a_part_that_needs_an_option_says_so(part: str, option: str) -> None:
+    assert f"--only {part} needs {option}" in tool("benchmark", "watch", "--only", "latency", part, ok=False)
